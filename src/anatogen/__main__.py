@@ -1,0 +1,5 @@
+"""python -m anatogen"""
+
+from anatogen.cli.app import app
+
+app(prog_name="anatogen")

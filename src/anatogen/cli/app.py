@@ -1,0 +1,33 @@
+"""`anatogen`: one command a module; this one puts them together."""
+
+from __future__ import annotations
+
+import typer
+
+from anatogen.cli import demo, evaluate, info, prepare, sample, train
+from anatogen.cli.common import version_option
+
+app = typer.Typer(
+    name="anatogen",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help=(
+        "Medical images that follow a given anatomy.\n\n"
+        "Example:\n\n"
+        "  anatogen prepare Dataset004_Hippocampus data/hippocampus --size 64 --axis sagittal\n\n"
+        "  anatogen train data/hippocampus --out runs/hippocampus --max-time 10m\n\n"
+        "  anatogen sample runs/hippocampus --masks data/hippocampus --out samples\n\n"
+        "  anatogen evaluate samples --dataset data/hippocampus --out report"
+    ),
+)
+
+
+@app.callback()
+def _main(version: bool = version_option) -> None:
+    pass
+
+
+for module in (demo, prepare, info, train, sample, evaluate):
+    module.add_to(app)

@@ -1,0 +1,58 @@
+"""What the commands share: errors in one line, exit codes, option texts."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from anatogen import __version__
+from anatogen.errors import AnatogenError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """`command` with what a user can mend printed as one line, and the exit code of its kind."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except AnatogenError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise typer.Exit(0) from None
+
+    return run
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(["anatogen", *sys.argv[1:]])
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """The names in "a,b", or None where nothing was given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"anatogen {__version__}")
+        raise typer.Exit
+
+
+version_option: bool = typer.Option(
+    False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+)
+device_option: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 or mps.")

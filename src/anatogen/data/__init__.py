@@ -1,0 +1,1 @@
+"""From a lab's files to batches: sources, splits, the prepared store and its loader."""

@@ -1,0 +1,51 @@
+"""What a layout offers: a list of cases that can be loaded one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from anatogen.labels import LabelSchema
+from anatogen.volume import Volume
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """One scan that has not been read yet.
+
+    load: reads image and label map as the files have them. annotated: names of the classes that were drawn, or None
+    for all. split: the layout's own split, or None. files: what it is read from, for messages and the fingerprint.
+    """
+
+    id: str
+    patient: str
+    load: Callable[[], tuple[Volume, Volume]]
+    files: tuple[Path, ...] = ()
+    annotated: tuple[str, ...] | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """All cases at one place, with what is known of them without reading images. notice: said in every report."""
+
+    layout: str
+    location: str
+    schema: LabelSchema
+    channels: tuple[str, ...]
+    cases: tuple[SourceCase, ...]
+    notice: str = ""
+
+
+class Layout(Protocol):
+    """A module of this folder."""
+
+    def detect(self, location: str) -> bool:
+        """Whether `location` looks like this layout."""
+        ...
+
+    def open_source(self, location: str) -> Source:
+        """The cases at `location`. Raises DataError where it does not hold this layout."""
+        ...

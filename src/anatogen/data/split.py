@@ -1,0 +1,55 @@
+"""Splits by patient: two cases of one patient never fall into two splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from anatogen.errors import SettingsError, nearest
+from anatogen.runtime import derive_seed
+
+SPLITS = ("train", "heldout", "val", "test")
+DEFAULT_SHARES = {"train": 70.0, "heldout": 15.0, "val": 7.5, "test": 7.5}
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Shares from "train=70,heldout=15,val=7.5,test=7.5". Raises SettingsError for anything else."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        name = name.strip()
+        if name not in SPLITS:
+            raise SettingsError(f"there is no split '{name}'", remedy=nearest(name, SPLITS))
+        try:
+            shares[name] = float(value)
+        except ValueError as error:
+            raise SettingsError(
+                f"'{part}' gives no share", remedy="Write for instance train=70,heldout=15,val=7.5,test=7.5"
+            ) from error
+    if not all(np.isfinite(share) and share >= 0 for share in shares.values()) or sum(shares.values()) <= 0:
+        raise SettingsError("the shares of a split must be positive numbers")
+    return shares
+
+
+def split_patients(patients: Iterable[str], shares: dict[str, float], seed: int) -> dict[str, str]:
+    """The split of each patient, by a shuffle that depends on `seed` and the set of patients alone.
+
+    The shares are scaled to their sum and rounded by largest remainder; where there are enough patients, every split
+    with a positive share has one. Raises SettingsError where there are fewer patients than splits.
+    """
+    ordered = sorted(set(patients))
+    wanted = {name: share / sum(shares.values()) * len(ordered) for name, share in shares.items() if share > 0}
+    if len(ordered) < len(wanted):
+        raise SettingsError(
+            f"{len(ordered)} patients cannot fill the splits {', '.join(wanted)}",
+            remedy="Give fewer splits a share, for instance --split train=100",
+        )
+    counts = {name: max(1, int(number)) for name, number in wanted.items()}
+    while sum(counts.values()) < len(ordered):
+        counts[max(wanted, key=lambda name: wanted[name] - counts[name])] += 1
+    while sum(counts.values()) > len(ordered):
+        counts[max((n for n in counts if counts[n] > 1), key=lambda name: counts[name] - wanted[name])] -= 1
+    shuffled = np.random.default_rng(derive_seed("split", seed)).permutation(np.array(ordered, dtype=object))
+    names = [name for name in wanted for _ in range(counts[name])]
+    return dict(zip(shuffled.tolist(), names, strict=True))

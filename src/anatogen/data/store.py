@@ -1,0 +1,240 @@
+"""The prepared data set: dataset.json, index.csv, images.b2nd and labels.b2nd (Blosc2, as nnU-Net v2 stores its data).
+
+Readable without this package: `blosc2.open("images.b2nd")[i]` is the image (C, H, W) of row i of index.csv as int16;
+dataset.json gives, for each case and channel, the slope and intercept back to the scanner's units.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anatogen.data.intensity import IntensityMapping
+from anatogen.errors import DataError, SettingsError, nearest
+from anatogen.labels import ClassStates, LabelClass, LabelSchema
+
+FORMAT = 1
+_INDEX_FIELDS = ("row", "case", "patient", "slice", "split", "annotated")
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """One case: its patient and split, the geometry of its canonical volume, and a mapping for each channel.
+
+    affine: from voxel (x, y, z) of the volume, whose axes run to left, posterior, inferior, to RAS millimetres.
+    """
+
+    patient: str
+    split: str
+    affine: list[list[float]]
+    grid: list[int]
+    intensity: list[IntensityMapping]
+    annotated: list[str]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """dataset.json. axis: the slices' direction. size: their (H, W). fit, rule: how they were made. notice: a caution."""
+
+    classes: list[LabelClass]
+    channels: list[str]
+    axis: str
+    size: list[int]
+    fit: str
+    intensity_rule: dict[str, Any]
+    split_seed: int
+    source: dict[str, Any]
+    version: str
+    cases: dict[str, CaseRecord]
+    notice: str = ""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of index.csv: one image and label map of the store."""
+
+    row: int
+    case: str
+    patient: str
+    slice: int
+    split: str
+    annotated: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """A name for files: case and slice."""
+        return f"{self.case}_{self.slice:04d}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: float32 (B, C, *spatial) in [-1, 1]. labels: int64 (B, *spatial). annotated: bool (B, C-1), drawn classes."""
+
+    images: Tensor
+    labels: Tensor
+    annotated: Tensor
+    rows: tuple[Row, ...]
+
+
+class StoreWriter:
+    """Appends images and label maps to a new store in `folder`; `finish` writes the rest."""
+
+    def __init__(self, folder: Path, channels: int, size: tuple[int, ...], class_count: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+        self._images = _create(folder / "images.b2nd", (channels, *size), np.int16)
+        self._labels = _create(folder / "labels.b2nd", size, np.uint8 if class_count <= 256 else np.uint16)
+        self.rows: list[Row] = []
+
+    def append(self, images: NDArray[np.int16], labels: NDArray[np.integer], rows: Sequence[Row]) -> None:
+        """Add images (N, C, *spatial) and labels (N, *spatial), described by N rows."""
+        for array, block in ((self._images, images), (self._labels, labels)):
+            start = array.shape[0]
+            array.resize((start + len(block), *array.shape[1:]))
+            array[start:] = np.ascontiguousarray(block.astype(array.dtype))
+        self.rows += rows
+
+    def finish(self, info: DatasetInfo) -> None:
+        """Write index.csv and dataset.json."""
+        with (self.folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(_INDEX_FIELDS)
+            for r in self.rows:
+                writer.writerow([r.row, r.case, r.patient, r.slice, r.split, ";".join(r.annotated)])
+        text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
+        (self.folder / "dataset.json").write_text(text, encoding="utf-8")
+
+
+def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> blosc2.NDArray:
+    """An empty array that grows along its first axis. A block is one item, so that one item is read by itself."""
+    bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
+    chunk = max(1, (1 << 20) // bytes_each)
+    parameters = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=2)
+    return blosc2.empty(
+        (0, *item),
+        dtype=kind,
+        chunks=(chunk, *item),
+        blocks=(1, *item),
+        urlpath=str(path),
+        mode="w",
+        cparams=parameters,
+    )
+
+
+class PreparedDataset:
+    """A prepared data set on disk: images, label maps, classes, splits.
+
+    Small sets are held in memory once `hold` is called; others are read from disk, item by item.
+    """
+
+    def __init__(self, folder: Path, info: DatasetInfo, rows: tuple[Row, ...]) -> None:
+        self.folder, self.info, self.rows = folder, info, rows
+        self.schema = LabelSchema(tuple(info.classes))
+        self._images: Any = blosc2.open(str(folder / "images.b2nd"), mode="r")
+        self._labels: Any = blosc2.open(str(folder / "labels.b2nd"), mode="r")
+        if not len(self._images) == len(self._labels) == len(rows):
+            raise DataError(
+                f"{len(self._images)} images, {len(self._labels)} label maps and {len(rows)} rows do not match",
+                path=folder,
+                remedy="Prepare the data again",
+            )
+
+    @classmethod
+    def open(cls, folder: str | Path) -> PreparedDataset:
+        """The data set in `folder`. Raises DataError where there is none, or where it is damaged."""
+        folder = Path(folder)
+        if not (folder / "dataset.json").is_file():
+            what = "is not a prepared data set" if folder.exists() else "there is no such folder"
+            raise DataError(what, path=folder, remedy="Make one with: anatogen prepare SOURCE OUT")
+        try:
+            info = _read_info(folder / "dataset.json")
+            with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+                rows = tuple(_read_row(line) for line in csv.DictReader(file))
+            return cls(folder, info, rows)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataError(f"is damaged ({error})", path=folder, remedy="Prepare the data again") from error
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The spatial shape of an image."""
+        return tuple(self.info.size)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return len(self.info.channels)
+
+    def split(self, name: str) -> list[Row]:
+        """The rows of one split. Raises SettingsError for an unknown or empty one."""
+        rows = [row for row in self.rows if row.split == name]
+        if not rows:
+            there = sorted({row.split for row in self.rows})
+            raise SettingsError(f"the data set has no split '{name}'", remedy=nearest(name, there))
+        return rows
+
+    def hold(self, limit_bytes: int = 4 << 30) -> bool:
+        """Keep everything in memory from now on, where it takes at most `limit_bytes`. Returns whether it does."""
+        if isinstance(self._images, np.ndarray):
+            return True
+        if self._images.nbytes + self._labels.nbytes > limit_bytes:
+            return False
+        self._images, self._labels = self._images[:], self._labels[:]
+        return True
+
+    def load(self, rows: Sequence[Row]) -> Batch:
+        """The images and label maps of `rows`, in their order."""
+        index = [row.row for row in rows]
+        if isinstance(self._images, np.ndarray):
+            images, labels = self._images[index], self._labels[index]
+        else:
+            images = np.stack([self._images[i] for i in index])
+            labels = np.stack([self._labels[i] for i in index])
+        gain, offset = self._to_model[:, index]
+        spatial = (1,) * len(self.size)
+        x = torch.from_numpy(images).float()
+        x = torch.addcmul(offset.reshape(*offset.shape, *spatial), x, gain.reshape(*gain.shape, *spatial)).clamp_(-1, 1)
+        return Batch(x, torch.from_numpy(labels).long(), self._annotated[index], tuple(rows))
+
+    def states(self, row: Row) -> ClassStates:
+        """Given are the classes that were annotated."""
+        return ClassStates(tuple(name in row.annotated for name in self.schema.names))
+
+    @cached_property
+    def _to_model(self) -> Tensor:
+        """Gain and offset of each row and channel, (2, rows, C)."""
+        by_case = {name: [m.to_model() for m in case.intensity] for name, case in self.info.cases.items()}
+        return torch.tensor([by_case[row.case] for row in self.rows], dtype=torch.float32).movedim(-1, 0)
+
+    @cached_property
+    def _annotated(self) -> Tensor:
+        return torch.tensor([self.states(row).given for row in self.rows], dtype=torch.bool)
+
+
+def _read_info(path: Path) -> DatasetInfo:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if raw.get("format") != FORMAT:
+        raise DataError(
+            f"has format {raw.get('format')}, this version reads {FORMAT}", path=path, remedy="Prepare the data again"
+        )
+    raw["classes"] = [LabelClass(**c) for c in raw["classes"]]
+    for name, case in raw["cases"].items():
+        case["intensity"] = [IntensityMapping(**m) for m in case["intensity"]]
+        raw["cases"][name] = CaseRecord(**case)
+    return DatasetInfo(**raw)
+
+
+def _read_row(line: dict[str, str]) -> Row:
+    annotated = tuple(name for name in line["annotated"].split(";") if name)
+    return Row(int(line["row"]), line["case"], line["patient"], int(line["slice"]), line["split"], annotated)

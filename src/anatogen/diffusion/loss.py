@@ -1,0 +1,54 @@
+"""The training loss, seen from outside the denoiser, and the times at which it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anatogen.diffusion.path import Path, add_noise
+from anatogen.diffusion.target import TargetName, loss_weight
+
+TimeDistribution = Literal["uniform", "logit_normal"]
+
+
+def draw_times(
+    distribution: TimeDistribution,
+    count: int,
+    generator: torch.Generator,
+    *,
+    mean: float = 0.0,
+    spread: float = 1.0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """`count` training times in (0, 1].
+
+    `uniform`: one of the 1000 steps 1/1000 ... 1, each equally likely (Ho et al. 2020, Algorithm 1).
+    `logit_normal`: sigmoid(N(mean, spread^2)) (Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1).
+    """
+    if distribution == "uniform":
+        steps = torch.randint(1, 1001, (count,), generator=generator, device=device)
+        return steps.float() / 1000
+    normal = torch.randn(count, generator=generator, device=device)
+    return torch.sigmoid(mean + spread * normal)
+
+
+def denoising_loss(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    path: Path,
+    x0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    *,
+    weighting: TargetName,
+    smallest_sigma: float = 0.0,
+) -> Tensor:
+    """E[w(t) |D(x_t, t) - x0|^2] (Konz et al. 2024, Eq. 1, in terms of the image), a scalar.
+
+    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is.
+    """
+    x_t = add_noise(path, x0, eps, t)
+    error = (denoise(x_t, t).float() - x0).square().flatten(1).mean(dim=1)
+    return (loss_weight(weighting, path, t, smallest_sigma) * error).mean()

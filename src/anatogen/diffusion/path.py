@@ -1,0 +1,101 @@
+"""Paths from image to noise: x_t = alpha(t) x0 + sigma(t) eps, with t in [0, 1], 0 the image and 1 the noise."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+PathName = Literal["ddpm", "flow"]
+
+
+def match_dims(values: Tensor, like: Tensor) -> Tensor:
+    """Append axes of length one, so that `values` (B,) broadcasts against `like` (B, C, *spatial)."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+class Path(Protocol):
+    """alpha(t) and sigma(t); t is a float tensor of any shape with values in [0, 1]."""
+
+    name: PathName
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """The image's share of x_t."""
+        ...
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The noise's share of x_t."""
+        ...
+
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, s) with v = a x0 + s eps, the direction in which x_t moves along the path."""
+        ...
+
+    def times(self, steps: int) -> Tensor:
+        """The default grid of a solver, float64 (steps + 1,), falling from (about) 1 to 0."""
+        ...
+
+
+class FlowPath:
+    """The straight path: alpha = 1 - t, sigma = t (Lipman et al. 2023, "Flow Matching"; Liu et al. 2023)."""
+
+    name: PathName = "flow"
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(t), torch.ones_like(t)
+
+    def times(self, steps: int) -> Tensor:
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+class DDPMPath:
+    """The variance-preserving path of Ho et al. 2020: `count` steps, beta linear from 1e-4 to 0.02.
+
+    Step k = 0..count-1 of the paper (and of diffusers) lies at t = (k + 1) / count; t = 0 is the clean image.
+    Between steps the logarithm of alpha is interpolated linearly.
+    """
+
+    name: PathName = "ddpm"
+
+    def __init__(self, count: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
+        self.count = count
+        beta = torch.linspace(beta_start, beta_end, count, dtype=torch.float32).double()
+        log_alpha = 0.5 * torch.cumsum(torch.log1p(-beta), dim=0)
+        self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), log_alpha])  # (count + 1,)
+
+    def _log_alpha_at(self, t: Tensor) -> Tensor:
+        table = self._log_alpha.to(t.device)
+        position = t.double().clamp(0, 1) * self.count
+        below = position.floor().long().clamp(max=self.count - 1)
+        return torch.lerp(table[below], table[below + 1], position - below)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._log_alpha_at(t).exp().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(2 * self._log_alpha_at(t))).sqrt().to(t.dtype)
+
+    def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """v = alpha eps - sigma x0 (Salimans and Ho 2022, "Progressive Distillation", Appendix D)."""
+        return -self.sigma(t), self.alpha(t)
+
+    def times(self, steps: int) -> Tensor:
+        """diffusers' "leading" spacing, on which its DDIM step is right: k = (steps-1) r, ..., r, 0, r = count // steps."""
+        stride = self.count // steps
+        k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
+        return torch.cat([(k + 1) / self.count, torch.zeros(1, dtype=torch.float64)])
+
+
+PATHS: dict[PathName, type[FlowPath] | type[DDPMPath]] = {"flow": FlowPath, "ddpm": DDPMPath}
+
+
+def add_noise(path: Path, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """x_t = alpha(t) x0 + sigma(t) eps for x0, eps (B, C, *spatial) and t (B,)."""
+    return match_dims(path.alpha(t), x0) * x0 + match_dims(path.sigma(t), x0) * eps

@@ -1,0 +1,131 @@
+"""Solvers: pure functions that walk a path from noise to image with a denoiser.
+
+All share one signature, `solver(denoise, x, times, path, *, eta, noise, clip, callback)`:
+
+denoise: (x_t (B, C, *spatial), t (B,)) -> x0, of the same shape as x_t.
+x: the noise at times[0], (B, C, *spatial). times: falling, (steps + 1,), the last one 0.
+eta: how much of the noise that a step takes away is put back: 0 deterministic, 1 as the stochastic process does.
+noise: draws standard normal noise like x; needed where eta > 0. clip: bound of |x0|.
+callback: called after each step as callback(step, steps, x_t, x0), for progress and previews.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from anatogen.diffusion.path import Path
+
+SolverName = Literal["ddim", "dpmpp_2m"]
+Denoise = Callable[[Tensor, Tensor], Tensor]
+Callback = Callable[[int, int, Tensor, Tensor], None]
+
+
+class Solver(Protocol):
+    """The shared signature; see the module's text."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        times: Tensor,
+        path: Path,
+        *,
+        eta: float = 0.0,
+        noise: Callable[[], Tensor] | None = None,
+        clip: float | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor: ...
+
+
+def ddim(
+    denoise: Denoise,
+    x: Tensor,
+    times: Tensor,
+    path: Path,
+    *,
+    eta: float = 0.0,
+    noise: Callable[[], Tensor] | None = None,
+    clip: float | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Song et al. 2021, "Denoising Diffusion Implicit Models", Eq. 12, for any path.
+
+    x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with the noise that is put back
+    tau = eta sigma_s sqrt(1 - e^2), e = (alpha_t sigma_s) / (alpha_s sigma_t): their Eq. 16 without alpha^2 + sigma^2 = 1.
+    As in diffusers, `clip` bounds the image and leaves the direction eps as the network gave it.
+    """
+    alphas, sigmas = path.alpha(times), path.sigma(times)
+    for i in range(len(times) - 1):
+        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
+        x0 = denoise(x, _time_like(x, times[i]))
+        eps = (x - alpha * x0) / sigma
+        x0 = _clipped(x0, clip)
+        shrink = (alpha * next_sigma) / (sigma * next_alpha)
+        put_back = eta * next_sigma * (1 - shrink**2) ** 0.5
+        x = next_alpha * x0 + max(0.0, next_sigma**2 - put_back**2) ** 0.5 * eps
+        if put_back > 0:
+            x = x + put_back * _draw(noise)
+        if callback is not None:
+            callback(i, len(times) - 1, x, x0)
+    return x
+
+
+def dpmpp_2m(
+    denoise: Denoise,
+    x: Tensor,
+    times: Tensor,
+    path: Path,
+    *,
+    eta: float = 0.0,
+    noise: Callable[[], Tensor] | None = None,
+    clip: float | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M): Lu et al. 2022, "DPM-Solver++", Algorithm 2; with eta > 0 its stochastic form (section 4.2).
+
+    A second-order multistep method in lambda = log(alpha / sigma), one call of the denoiser a step.
+    With e = exp(-h), h = lambda_s - lambda_t, the step is
+    x_s = sigma_s/sigma_t e^eta x_t + alpha_s (1 - e^(1 + eta)) x0* + sigma_s sqrt(1 - e^(2 eta)) z,
+    x0* = x0 + (x0 - previous x0) / (2 r), r = h_previous / h. The ends of the path (alpha = 0, sigma = 0) are exact,
+    because e is computed as a ratio; the steps next to them are of first order.
+    """
+    alphas, sigmas = path.alpha(times), path.sigma(times)
+    previous_x0: Tensor | None = None
+    previous_h = float("inf")
+    for i in range(len(times) - 1):
+        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
+        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
+        shrink = (alpha * next_sigma) / (sigma * next_alpha)  # e = exp(-h), in [0, 1)
+        h = -math.log(shrink) if shrink > 0 else float("inf")
+        extrapolated = x0
+        if previous_x0 is not None and h < float("inf"):
+            extrapolated = x0 + (x0 - previous_x0) * (0.5 * h / previous_h)
+        kept = shrink**eta
+        x = (next_sigma / sigma) * kept * x + next_alpha * (1 - shrink * kept) * extrapolated
+        if eta > 0 and next_sigma > 0:
+            x = x + next_sigma * (1 - kept**2) ** 0.5 * _draw(noise)
+        previous_x0, previous_h = x0, h
+        if callback is not None:
+            callback(i, len(times) - 1, x, x0)
+    return x
+
+
+SOLVERS: dict[SolverName, Solver] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m}
+
+
+def _time_like(x: Tensor, t: Tensor) -> Tensor:
+    return t.to(x.device, x.dtype).expand(x.shape[0])
+
+
+def _clipped(x0: Tensor, clip: float | None) -> Tensor:
+    return x0 if clip is None else x0.clamp(-clip, clip)
+
+
+def _draw(noise: Callable[[], Tensor] | None) -> Tensor:
+    if noise is None:
+        raise ValueError("eta > 0 puts noise back: pass `noise`")
+    return noise()

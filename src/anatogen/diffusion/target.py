@@ -1,0 +1,40 @@
+"""What a network predicts (eps, x0 or v), turned into the image that it implies."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from anatogen.diffusion.path import Path, match_dims
+
+TargetName = Literal["eps", "x0", "v"]
+
+# An eps-prediction says nothing of the image where x_t is pure noise (alpha = 0): bound the division there.
+_SMALLEST_ALPHA = 1e-3
+
+
+def to_x0(target: TargetName, path: Path, x_t: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+    """The image x0 (B, C, *spatial) that a network's `prediction` at x_t and t (B,) stands for."""
+    if target == "x0":
+        return prediction
+    alpha, sigma = match_dims(path.alpha(t), x_t), match_dims(path.sigma(t), x_t)
+    if target == "eps":
+        return (x_t - sigma * prediction) / alpha.clamp(min=_SMALLEST_ALPHA)
+    of_x0, of_eps = (match_dims(part, x_t) for part in path.velocity(t))
+    return (of_eps * x_t - sigma * prediction) / (of_eps * alpha - of_x0 * sigma)
+
+
+def loss_weight(weighting: TargetName, path: Path, t: Tensor, smallest_sigma: float) -> Tensor:
+    """w(t) (B,) with w(t) |D - x0|^2 equal to the squared error in eps, x0 or v (Salimans and Ho 2022, section 4).
+
+    `smallest_sigma` bounds sigma from below, so that nearly clean images do not take over the loss.
+    """
+    if weighting == "x0":
+        return torch.ones_like(t)
+    alpha, sigma = path.alpha(t), path.sigma(t).clamp(min=smallest_sigma)
+    if weighting == "eps":
+        return (alpha / sigma) ** 2
+    of_x0, of_eps = path.velocity(t)
+    return ((of_eps * alpha - of_x0 * path.sigma(t)) / sigma) ** 2

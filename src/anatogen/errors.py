@@ -1,0 +1,54 @@
+"""One exception family. A message names the file, what is wrong with it and the remedy, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class AnatogenError(Exception):
+    """Anything that a user can mend. The command line prints it as one line and leaves with `exit_code`.
+
+    problem: what is wrong, without a final full stop. path: the file or folder it is wrong with.
+    remedy: what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
+        self.problem, self.path, self.remedy = problem, path, remedy
+        place = f"{path}: " if path is not None else ""
+        super().__init__(f"{place}{problem}." + (f" {remedy}." if remedy else ""))
+
+
+class DataError(AnatogenError):
+    """Images, label maps or a data set that cannot be used as they are."""
+
+
+class SettingsError(AnatogenError):
+    """A setting, an option or a combination of them that makes no sense."""
+
+
+class ModelError(AnatogenError):
+    """A run or checkpoint that is missing, damaged or of another kind."""
+
+
+class OutputError(AnatogenError):
+    """Results that could not be written; what was written before stays valid."""
+
+
+class Interrupted(AnatogenError):
+    """The user stopped the work; the message names what was saved."""
+
+    exit_code = 130
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A remedy that offers the known words most like `word`, or all of them where none is alike."""
+    known = list(known)
+    by_lower_case = {name.lower(): name for name in known}
+    alike = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)
+    if alike:
+        return "Did you mean " + " or ".join(f"'{by_lower_case[name]}'" for name in alike) + "?"
+    return "Known: " + ", ".join(known)

@@ -1,0 +1,1 @@
+"""Evidence: metrics are functions of arrays; the segmenter judges; the report shows."""

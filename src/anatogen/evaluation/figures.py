@@ -1,0 +1,101 @@
+"""Figures of the report, by matplotlib: functions from arrays to PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.labels import LabelSchema
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+
+Picture = tuple[str, NDArray[Any]]
+
+
+def coloured(labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
+    """Label map (H, W) as RGB (H, W, 3) in the classes' colours, the background black."""
+    palette = np.array([(0.0, 0.0, 0.0), *(to_rgb(c.colour) for c in schema.classes)])
+    return palette[np.clip(labels, 0, schema.count - 1)]
+
+
+def gray(image: NDArray[Any]) -> NDArray[Any]:
+    """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of more than three channels the first."""
+    unit = (np.clip(np.asarray(image, dtype=np.float64), -1, 1) + 1) / 2
+    return np.repeat(unit[:1], 3, axis=0).transpose(1, 2, 0) if len(unit) != 3 else unit.transpose(1, 2, 0)
+
+
+def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
+    """`image` enlarged threefold, with the contour of every class drawn around it in its colour."""
+    big = np.kron(gray(image), np.ones((3, 3, 1)))
+    classes = np.kron(labels, np.ones((3, 3), dtype=np.int64))
+    edge = np.zeros_like(classes, dtype=bool)
+    edge[:-1] |= classes[:-1] != classes[1:]
+    edge[:, :-1] |= classes[:, :-1] != classes[:, 1:]
+    padded = np.pad(classes, ((0, 1), (0, 1)), mode="edge")
+    owner = np.maximum(np.maximum(classes, padded[1:, :-1]), padded[:-1, 1:])
+    big[edge] = coloured(owner, schema)[edge]
+    return big
+
+
+def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5) -> bytes:
+    """Pictures with a title each, a line a row."""
+    width = max(len(row) for row in rows)
+    figure, axes = plt.subplots(len(rows), width, figsize=(cell * width, (cell + 0.18) * len(rows)), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, (title, picture) in zip(line, row, strict=False):
+            axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
+            axis.set_title(title, fontsize=7, pad=2)
+    figure.tight_layout(pad=0.3)
+    return _png(figure, dpi=160)
+
+
+def legend(schema: LabelSchema) -> list[tuple[str, str]]:
+    """(name, colour) of each class."""
+    return [(c.name, c.colour) for c in schema.classes]
+
+
+def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: float) -> bytes:
+    """Dice(m_gen, m) against the number of solver steps, with the ceiling that real images set."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    axis.axhline(ceiling, color="0.5", linestyle="--", label="real images (ceiling)")
+    axis.plot(steps, dice, "o-", color="#0072B2", label="generated")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(steps, [str(s) for s in steps])
+    axis.set(xlabel="solver steps", ylabel="Dice")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
+    """Power of generated over real images in rings of spatial frequency; 1 is right."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    axis.axhline(1, color="0.5", linestyle="--")
+    for name, ratio in curves.items():
+        axis.plot((np.arange(len(ratio)) + 0.5) / len(ratio), ratio, "o-", markersize=3, label=name)
+    axis.set(xlabel="spatial frequency (1 = Nyquist)", ylabel="power, generated / real", yscale="log")
+    axis.set_yticks([0.25, 0.5, 1, 2], ["1/4", "1/2", "1", "2"])
+    axis.set_ylim(0.2, 3)
+    axis.minorticks_off()
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _png(figure: Any, dpi: int = 110) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""From requests to images: the sampling engine, its files and their manifest."""

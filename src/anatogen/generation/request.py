@@ -1,0 +1,123 @@
+"""Requests: one image to make each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.errors import DataError, SettingsError
+from anatogen.io.npy import read_npy
+from anatogen.io.pictures import read_label_png
+from anatogen.labels import ClassStates, LabelSchema
+from anatogen.runtime import derive_seed
+
+
+@dataclass(frozen=True)
+class Request:
+    """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from."""
+
+    id: str
+    labels: NDArray[np.int64]
+    states: ClassStates
+    seed: int
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+def requests_from_dataset(
+    dataset: PreparedDataset,
+    rows: Sequence[Row],
+    states: ClassStates,
+    *,
+    seed: int = 0,
+    per_mask: int = 1,
+    count: int | None = None,
+) -> list[Request]:
+    """`per_mask` requests for each row's label map, or `count` in all, spread evenly over the rows.
+
+    A class is given where `states` and the case's annotation have it. Each seed depends on `seed`, the row and the
+    repetition alone, so that more images later leave these as they are.
+    """
+    labels = dataset.load(rows).labels.numpy()
+    requests = []
+    for place, repeat in _places(len(rows), per_mask, count):
+        row = rows[place]
+        requests.append(
+            Request(
+                id=f"{row.id}_{repeat:02d}",
+                labels=labels[place],
+                states=states.and_also(dataset.states(row)),
+                seed=derive_seed(seed, row.id, repeat),
+                origin={
+                    "case": row.case,
+                    "patient": row.patient,
+                    "slice": row.slice,
+                    "split": row.split,
+                    "repeat": repeat,
+                },
+            )
+        )
+    return requests
+
+
+def requests_from_folder(
+    folder: Path,
+    schema: LabelSchema,
+    size: tuple[int, ...],
+    states: ClassStates,
+    *,
+    seed: int = 0,
+    per_mask: int = 1,
+    count: int | None = None,
+) -> list[Request]:
+    """Requests for the label maps (PNG or NPY) in `folder`, each of shape `size` with values of `schema`."""
+    if not folder.is_dir():
+        raise DataError(
+            "there is no such folder", path=folder, remedy="Name a prepared data set or a folder of label maps"
+        )
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".npy") and not f.name.startswith("."))
+    if not files:
+        raise DataError("holds no label maps (PNG or NPY)", path=folder)
+    maps = [_read_map(file, schema, size) for file in files]
+    return [
+        Request(
+            id=f"{files[place].stem}_{repeat:02d}",
+            labels=maps[place],
+            states=states,
+            seed=derive_seed(seed, files[place].stem, repeat),
+            origin={"file": files[place].name, "repeat": repeat},
+        )
+        for place, repeat in _places(len(files), per_mask, count)
+    ]
+
+
+def _places(masks: int, per_mask: int, count: int | None) -> Iterable[tuple[int, int]]:
+    """(mask, repetition) pairs."""
+    if per_mask < 1 or (count is not None and count < 1):
+        raise SettingsError("there must be at least one image to make", remedy="Give --per-mask or --count at least 1")
+    if count is None:
+        return [(place, repeat) for place in range(masks) for repeat in range(per_mask)]
+    if count <= masks:
+        return [(int(place), 0) for place in np.linspace(0, masks - 1, count).round()]
+    return sorted((i % masks, i // masks) for i in range(count))
+
+
+def _read_map(path: Path, schema: LabelSchema, size: tuple[int, ...]) -> NDArray[np.int64]:
+    labels = read_label_png(path) if path.suffix.lower() == ".png" else read_npy(path)
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"holds values of type {labels.dtype}", path=path, remedy="Store label maps as integers")
+    if labels.shape != size:
+        raise DataError(
+            f"has shape {labels.shape}, the model makes {size}", path=path, remedy="Resize it by nearest neighbour"
+        )
+    if labels.min() < 0 or labels.max() >= schema.count:
+        wrong = labels.max() if labels.max() >= schema.count else labels.min()
+        raise DataError(
+            f"holds label {wrong}, the model knows 0 to {schema.count - 1}", path=path, remedy="Relabel the map"
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,201 @@
+"""Sample sets on disk: samples.json (what they were made with), manifest.jsonl (a line an image), images/, labels/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.errors import DataError, Interrupted, OutputError, SettingsError, nearest
+from anatogen.generation.engine import Generator
+from anatogen.generation.request import Request
+from anatogen.generation.writers import FORMATS
+from anatogen.labels import ClassStates, LabelClass, LabelSchema
+from anatogen.runtime import writing
+from anatogen.training.config import SamplingSettings
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """A sample set that was read: its header, its manifest, and its images when they are asked for."""
+
+    folder: Path
+    header: dict[str, Any]
+    entries: list[dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> SampleSet:
+        """The sample set in `folder`. Raises DataError where there is none, or an image is missing."""
+        folder = Path(folder)
+        if not (folder / "samples.json").is_file() or not (folder / "manifest.jsonl").is_file():
+            what = "is not a sample set" if folder.exists() else "there is no such folder"
+            raise DataError(what, path=folder, remedy="Make one with: anatogen sample RUN --masks DATASET --out DIR")
+        try:
+            header = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"is damaged ({error})", path=folder / "samples.json", remedy="Sample again") from error
+        entries = read_manifest(folder)
+        if not entries:
+            raise DataError("holds no images yet", path=folder, remedy="Run anatogen sample again")
+        return cls(folder, header, entries)
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The classes of its label maps."""
+        return LabelSchema(
+            tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.header["classes"], 1))
+        )
+
+    def images(self) -> NDArray[np.float32]:
+        """All images (N, C, *spatial) in [-1, 1]."""
+        read = FORMATS[self.header["format"]].read_image
+        return np.stack([read(self.folder / entry["file"]) for entry in self.entries]).astype(np.float32)
+
+    def labels(self) -> NDArray[np.int64]:
+        """All label maps (N, *spatial), as they were asked for (free classes included)."""
+        read = FORMATS[self.header["format"]].read_labels
+        return np.stack([read(self.folder / entry["labels"]) for entry in self.entries]).astype(np.int64)
+
+    def given(self) -> NDArray[np.bool_]:
+        """Which classes were given for each image, (N, C-1)."""
+        return np.array([[name in entry["given"] for name in self.schema.names] for entry in self.entries])
+
+
+def write_sample_set(
+    generator: Generator,
+    requests: Sequence[Request],
+    out: Path,
+    *,
+    settings: SamplingSettings | None = None,
+    image_format: str = "png",
+    batch_size: int = 16,
+    about: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SampleSet:
+    """Make the images of `requests` and write them to `out`; what a former, interrupted call wrote is kept.
+
+    A manifest line is written after its files, so that the set is valid at any moment. Raises OutputError where the
+    disk is full, Interrupted on Ctrl-C, SettingsError where `out` holds images made with other settings.
+    """
+    if image_format not in FORMATS:
+        raise SettingsError(f"there is no format '{image_format}'", remedy=nearest(image_format, FORMATS))
+    settings = settings or generator.settings
+    form = FORMATS[image_format]
+    header = {
+        "classes": [(c.name, c.colour) for c in generator.schema.classes],
+        "format": image_format,
+        "model": generator.model_hash,
+        "sampling": settings.model_dump(mode="json"),
+        **(about or {}),
+    }
+    done = _open_or_create(out, header)
+    open_requests = [r for r in requests if r.id not in done]
+    written = len(requests) - len(open_requests)
+    try:
+        (out / "images").mkdir(exist_ok=True)
+        (out / "labels").mkdir(exist_ok=True)
+        with (out / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
+            for request, image in generator.generate(open_requests, settings, batch_size=batch_size):
+                entry = _entry(request, form.ending, generator.schema)
+                with writing(out / entry["file"]) as path:
+                    form.write_image(path, image)
+                with writing(out / entry["labels"]) as path:
+                    form.write_labels(path, request.labels)
+                manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                manifest.flush()
+                written += 1
+                if progress is not None:
+                    progress(written, len(requests))
+    except OSError as error:
+        raise _stopped(
+            OutputError, f"cannot be written ({error.strerror or error})", written, len(requests), out
+        ) from error
+    except OutputError as error:
+        raise _stopped(OutputError, error.problem, written, len(requests), out) from error
+    except KeyboardInterrupt as error:
+        raise _stopped(Interrupted, "sampling was stopped", written, len(requests), out) from error
+    return SampleSet.open(out)
+
+
+def _stopped(
+    kind: type[OutputError | Interrupted], problem: str, written: int, wanted: int, out: Path
+) -> OutputError | Interrupted:
+    remedy = "Free space if the disk is full, and run the same command again to make the rest"
+    return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, remedy=remedy)
+
+
+def _entry(request: Request, ending: str, schema: LabelSchema) -> dict[str, Any]:
+    return {
+        "id": request.id,
+        "file": f"images/{request.id}.{ending}",
+        "labels": f"labels/{request.id}.{ending}",
+        "given": request.states.given_names(schema),
+        "free": request.states.free_names(schema),
+        "seed": request.seed,
+        **request.origin,
+    }
+
+
+def _open_or_create(out: Path, header: dict[str, Any]) -> set[str]:
+    """Make `out` with its samples.json, or check that it was made with the same; returns the ids that are done."""
+    if not (out / "samples.json").exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SettingsError("is there already and is no sample set", path=out, remedy="Choose another folder")
+        with writing(out / "samples.json") as path:
+            path.write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
+        return set()
+    try:
+        former = json.loads((out / "samples.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"is damaged ({error})", path=out / "samples.json", remedy="Choose another folder") from error
+    for key in ("model", "sampling", "format", "request"):
+        if former.get(key) != json.loads(json.dumps(header.get(key))):
+            raise SettingsError(
+                f"holds images made with another {key}", path=out, remedy="Choose another folder or remove it"
+            )
+    _drop_torn_line(out / "manifest.jsonl")
+    return {entry["id"] for entry in read_manifest(out)}
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """The lines of manifest.jsonl. Raises DataError where one is damaged or its image is missing."""
+    path = folder / "manifest.jsonl"
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            missing = [entry[key] for key in ("file", "labels") if not (folder / entry[key]).is_file()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"line {number} is damaged", path=path, remedy="Remove the line and sample again"
+            ) from error
+        if missing:
+            raise DataError(
+                f"{missing[0]}, named in line {number}, is missing",
+                path=path,
+                remedy="Remove the line and sample again",
+            )
+        entries.append(entry)
+    return entries
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A full disk can leave half a line at the end: remove it."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            with writing(path) as partial:
+                partial.write_text(whole, encoding="utf-8")
+
+
+def states_of(entry: dict[str, Any], schema: LabelSchema) -> ClassStates:
+    """The class states of a manifest line."""
+    return schema.states(given=entry["given"])

@@ -1,0 +1,1 @@
+"""File formats; nothing else in the package knows them."""

@@ -1,0 +1,100 @@
+"""What the values of a label map mean, and which classes an image has to obey."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from anatogen.errors import SettingsError, nearest
+
+# Okabe and Ito's colours for the first classes (distinct for the colour-blind), then golden-angle hues.
+_FIRST_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#0072B2")
+
+
+def default_colour(index: int) -> str:
+    """The hexadecimal colour of class `index` (1, 2, ...)."""
+    if index <= len(_FIRST_COLOURS):
+        return _FIRST_COLOURS[index - 1]
+    red, green, blue = colorsys.hsv_to_rgb((index * 0.618034) % 1.0, 0.65, 0.9)
+    return f"#{int(red * 255):02X}{int(green * 255):02X}{int(blue * 255):02X}"
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """One class of the label maps: its value there, its name and its colour in pictures ("#RRGGBB")."""
+
+    index: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class LabelSchema:
+    """The classes of a data set: background 0, then 1..C-1 without gaps (C counts the background)."""
+
+    classes: tuple[LabelClass, ...]
+
+    def __post_init__(self) -> None:
+        if [c.index for c in self.classes] != list(range(1, len(self.classes) + 1)):
+            raise SettingsError("classes must be numbered 1, 2, ... without gaps")
+        if len(set(self.names)) != len(self.classes):
+            raise SettingsError("two classes have the same name", remedy="Rename one of them")
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> LabelSchema:
+        """Classes 1, 2, ... in the order of `names` (without the background), in the default colours."""
+        return cls(tuple(LabelClass(i, name, default_colour(i)) for i, name in enumerate(names, start=1)))
+
+    @property
+    def count(self) -> int:
+        """C, the number of classes with the background."""
+        return len(self.classes) + 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes 1..C-1."""
+        return tuple(c.name for c in self.classes)
+
+    def index_of(self, name: str) -> int:
+        """The value of the class called `name`. Raises SettingsError, with the nearest names, if there is none."""
+        for c in self.classes:
+            if c.name == name:
+                return c.index
+        raise SettingsError(f"there is no class '{name}'", remedy=nearest(name, self.names))
+
+    def states(self, *, given: Sequence[str] | None = None, free: Sequence[str] | None = None) -> ClassStates:
+        """Class states from names: all classes but `free` are given, or only those in `given`.
+
+        Raises SettingsError for an unknown name, or one that is both given and free.
+        """
+        both = sorted(set(given or ()) & set(free or ()))
+        if both:
+            raise SettingsError(f"class '{both[0]}' is both given and free", remedy="Leave it in one of the two lists")
+        given_indices = {self.index_of(name) for name in (self.names if given is None else given)}
+        free_indices = {self.index_of(name) for name in free or ()}
+        return ClassStates(tuple(c.index in given_indices - free_indices for c in self.classes))
+
+
+@dataclass(frozen=True)
+class ClassStates:
+    """For each class 1..C-1: True if **given** (the map is obeyed, absence included), False if **free**."""
+
+    given: tuple[bool, ...]
+
+    @classmethod
+    def all_given(cls, schema: LabelSchema) -> ClassStates:
+        """Every class of `schema` given."""
+        return cls((True,) * len(schema.classes))
+
+    def and_also(self, other: ClassStates) -> ClassStates:
+        """Given only where both are."""
+        return ClassStates(tuple(a and b for a, b in zip(self.given, other.given, strict=True)))
+
+    def given_names(self, schema: LabelSchema) -> list[str]:
+        """The names of the given classes."""
+        return [name for name, state in zip(schema.names, self.given, strict=True) if state]
+
+    def free_names(self, schema: LabelSchema) -> list[str]:
+        """The names of the free classes."""
+        return [name for name, state in zip(schema.names, self.given, strict=True) if not state]

@@ -1,0 +1,126 @@
+"""The default network: a lossless stem, a convolutional hourglass with thin top levels, attention where it is cheap.
+
+As in simple diffusion (Hoogeboom et al. 2023) most of the work is done at low resolution; the label map enters with
+the noisy image and again at every decoder level, as a scale and shift (as in SPADE).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anatogen.errors import SettingsError
+from anatogen.networks.blocks import (
+    Attention,
+    ResidualBlock,
+    TimeEmbedding,
+    convolution,
+    depth_to_space,
+    space_to_depth,
+    zeroed,
+)
+
+
+class HourglassConfig(BaseModel):
+    """width: channels of the level of 32 pixels, the one dial of the size; finer levels are thinner, coarser ones wider.
+
+    patch: the stem turns patch x patch pixels into channels. blocks: residual blocks a level, down and up each.
+    smallest: the hourglass halves until a level's longest side is at most this many pixels.
+    attention_up_to: levels of at most this many pixels a side attend over all positions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["hourglass"] = "hourglass"
+    width: int = Field(64, ge=8, multiple_of=8)
+    patch: int = Field(2, ge=1)
+    blocks: int = Field(2, ge=1)
+    smallest: int = Field(8, ge=2)
+    attention_up_to: int = Field(8, ge=0)
+
+
+def level_channels(width: int, pixels: int) -> int:
+    """Channels of a level whose longest side is `pixels`: 1/2, 3/4, 1, 2, 3, 4 times width at 128, 64, 32, 16, 8, 4."""
+    for limit, factor in ((4, 4.0), (8, 3.0), (16, 2.0), (32, 1.0), (64, 0.75)):
+        if pixels <= limit:
+            return int(width * factor)
+    return width // 2
+
+
+class Stage(nn.Module):
+    """The residual blocks of one level, on the way down (planes = 0) or up."""
+
+    def __init__(self, dim: int, channels: int, time_channels: int, blocks: int, planes: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(dim, channels, time_channels, planes) for _ in range(blocks))
+
+    def forward(self, h: Tensor, time: Tensor, planes: Tensor | None = None) -> Tensor:
+        for block in self.blocks:
+            h = block(h, time, planes)
+        return h
+
+
+class Hourglass(nn.Module):
+    """x (B, C, *spatial), t (B,), planes (B, P, *spatial) -> prediction (B, C, *spatial), for 2D and 3D."""
+
+    def __init__(self, config: HourglassConfig, image_channels: int, planes: int, size: tuple[int, ...]) -> None:
+        super().__init__()
+        dim, longest = len(size), max(size) // config.patch
+        sides = [longest]
+        while sides[-1] > config.smallest:
+            sides.append(sides[-1] // 2)
+        factor = config.patch * 2 ** (len(sides) - 1)
+        if any(side % factor for side in size):
+            shape = " x ".join(map(str, size))
+            raise SettingsError(
+                f"images of {shape} cannot be halved {len(sides) - 1} times after patches of {config.patch}",
+                remedy=f"Prepare the data with sides that are multiples of {factor}",
+            )
+        self.patch, per_patch = config.patch, config.patch**dim
+        channels = [level_channels(config.width, side) for side in sides]
+        time_channels = 4 * config.width
+        self.time = TimeEmbedding(time_channels)
+        self.stem = convolution(dim, (image_channels + planes) * per_patch, channels[0])
+
+        def stage(level: int, planes: int) -> nn.Module:
+            return Stage(dim, channels[level], time_channels, config.blocks, planes)
+
+        def attention(level: int) -> nn.Module:
+            return Attention(dim, channels[level]) if sides[level] <= config.attention_up_to else nn.Identity()
+
+        levels = range(len(sides))
+        self.down = nn.ModuleList(stage(i, planes=0) for i in levels)
+        self.shrink = nn.ModuleList(convolution(dim, a, b, kernel=2, stride=2) for a, b in itertools.pairwise(channels))
+        self.attend = nn.ModuleList(attention(i) for i in levels)
+        self.grow = nn.ModuleList(convolution(dim, b, a, kernel=1) for a, b in itertools.pairwise(channels))
+        self.up = nn.ModuleList(stage(i, planes) for i in levels)
+        self.head = zeroed(convolution(dim, channels[0], image_channels * per_patch))
+
+    def forward(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
+        time = functional.silu(self.time(t))
+        h = self.stem(space_to_depth(torch.cat([x, planes], dim=1), self.patch))
+        pooled = [_area_pool(planes, self.patch)]
+        skips: list[Tensor] = []
+        for level, stage in enumerate(self.down):
+            h = stage(h, time)
+            if level < len(self.shrink):
+                skips.append(h)
+                h = self.shrink[level](h)
+                pooled.append(_area_pool(pooled[-1], 2))
+        for level in reversed(range(len(self.up))):
+            h = self.attend[level](h)
+            h = self.up[level](h, time, pooled[level])
+            if level > 0:
+                h = skips.pop() + functional.interpolate(self.grow[level - 1](h), scale_factor=2.0, mode="nearest")
+        return depth_to_space(self.head(h), self.patch)
+
+
+def _area_pool(planes: Tensor, factor: int) -> Tensor:
+    if planes.shape[1] == 0:  # the unconditional model
+        return planes
+    return (functional.avg_pool2d if planes.ndim == 4 else functional.avg_pool3d)(planes, factor)

@@ -1,0 +1,1 @@
+"""Training: settings, state and the loop."""

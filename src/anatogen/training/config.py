@@ -1,0 +1,202 @@
+"""The settings of a run: one typed tree, two presets, YAML files and single values laid over them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anatogen.conditioning.encode import Encoding
+from anatogen.diffusion.loss import TimeDistribution
+from anatogen.diffusion.path import PathName
+from anatogen.diffusion.solvers import SolverName
+from anatogen.diffusion.target import TargetName
+from anatogen.errors import SettingsError, nearest
+from anatogen.model import NetworkConfig
+from anatogen.networks.hourglass import HourglassConfig
+from anatogen.runtime import Precision
+
+PresetName = Literal["fast", "paper"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConditioningSettings(_Settings):
+    """mask_ablation: train with classes left free (MAT). ablated_share: of the draws that are ablated; see `draw_given`."""
+
+    encoding: Encoding = "onehot"
+    mask_ablation: bool = True
+    ablated_share: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ConditioningSettings:
+        if self.encoding == "none" and self.mask_ablation:
+            raise ValueError("encoding 'none' has no mask to ablate: set mask_ablation to false")
+        return self
+
+
+class DiffusionSettings(_Settings):
+    """Path, what the network predicts, whose squared error is the loss, and at which times it is taken."""
+
+    path: PathName = "flow"
+    target: TargetName = "x0"
+    weighting: TargetName = "v"
+    smallest_sigma: float = Field(0.05, ge=0, lt=1)
+    times: TimeDistribution = "logit_normal"
+    time_mean: float = 0.0
+    time_spread: float = Field(1.0, gt=0)
+
+
+class TrainingSettings(_Settings):
+    """How long and how fast. The first of `steps`, `epochs` and `max_time_s` that is reached ends the training.
+
+    schedule: `decay` keeps the rate and lets it fall linearly to 0 over the last `decay_share` of the training;
+    `cosine` lets it fall from the start (Loshchilov and Hutter 2016).
+    """
+
+    steps: int | None = Field(20_000, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    max_time_s: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    schedule: Literal["decay", "cosine", "constant"] = "decay"
+    decay_share: float = Field(0.3, gt=0, le=1)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+class SamplingSettings(_Settings):
+    """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step."""
+
+    solver: SolverName = "dpmpp_2m"
+    steps: int = Field(16, ge=1, le=1000)
+    eta: float = Field(0.0, ge=0, le=1)
+    clip: float | None = Field(1.05, gt=0)
+    precision: Precision = "float32"
+
+
+class RunSettings(_Settings):
+    """Everything that decides what `train` makes of a data set."""
+
+    preset: PresetName = "fast"
+    network: NetworkConfig = HourglassConfig()
+    conditioning: ConditioningSettings = ConditioningSettings()
+    diffusion: DiffusionSettings = DiffusionSettings()
+    training: TrainingSettings = TrainingSettings()
+    sampling: SamplingSettings = SamplingSettings()
+
+
+# Konz et al. 2024, section 3 and Appendix A. The reference implementation keeps no moving average of the weights.
+_PAPER: dict[str, Any] = {
+    "network": {"name": "paper_unet"},
+    "conditioning": {"encoding": "index", "mask_ablation": False, "ablated_share": 1.0},
+    "diffusion": {"path": "ddpm", "target": "eps", "weighting": "eps", "smallest_sigma": 0.0, "times": "uniform"},
+    "training": {
+        "steps": None,
+        "epochs": 400,
+        "batch_size": 64,
+        "learning_rate": 1e-4,
+        "schedule": "cosine",
+        "warmup_steps": 500,
+        "ema_decay": 0.0,
+    },
+    "sampling": {"solver": "ddim", "steps": 50, "eta": 0.0, "clip": 1.0},
+}
+PRESETS: dict[PresetName, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
+
+
+def build_settings(
+    preset: PresetName = "fast", *, config: Path | None = None, values: Iterable[str] = (), **sections: dict[str, Any]
+) -> RunSettings:
+    """The preset, with a YAML file, then "key=value" texts ("network.width=96"), then whole sections laid over it.
+
+    Raises SettingsError for an unknown key, with its nearest right spelling, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise SettingsError(f"there is no preset '{preset}'", remedy=nearest(preset, PRESETS))
+    tree: dict[str, Any] = {"preset": preset, **copy.deepcopy(PRESETS[preset])}
+    if config is not None:
+        _lay_over(tree, _read_yaml(config))
+    for text in values:
+        _lay_over(tree, _parse_value(text))
+    _lay_over(tree, sections)
+    try:
+        return RunSettings.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise SettingsError(f"the settings cannot be read ({reason})", path=path) from error
+    if not isinstance(tree, dict):
+        raise SettingsError(
+            "does not hold settings", path=path, remedy="Write for instance 'training: {batch_size: 8}'"
+        )
+    return tree
+
+
+def _parse_value(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"'{text}' is not key=value", remedy="Write for instance --set network.width=96")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the value of '{text}' cannot be read") from error
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _lay_over(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            if key == "network" and value.get("name", tree[key].get("name")) != tree[key].get("name"):
+                tree[key] = {}  # another network: the settings of the first do not apply
+            _lay_over(tree[key], value)
+        elif key == "network" and isinstance(value, dict):
+            tree[key] = {"name": "hourglass", **value}
+        else:
+            tree[key] = value
+
+
+def _explain(error: ValidationError) -> SettingsError:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("hourglass", "paper_unet")]
+    key = ".".join(place) or "settings"
+    if first["type"] == "extra_forbidden":
+        return SettingsError(f"there is no setting '{key}'", remedy=nearest(key, setting_names()))
+    return SettingsError(
+        f"{key}: {first['msg'].removeprefix('Value error, ')}",
+        remedy="See the setting's range with anatogen train --help",
+    )
+
+
+def setting_names() -> list[str]:
+    """Every setting's full name, "training.batch_size" and so on."""
+
+    def walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
+            nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+            if nested:
+                for kind in nested:
+                    yield from walk(kind, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    return list(dict.fromkeys(walk(RunSettings, "")))
