@@ -45,9 +45,10 @@ def canonical(volume: Volume) -> Volume:
     """The same volume with its array axes flipped and swapped to run nearest to left, posterior, inferior."""
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-    orientation = ornt_transform(io_orientation(volume.affine), axcodes2ornt("LPI"))
-    if np.isnan(orientation).any():
+    now = io_orientation(volume.affine)
+    if np.isnan(now).any():
         raise DataError("the affine is singular, so the orientation is unknown", remedy="Mend the header's affine")
+    orientation = ornt_transform(now, axcodes2ornt("LPI"))
     array = apply_orientation(volume.array, orientation)
     return Volume(array, volume.affine @ inv_ornt_aff(orientation, volume.grid))
 

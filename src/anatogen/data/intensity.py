@@ -65,7 +65,7 @@ def store(values: NDArray[Any], rule: IntensityRule) -> tuple[NDArray[np.int16],
         slope = 1.0
         intercept = 0.0 if smallest >= _LOWEST and largest <= _HIGHEST else smallest - _LOWEST
     else:
-        slope = (largest - smallest) / (_HIGHEST - _LOWEST)
+        slope = (largest - smallest) / (_HIGHEST - _LOWEST) or 1.0
         intercept = smallest - slope * _LOWEST
     stored = np.rint((values.astype(np.float64) - intercept) / slope)
     return np.clip(stored, _LOWEST, _HIGHEST).astype(np.int16), IntensityMapping(slope, intercept, low, high)

@@ -1,0 +1,54 @@
+import time
+from itertools import islice
+
+import pytest
+
+from anatogen.data.loader import Loader
+from anatogen.data.store import PreparedDataset
+
+
+def ids(dataset: PreparedDataset, start: int, count: int, seed: int = 0) -> list[tuple[str, ...]]:
+    loader = Loader(dataset, dataset.split("train"), 5, seed)
+    stream = loader.stream(start)
+    batches = [tuple(row.id for row in batch.rows) for batch in islice(stream, count)]
+    stream.close()
+    return batches
+
+
+def test_every_image_once_an_epoch(dataset: PreparedDataset) -> None:
+    rows = dataset.split("train")
+    flat = [i for batch in ids(dataset, 0, len(rows)) for i in batch]  # five epochs
+    for epoch in range(5):
+        assert sorted(flat[epoch * len(rows) : (epoch + 1) * len(rows)]) == sorted(row.id for row in rows)
+    assert flat[: len(rows)] != flat[len(rows) : 2 * len(rows)]
+
+
+def test_a_resumed_stream_sees_what_it_would_have_seen(dataset: PreparedDataset) -> None:
+    assert ids(dataset, 0, 12)[7:] == ids(dataset, 7, 5)
+    assert ids(dataset, 0, 3, seed=1) != ids(dataset, 0, 3)
+
+
+def test_batches_are_made_ahead(dataset: PreparedDataset) -> None:
+    made: list[int] = []
+    loader = Loader(dataset, dataset.split("train"), 2, 0, ahead=5)
+    original = loader.batch
+    loader.batch = lambda number: (made.append(number), original(number))[1]  # type: ignore[method-assign]
+    stream = loader.stream()
+    next(stream)
+    for _ in range(200):
+        if len(made) >= 6:
+            break
+        time.sleep(0.01)
+    assert 6 <= len(made) <= 7  # five waiting, perhaps one in hand
+    stream.close()
+
+
+def test_an_error_in_the_thread_reaches_the_trainer(dataset: PreparedDataset) -> None:
+    loader = Loader(dataset, dataset.split("train"), 2, 0)
+
+    def fail(number: int) -> None:
+        raise RuntimeError("disk on fire")
+
+    loader.batch = fail  # type: ignore[assignment,method-assign]
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        next(loader.stream())

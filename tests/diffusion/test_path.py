@@ -1,0 +1,76 @@
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from anatogen.diffusion.loss import denoising_loss, draw_times
+from anatogen.diffusion.noise import SampleNoise
+from anatogen.diffusion.path import DDPMPath, FlowPath, Path, add_noise
+from anatogen.diffusion.target import loss_weight, to_x0
+
+PATHS = [FlowPath(), DDPMPath()]
+
+
+def test_ddpm_is_diffusers_schedule() -> None:
+    path, scheduler = DDPMPath(), DDPMScheduler(1000, beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
+    t = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
+    assert torch.allclose(path.alpha(t) ** 2, scheduler.alphas_cumprod.double(), atol=1e-6)
+    x0, eps = torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    steps = torch.tensor([0, 10, 500, 999])
+    ours = add_noise(path, x0, eps, (steps + 1) / 1000)
+    assert torch.allclose(ours, scheduler.add_noise(x0, eps, steps), atol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_ends(path: Path) -> None:
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    assert torch.allclose(path.alpha(ends), torch.tensor([1.0, 0.0], dtype=torch.float64), atol=0.01)
+    assert torch.allclose(path.sigma(ends), torch.tensor([0.0, 1.0], dtype=torch.float64), atol=1e-4)
+    times = path.times(10)
+    assert len(times) == 11 and times[-1] == 0 and (times.diff() < 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+@pytest.mark.parametrize("shape", [(5, 2, 4, 4), (5, 1, 4, 4, 4)])
+def test_every_target_implies_the_same_image(path: Path, shape: tuple[int, ...]) -> None:
+    x0, eps = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.tensor([0.02, 0.3, 0.5, 0.8, 0.99], dtype=torch.float64)
+    x_t = add_noise(path, x0, eps, t)
+    of_x0, of_eps = (v.reshape(5, *(1,) * (len(shape) - 1)) for v in path.velocity(t))
+    for target, truth in (("x0", x0), ("eps", eps), ("v", of_x0 * x0 + of_eps * eps)):
+        assert torch.allclose(to_x0(target, path, x_t, truth, t), x0, atol=1e-6), target  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+def test_loss_is_the_squared_error_of_its_quantity(path: Path, target: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, guess = torch.randn(3, 6, 1, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.linspace(0.1, 0.9, 6, dtype=torch.float64)
+    of_x0, of_eps = (v.reshape(6, 1, 1, 1) for v in path.velocity(t))
+    truth = {"eps": eps, "x0": x0, "v": of_x0 * x0 + of_eps * eps}[target]
+
+    def denoise(x_t: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return to_x0(target, path, x_t, guess, time)  # type: ignore[arg-type]
+
+    loss = denoising_loss(denoise, path, x0, eps, t, weighting=target)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx((guess - truth).square().mean().item(), rel=1e-4)
+
+
+def test_weights_stay_finite_near_the_clean_image() -> None:
+    assert torch.isfinite(loss_weight("v", FlowPath(), torch.tensor([0.0, 1e-6]), 0.05)).all()
+
+
+def test_times_of_training() -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = draw_times("uniform", 200_000, generator) * 1000
+    assert torch.equal(steps.round().unique(), torch.arange(1.0, 1001))
+    t = draw_times("logit_normal", 100_000, generator, mean=-0.5, spread=1.2)
+    logit = torch.logit(t.double())
+    assert logit.mean().item() == pytest.approx(-0.5, abs=0.02)
+    assert logit.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+def test_noise_belongs_to_the_sample() -> None:
+    together, alone = SampleNoise([5, 6, 7], (1, 8, 8)), SampleNoise([6], (1, 8, 8))
+    for _ in range(3):
+        assert torch.equal(together()[1:2], alone())

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anatogen.data.store import PreparedDataset
+from anatogen.errors import SettingsError
+from anatogen.evaluation.counterfactual import enlarged_cavity
+from anatogen.evaluation.evaluate import evaluate
+from anatogen.evaluation.figures import coloured, outlined
+from anatogen.evaluation.segmenter import SegmenterSettings
+from anatogen.generation.engine import Generator
+from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.sample_set import write_sample_set
+from anatogen.labels import LabelSchema
+
+QUICK = SegmenterSettings(steps=150, batch_size=8, validations=2)
+
+
+@pytest.fixture
+def own_dataset(nnunet: Path, tmp_path: Path) -> PreparedDataset:
+    from anatogen.data.prepare import PrepareSettings, prepare
+    from anatogen.data.sources import open_source
+
+    return prepare(open_source(str(nnunet)), tmp_path / "data", PrepareSettings((32, 32)))
+
+
+def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    results = evaluate(
+        longer_run, own_dataset, out, device="cpu", segmenter_settings=QUICK, command="anatogen x", version="1"
+    )
+    saved = json.loads((out / "report.json").read_text())
+    for key in ("dice_gen_map", "dice_gen_real", "dice_real_map"):
+        entry = saved["faithfulness"][key]
+        assert entry["per_class"].keys() == {"ball", "core"} and entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1]
+    assert saved["faithfulness"]["dice_real_map"]["mean"] > 0.8  # the ceiling: balls are easy
+    assert saved["faithfulness"]["dice_gen_map"]["mean"] > 0.6
+    assert {"n", "split", "command", "version"} <= saved.keys()
+    assert saved["dice_against_steps"]["steps"] == [2, 4, 8, 16, 32]
+    assert len(results["realism"]["power_ratio"]) == 16
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
+    assert {p.name for p in (out / "figures").iterdir()} == {"examples.png", "freed.png", "steps.png", "power.png"}
+
+
+def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: PreparedDataset, tmp_path: Path) -> None:
+    """A sample set whose images are the real ones scores the ceiling itself, and a power ratio of 1."""
+    generator = Generator.load(longer_run, device="cpu")
+    rows = own_dataset.split("test")
+    requests = requests_from_dataset(own_dataset, rows, own_dataset.schema.states())
+    made = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
+    for entry, image in zip(made.entries, own_dataset.load(rows).images.numpy(), strict=True):
+        np.save(tmp_path / "samples" / entry["file"], image)
+    results = evaluate(tmp_path / "samples", own_dataset, tmp_path / "report", segmenter_settings=QUICK, device="cpu")
+    measures = results["faithfulness"]
+    assert measures["dice_gen_map"] == measures["dice_real_map"]
+    assert measures["dice_gen_real"]["mean"] == 1
+    assert np.allclose(results["realism"]["power_ratio"], 1)
+
+
+def test_an_unrelated_data_set_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    from anatogen.data.prepare import PrepareSettings, prepare
+    from anatogen.data.sources import open_source
+    from conftest import write_nnunet
+
+    raw = write_nnunet(tmp_path / "raw", labels={"background": 0, "liver": 1, "bone": 2})
+    other = prepare(open_source(str(raw)), tmp_path / "data", PrepareSettings((32, 32)))
+    with pytest.raises(SettingsError, match="knows the classes ball, core, the data set has liver, bone"):
+        evaluate(run_folder, other, tmp_path / "report", device="cpu")
+    few = prepare(open_source(str(raw)), tmp_path / "few", PrepareSettings((32, 32), shares={"train": 1, "test": 1}))
+    with pytest.raises(Exception, match="no split heldout and val"):
+        evaluate(run_folder, few, tmp_path / "report", device="cpu")
+
+
+def test_an_edit_changes_the_image_where_it_was_made(longer_run: Path, dataset: PreparedDataset) -> None:
+    generator = Generator.load(longer_run, device="cpu")
+    figure = enlarged_cavity(dataset, generator, dataset.split("test"), "core", "the core")
+    assert figure.png.startswith(b"\x89PNG") and "the core" in figure.caption
+
+
+def test_outlines_lie_on_borders() -> None:
+    schema = LabelSchema.from_names(["a"])
+    labels = np.zeros((4, 4), dtype=np.int64)
+    labels[1:3, 1:3] = 1
+    drawn = outlined(np.full((1, 4, 4), -1.0), labels, schema)
+    assert drawn.shape == (12, 12, 3)
+    assert drawn.any(axis=-1).sum() == 2 * 6 + 2 * 6
+    assert coloured(labels, schema)[0, 0].tolist() == [0, 0, 0]
