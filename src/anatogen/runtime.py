@@ -161,7 +161,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if kind is None:
+        if kind is None and self.done:
             took = format_duration(time.monotonic() - self._start)
             amount = "" if self.unit == "s" else f"{self.done:.0f}{' ' + self.unit if self.unit else ''} in "
             print(

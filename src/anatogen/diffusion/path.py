@@ -38,9 +38,16 @@ class Path(Protocol):
 
 
 class FlowPath:
-    """The straight path: alpha = 1 - t, sigma = t (Lipman et al. 2023, "Flow Matching"; Liu et al. 2023)."""
+    """The straight path: alpha = 1 - t, sigma = t (Lipman et al. 2023, "Flow Matching"; Liu et al. 2023).
+
+    bend: the solver's grid is (n / steps)^bend. Above 1 the steps are shorter towards the image, where texture is made:
+    a last step that starts from t = 1/16 leaves an image as smooth as the mean of all that t allows.
+    """
 
     name: PathName = "flow"
+
+    def __init__(self, bend: float = 1.5) -> None:
+        self.bend = bend
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -52,7 +59,7 @@ class FlowPath:
         return -torch.ones_like(t), torch.ones_like(t)
 
     def times(self, steps: int) -> Tensor:
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** self.bend
 
 
 class DDPMPath:

@@ -59,7 +59,7 @@ def evaluate(
             "no image of the sample set was made from a label map of this data set", path=samples.folder
         )
     real = dataset.load(rows)
-    segmenter = _segmenter(dataset, segmenter_settings or SegmenterSettings(), device)
+    segmenter = segmenter_for(dataset, segmenter_settings, device=device)
 
     generated = samples.images()[chosen]
     counted = samples.given()[chosen] & real.annotated.numpy()
@@ -187,7 +187,12 @@ def _rows_of(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[Row], l
     return [row for row, _ in pairs], [i for _, i in pairs]
 
 
-def _segmenter(dataset: PreparedDataset, settings: SegmenterSettings, device: str) -> Segmenter:
+def segmenter_for(
+    dataset: PreparedDataset, settings: SegmenterSettings | None = None, *, device: str = "auto"
+) -> Segmenter:
+    """The judge of `dataset`, trained on its split "heldout", chosen on "val" and kept in its folder."""
+    settings = settings or SegmenterSettings()
+
     def part(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batch = dataset.load(dataset.split(split))
         return batch.images, batch.labels, batch.annotated

@@ -80,7 +80,7 @@ class SamplingSettings(_Settings):
 
     solver: SolverName = "dpmpp_2m"
     steps: int = Field(16, ge=1, le=1000)
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = Field(1.0, ge=0, le=1)
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from anatogen.data.sources import brain_template, nnunet
@@ -13,18 +14,18 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 LAYOUTS: dict[str, Layout] = {"nnunet": nnunet, "brain-template": brain_template}
 
 
-def open_source(location: str, layout: str = "auto") -> Source:
-    """The cases at `location`, a path or the name of a built-in source.
+def open_source(location: str, layout: str = "auto", classes: Sequence[str] | None = None) -> Source:
+    """The cases at `location`, a path or the name of a built-in source. classes: names, where the layout has none.
 
     Raises DataError where nothing is there or no layout fits, SettingsError for an unknown layout.
     """
     if layout != "auto":
         if layout not in LAYOUTS:
             raise SettingsError(f"there is no layout '{layout}'", remedy=nearest(layout, LAYOUTS))
-        return LAYOUTS[layout].open_source(location)
+        return LAYOUTS[layout].open_source(location, classes)
     for candidate in LAYOUTS.values():
         if candidate.detect(location):
-            return candidate.open_source(location)
+            return candidate.open_source(location, classes)
     if not Path(location).exists():
         raise DataError("there is no such file or folder", path=location, remedy="Check the path")
     raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +46,9 @@ class Layout(Protocol):
         """Whether `location` looks like this layout."""
         ...
 
-    def open_source(self, location: str) -> Source:
-        """The cases at `location`. Raises DataError where it does not hold this layout."""
+    def open_source(self, location: str, classes: Sequence[str] | None = None) -> Source:
+        """The cases at `location`. classes: names of the classes 1, 2, ..., for layouts that do not name them.
+
+        Raises DataError where `location` does not hold this layout.
+        """
         ...

@@ -8,6 +8,7 @@ the machinery works and nothing more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def detect(location: str) -> bool:
     return location == NAME
 
 
-def open_source(location: str) -> Source:
+def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     """The virtual subjects. Raises DataError where nilearn, which carries the template, is not installed."""
     _template_folder()
     low, high = _BRAIN_MM

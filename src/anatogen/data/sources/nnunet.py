@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def detect(location: str) -> bool:
     return (Path(location) / "dataset.json").is_file() and (Path(location) / "imagesTr").is_dir()
 
 
-def open_source(location: str) -> Source:
-    """The training cases of an nnU-Net raw data set. Raises DataError where dataset.json or a file is wrong."""
+def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
+    """The training cases of an nnU-Net raw data set, whose dataset.json names the classes. Raises DataError where dataset.json or a file is wrong."""
     folder = Path(location)
     description = _read_description(folder / "dataset.json")
     schema = _schema(description, folder / "dataset.json")
