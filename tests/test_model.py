@@ -22,7 +22,7 @@ def condition(size: tuple[int, ...] = (16, 16)) -> Condition:
 
 
 @pytest.mark.parametrize("path", ["flow", "ddpm"])
-@pytest.mark.parametrize("target", ["x0", "eps", "v"])
+@pytest.mark.parametrize("target", ["x0", "eps", "v", "edm"])
 @pytest.mark.parametrize("encoding", ["onehot", "index", "none"])
 @pytest.mark.parametrize("size", [(16, 16), (8, 16, 8)])
 def test_one_contract_for_all(path: str, target: str, encoding: str, size: tuple[int, ...]) -> None:

@@ -36,7 +36,7 @@ class DenoiserConfig(BaseModel):
     classes: tuple[tuple[str, str], ...]
     encoding: Encoding = "onehot"
     path: PathName = "flow"
-    target: TargetName = "x0"
+    target: TargetName = "edm"
     network: NetworkConfig = HourglassConfig()
 
     @property

@@ -41,6 +41,24 @@ def test_every_target_implies_the_same_image(path: Path, shape: tuple[int, ...])
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_an_edm_network_that_says_nothing_guesses_linearly(path: Path) -> None:
+    """With 0 from the network, x0 is the least-squares guess for images of standard deviation 0.5; what is missing has
+    the variance that one scales by (Karras et al. 2022, Appendix B.6)."""
+    generator = torch.Generator().manual_seed(0)
+    for time in (0.05, 0.4, 0.9):
+        x0, eps = torch.randn(2, 1, 1, 300, 300, generator=generator, dtype=torch.float64) * torch.tensor(
+            [0.5, 1.0]
+        ).reshape(2, 1, 1, 1, 1)
+        t = torch.tensor([time], dtype=torch.float64)
+        x_t = add_noise(path, x0, eps, t)
+        guess = to_x0("edm", path, x_t, torch.zeros_like(x_t), t)
+        best = (x_t * x0).mean() / x_t.square().mean()
+        assert torch.allclose(guess, best * x_t, atol=0.02)
+        missing = to_x0("edm", path, x_t, torch.ones_like(x_t), t) - guess
+        assert missing.mean().item() == pytest.approx((x0 - guess).std().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 @pytest.mark.parametrize("target", ["eps", "x0", "v"])
 def test_loss_is_the_squared_error_of_its_quantity(path: Path, target: str) -> None:
     generator = torch.Generator().manual_seed(0)

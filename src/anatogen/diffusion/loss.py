@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anatogen.diffusion.path import Path, add_noise
-from anatogen.diffusion.target import TargetName, loss_weight
+from anatogen.diffusion.target import Weighting, loss_weight
 
 TimeDistribution = Literal["uniform", "logit_normal"]
 
@@ -42,7 +42,7 @@ def denoising_loss(
     eps: Tensor,
     t: Tensor,
     *,
-    weighting: TargetName,
+    weighting: Weighting,
     smallest_sigma: float = 0.0,
 ) -> Tensor:
     """E[w(t) |D(x_t, t) - x0|^2] (Konz et al. 2024, Eq. 1, in terms of the image), a scalar.

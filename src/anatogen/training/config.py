@@ -14,7 +14,7 @@ from anatogen.conditioning.encode import Encoding
 from anatogen.diffusion.loss import TimeDistribution
 from anatogen.diffusion.path import PathName
 from anatogen.diffusion.solvers import SolverName
-from anatogen.diffusion.target import TargetName
+from anatogen.diffusion.target import TargetName, Weighting
 from anatogen.errors import SettingsError, nearest
 from anatogen.model import NetworkConfig
 from anatogen.networks.hourglass import HourglassConfig
@@ -45,8 +45,8 @@ class DiffusionSettings(_Settings):
     """Path, what the network predicts, whose squared error is the loss, and at which times it is taken."""
 
     path: PathName = "flow"
-    target: TargetName = "x0"
-    weighting: TargetName = "v"
+    target: TargetName = "edm"
+    weighting: Weighting = "v"
     smallest_sigma: float = Field(0.05, ge=0, lt=1)
     times: TimeDistribution = "logit_normal"
     time_mean: float = 0.0
