@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def train_segmenter(
         if progress is not None:
             progress(step + 1, settings.steps, f"validation Dice {score:.3f}")
     network.load_state_dict(best_weights)
-    if kept is not None:
+    if kept is not None and os.access(kept.parent, os.W_OK):  # a read-only data set can be judged all the same
         with writing(kept) as path:
             save_file({k: v.contiguous().cpu() for k, v in best_weights.items()}, path)
     return Segmenter(network, device)
