@@ -4,7 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anatogen.errors import DataError
-from anatogen.volume import Volume, canonical, fit_plane, same_grid
+from anatogen.volume import Fit, Fitting, Volume, canonical, same_grid
+
+
+def _fit(plane: np.ndarray, size: tuple[int, int], fit: Fit, *, fill: float, labels: bool = False) -> np.ndarray:
+    return Fitting.plan(plane.shape, size, fit).apply(plane, fill=fill, labels=labels)
 
 
 @settings(max_examples=40, deadline=None)
@@ -38,23 +42,23 @@ def test_same_grid_sees_a_shift_and_a_scale() -> None:
 
 
 def test_pad_centres_and_shrinks_but_never_enlarges() -> None:
-    small = fit_plane(np.full((4, 6), 7), (8, 8), "pad", fill=-1)
+    small = _fit(np.full((4, 6), 7), (8, 8), "pad", fill=-1)
     assert (small[2:6, 1:7] == 7).all() and (small == -1).sum() == 64 - 24
-    large = fit_plane(np.full((40, 20), 7), (8, 8), "pad", fill=-1)
+    large = _fit(np.full((40, 20), 7), (8, 8), "pad", fill=-1)
     assert (large[:, 2:6] == 7).all() and (large[:, :2] == -1).all()
 
 
 def test_crop_changes_no_pixel() -> None:
     plane = np.arange(36).reshape(6, 6)
-    assert np.array_equal(fit_plane(plane, (2, 2), "crop", fill=0), plane[2:4, 2:4])
+    assert np.array_equal(_fit(plane, (2, 2), "crop", fill=0), plane[2:4, 2:4])
 
 
 def test_stretch_keeps_labels_and_means() -> None:
     labels = np.repeat(np.repeat(np.array([[0, 3], [5, 0]]), 8, 0), 8, 1)
     assert np.array_equal(
-        fit_plane(labels, (4, 4), "stretch", fill=0, labels=True), np.repeat(np.repeat([[0, 3], [5, 0]], 2, 0), 2, 1)
+        _fit(labels, (4, 4), "stretch", fill=0, labels=True), np.repeat(np.repeat([[0, 3], [5, 0]], 2, 0), 2, 1)
     )
     ramp = np.tile(np.linspace(0, 1000, 64), (64, 1)).astype(np.int16)
-    shrunk = fit_plane(ramp, (16, 16), "stretch", fill=0)
+    shrunk = _fit(ramp, (16, 16), "stretch", fill=0)
     assert abs(float(shrunk.mean()) - float(ramp.mean())) < 2
     assert shrunk.dtype == np.int16

@@ -1,9 +1,9 @@
-"""Arrays with their place in the patient: orientation, resampling, and fitting a slice to a size."""
+"""Arrays with their place in the patient: orientation, resampling, and fitting a grid to a size."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,13 @@ def canonical(volume: Volume) -> Volume:
     return Volume(array, volume.affine @ inv_ornt_aff(orientation, volume.grid))
 
 
+def axis_codes(affine: NDArray[np.float64]) -> str:
+    """Where the array axes run to, nearest: "RAS" for right, anterior, superior; "?" where that is unknown."""
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(code or "?" for code in aff2axcodes(affine))
+
+
 def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
     """Whether the corners of two volumes of one shape lie at the same place, to `tolerance_mm`."""
     corner = np.array([*a.grid, 1.0])
@@ -62,44 +69,72 @@ def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
     )
 
 
-def fit_plane(
-    plane: NDArray[np.generic], size: tuple[int, int], fit: Fit, *, fill: float, labels: bool = False
-) -> NDArray[np.generic]:
-    """Bring `plane` (h, w) to `size` = (H, W).
+@dataclass(frozen=True)
+class Fitting:
+    """How a grid of `shape` comes to `size`, axis by axis: resized to `resized`, then cut or filled up around the middle."""
 
-    `pad` keeps the aspect ratio: shrinks what is larger than `size`, never enlarges, fills up around the middle.
-    `crop` changes no pixel: cuts or fills up around the middle. `stretch` resizes to `size` (the paper's way).
-    Filled up with `fill`. Labels are resized by nearest neighbour, images linearly (smoothed first when shrunk).
-    """
-    height, width = plane.shape
-    if fit == "stretch":
-        plane = _resize(plane, size, labels=labels)
-    elif fit == "pad" and (height > size[0] or width > size[1]):
-        scale = min(size[0] / height, size[1] / width)
-        smaller = (min(size[0], round(height * scale)), min(size[1], round(width * scale)))
-        plane = _resize(plane, smaller, labels=labels)
-    return _centre(plane, size, fill)
+    shape: tuple[int, ...]
+    resized: tuple[int, ...]
+    size: tuple[int, ...]
+
+    @classmethod
+    def plan(cls, shape: tuple[int, ...], size: tuple[int, ...], fit: Fit) -> Fitting:
+        """`pad` keeps the aspect ratio: shrinks what is larger than `size`, never enlarges, fills up around the middle.
+
+        `crop` changes no voxel: cuts or fills up around the middle. `stretch` resizes to `size` (the paper's way).
+        """
+        if fit == "stretch":
+            return cls(shape, size, size)
+        if fit == "crop":
+            return cls(shape, shape, size)
+        scale = min(1.0, *(want / have for have, want in zip(shape, size, strict=True)))
+        return cls(shape, tuple(min(w, max(1, round(n * scale))) for n, w in zip(shape, size, strict=True)), size)
+
+    def apply(self, array: NDArray[Any], *, fill: float, labels: bool = False) -> NDArray[Any]:
+        """`array` of `shape` brought to `size`, filled up with `fill`.
+
+        Labels are resized by nearest neighbour, images linearly (smoothed first where they shrink).
+        """
+        array = _resize(array, self.resized, labels=labels)
+        result = np.full(self.size, fill, dtype=array.dtype)
+        source, target = [], []
+        for have, want in zip(self.resized, self.size, strict=True):
+            kept = min(have, want)
+            source.append(slice((have - kept) // 2, (have - kept) // 2 + kept))
+            target.append(slice((want - kept) // 2, (want - kept) // 2 + kept))
+        result[tuple(target)] = array[tuple(source)]
+        return result
+
+    def to_original(self) -> list[tuple[float, float]]:
+        """(scale, offset) of each axis: voxel i of the result has its centre at scale i + offset of the original."""
+        pairs = []
+        for shape, resized, size in zip(self.shape, self.resized, self.size, strict=True):
+            scale = shape / resized
+            shift = max(0, resized - size) // 2 - max(0, size - resized) // 2
+            pairs.append((scale, (shift + 0.5) * scale - 0.5))
+        return pairs
 
 
-def _resize(plane: NDArray[np.generic], size: tuple[int, int], *, labels: bool) -> NDArray[np.generic]:
-    if plane.shape == size:
-        return plane
-    factors = (size[0] / plane.shape[0], size[1] / plane.shape[1])
+def resample(volume: Volume, spacing_mm: tuple[float, float, float], *, labels: bool = False) -> Volume:
+    """`volume` on a grid of (about) `spacing_mm`, each axis a whole number of voxels over the same extent."""
+    grid = tuple(max(1, round(n * s / t)) for n, s, t in zip(volume.grid, volume.spacing_mm, spacing_mm, strict=True))
+    if grid == volume.grid:
+        return volume
+    channels = volume.array.reshape(*volume.grid, -1)
+    resized = np.stack([_resize(channels[..., c], grid, labels=labels) for c in range(channels.shape[-1])], axis=-1)
+    change = np.eye(4)
+    for axis, (scale, offset) in enumerate(Fitting(volume.grid, grid, grid).to_original()):
+        change[axis, axis], change[axis, 3] = scale, offset
+    return Volume(resized.reshape(*grid, *volume.array.shape[3:]), volume.affine @ change)
+
+
+def _resize(array: NDArray[Any], size: tuple[int, ...], *, labels: bool) -> NDArray[Any]:
+    if array.shape == size:
+        return array
+    factors = [want / have for have, want in zip(array.shape, size, strict=True)]
     if labels:
-        nearest: NDArray[np.generic] = ndimage.zoom(plane, factors, order=0, mode="nearest", grid_mode=True)
-        return nearest
+        return np.asarray(ndimage.zoom(array, factors, order=0, mode="nearest", grid_mode=True))
     blur = [max(0.0, 0.5 * (1 / factor - 1)) for factor in factors]  # against aliasing when shrinking
-    smooth = ndimage.gaussian_filter(plane.astype(np.float32), blur, mode="nearest")
+    smooth = ndimage.gaussian_filter(array.astype(np.float32), blur, mode="nearest")
     resized = ndimage.zoom(smooth, factors, order=1, mode="nearest", grid_mode=True)
-    return (np.rint(resized) if plane.dtype.kind in "iu" else resized).astype(plane.dtype)
-
-
-def _centre(plane: NDArray[np.generic], size: tuple[int, int], fill: float) -> NDArray[np.generic]:
-    result = np.full(size, fill, dtype=plane.dtype)
-    source, target = [], []
-    for have, want in zip(plane.shape, size, strict=True):
-        kept = min(have, want)
-        source.append(slice((have - kept) // 2, (have - kept) // 2 + kept))
-        target.append(slice((want - kept) // 2, (want - kept) // 2 + kept))
-    result[target[0], target[1]] = plane[source[0], source[1]]
-    return result
+    return np.asarray((np.rint(resized) if array.dtype.kind in "iu" else resized).astype(array.dtype))

@@ -13,7 +13,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import AnatogenError, DataError, SettingsError
+from anatogen.errors import AnatogenError, DataError, OutputError, SettingsError
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 from conftest import write_nnunet
@@ -210,3 +210,61 @@ def test_brain_template_holds_out_a_slab() -> None:
     assert all(b < low or a > high for a, b in spans["outside"])
     again = source.cases[0].load()[0].array
     assert np.array_equal(again, open_source("brain-template").cases[0].load()[0].array)
+
+
+def test_volumes(nnunet: Path, tmp_path: Path) -> None:
+    dataset = prepare(open_source(str(nnunet)), tmp_path / "out", PrepareSettings((16, 32, 32)))
+    batch = dataset.load(dataset.rows[:3])
+    assert batch.images.shape == (3, 1, 16, 32, 32) and batch.labels.shape == (3, 16, 32, 32)
+    assert len(dataset.rows) == 8 and dataset.info.axis == "volume"
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    source = open_source(str(write_nnunet(tmp_path / "raw", cases=14)))
+    made = [prepare(source, tmp_path / f"w{n}", PrepareSettings((32, 32), workers=n)) for n in (1, 2)]
+    assert made[0].rows == made[1].rows and made[0].info == made[1].info
+    a, b = (d.load(d.rows) for d in made)
+    assert (a.images == b.images).all() and (a.labels == b.labels).all()
+
+
+def test_an_interrupted_preparation_is_gone_on_with(nnunet: Path, tmp_path: Path) -> None:
+    source = open_source(str(nnunet))
+    whole = prepare(source, tmp_path / "whole", PrepareSettings((32, 32)))
+
+    def stop(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", PrepareSettings((32, 32)), progress=stop)
+    assert not (tmp_path / "out").exists()
+    with (tmp_path / ".out.partial" / "journal.jsonl").open("a") as file:
+        file.write('{"case": "half a li')
+    done: list[int] = []
+    again = prepare(source, tmp_path / "out", PrepareSettings((32, 32)), progress=lambda i, n: done.append(i))
+    assert done == [6, 7, 8] and again.rows == whole.rows and again.info == whole.info
+    assert (again.load(again.rows).images == whole.load(whole.rows).images).all()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "dataset.json",
+        "images.b2nd",
+        "index.csv",
+        "labels.b2nd",
+    ]
+
+
+def test_other_settings_begin_anew(nnunet: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    source = open_source(str(nnunet))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", PrepareSettings((32, 32)), progress=stop)
+    done: list[int] = []
+    prepare(source, tmp_path / "out", PrepareSettings((24, 24)), progress=lambda i, n: done.append(i))
+    assert done[0] == 1
+
+
+def test_a_target_that_cannot_be_written(nnunet: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        prepare(open_source(str(nnunet)), tmp_path / "file" / "out", PrepareSettings((32, 32)))

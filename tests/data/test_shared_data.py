@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from anatogen.data.intensity import IntensityRule
-from anatogen.data.prepare import PrepareSettings, prepare, slice_case
+from anatogen.data.prepare import PrepareSettings, prepare
+from anatogen.data.slicing import cut_case
 from anatogen.data.sources import open_source
 from conftest import SHARED
 
@@ -32,7 +33,7 @@ def test_head_and_neck_is_partly_annotated() -> None:
     assert len(source.cases) == 100 and source.channels == ("CT",)
     assert any(case.annotated is not None and len(case.annotated) < 7 for case in source.cases)
     case = source.cases[0]
-    slices = slice_case(
+    slices = cut_case(
         case, source.schema, 1, PrepareSettings((128, 128), "axial", intensity=IntensityRule((-200, 300)))
     )
     assert slices.intensity[0].slope == 1 and slices.images.min() == -1024
@@ -43,5 +44,5 @@ def test_head_and_neck_is_partly_annotated() -> None:
 def test_many_classes() -> None:
     source = open_source(str(SHARED / "Dataset102_WholeBodyCT"))
     assert source.schema.count == 118
-    slices = slice_case(source.cases[0], source.schema, 1, PrepareSettings((128, 128), "coronal"))
+    slices = cut_case(source.cases[0], source.schema, 1, PrepareSettings((128, 128), "coronal"))
     assert len(np.unique(slices.labels)) > 20

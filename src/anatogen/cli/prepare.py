@@ -7,19 +7,21 @@ from pathlib import Path
 import typer
 
 from anatogen import __version__
-from anatogen.cli.common import guarded
+from anatogen.cli.common import guarded, split_names
 
 
 @guarded
 def prepare(
-    source: str = typer.Argument(help="An nnU-Net raw data set (folder), or brain-template."),
+    source: str = typer.Argument(help="A folder of scans with label maps, phantom:ct-organ, or brain-template."),
     out: Path = typer.Argument(help="New folder for the prepared data set."),
-    layout: str = typer.Option("auto", help="auto, nnunet or brain-template."),
-    size: int = typer.Option(256, help="Height and width of the images, in pixels."),
+    layout: str = typer.Option("auto", help="The folder's layout; auto finds it out."),
+    size: str = typer.Option("256", help="Sides of the images in pixels: 256, 256x192 (height x width), 64x96x96."),
+    dim: int = typer.Option(2, min=2, max=3, help="2 for slices, 3 for whole volumes."),
     axis: str = typer.Option("axial", help="Direction of the slices: axial, coronal or sagittal."),
     fit: str = typer.Option(
         "pad", help="pad (keep the aspect ratio, shrink if needed), crop, or stretch (the paper's)."
     ),
+    spacing: str | None = typer.Option(None, metavar="MM", help="Resample first: 1.5, or 1,1,3 along x, y and z."),
     window: tuple[float, float] | None = typer.Option(
         None, metavar="LOW HIGH", help="Intensities that become black and white, in the scanner's units (HU)."
     ),
@@ -27,10 +29,21 @@ def prepare(
         (0.5, 99.5), metavar="LOW HIGH", help="Percentiles of each case that become black and white."
     ),
     split: str = typer.Option("train=70,heldout=15,val=7.5,test=7.5", help="Shares of the patients."),
-    seed: int = typer.Option(0, help="Seed of the split."),
+    seed: int = typer.Option(0, help="Seed of the split, and of a phantom."),
+    classes: str | None = typer.Option(
+        None, metavar="A,B", help="Names of the classes 1, 2, ... where the layout has none."
+    ),
+    merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
+    drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
+    patient_pattern: str | None = typer.Option(None, metavar="REGEX", help="Finds the patient in a case's name."),
+    patients: Path | None = typer.Option(None, metavar="FILE.csv", help="Table with the columns case and patient."),
+    phantom_patients: int = typer.Option(
+        40, "--phantom-patients", min=1, help="How many virtual patients a phantom has."
+    ),
     keep_empty: bool = typer.Option(False, "--keep-empty", help="Keep slices without any label too."),
+    workers: int | None = typer.Option(None, min=1, help="Processes that read cases. [default: one a core]"),
 ) -> None:
-    """Turn a data set into slices, split by patient, ready to train on.
+    """Turn a data set into slices or volumes, split by patient, ready to train on.
 
     Example: anatogen prepare Dataset004_Hippocampus data/hippocampus --size 64 --axis sagittal
     """
@@ -39,6 +52,7 @@ def prepare(
     from anatogen.data.intensity import IntensityRule
     from anatogen.data.prepare import PrepareSettings
     from anatogen.data.prepare import prepare as run
+    from anatogen.data.relabel import relabelled, with_patients
     from anatogen.data.sources import open_source
     from anatogen.data.split import parse_shares
     from anatogen.errors import SettingsError, nearest
@@ -48,22 +62,62 @@ def prepare(
     if fit not in ("pad", "crop", "stretch"):
         raise SettingsError(f"there is no fit '{fit}'", remedy=nearest(fit, ("pad", "crop", "stretch")))
     settings = PrepareSettings(
-        size=(size, size),
+        size=parse_size(size, dim),
         axis=axis,
         fit=cast(Fit, fit),
         intensity=IntensityRule(window=window, percentile=percentile),
+        spacing_mm=parse_spacing(spacing),
+        keep_empty=keep_empty,
         shares=parse_shares(split),
         seed=seed,
-        keep_empty=keep_empty,
+        workers=workers,
     )
-    opened = open_source(source, layout)
+    if source.startswith("phantom:") and "?" not in source:
+        source = f"{source}?patients={phantom_patients}&seed={seed}"
+    opened = open_source(source, layout, split_names(classes))
+    opened = relabelled(opened, merge, split_names(drop) or ())
+    opened = with_patients(opened, pattern=patient_pattern, table=patients)
+    if opened.notice:
+        print(opened.notice)
     with Progress("preparing", len(opened.cases), "cases") as bar:
         dataset = run(opened, out, settings, version=__version__, progress=lambda done, total: bar.update(done))
-    print(f"{out}: {len(dataset.rows)} slices of {size} x {size}, classes {', '.join(dataset.schema.names)}")
+    what = "slices" if dim == 2 else "volumes"
+    shape = " x ".join(map(str, dataset.size))
+    print(f"{out}: {len(dataset.rows)} {what} of {shape}, classes {', '.join(dataset.schema.names)}")
     for name in dict.fromkeys(row.split for row in dataset.rows):
         rows = dataset.split(name)
-        print(f"  {name:8} {len(rows):6} slices, {len({row.patient for row in rows})} patients")
+        print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     print(f"Next: anatogen train {out} --out RUN --max-time 10m")
+
+
+def parse_size(text: str, dim: int) -> tuple[int, ...]:
+    """Sides from "256", "256x192" or "64x96x96", `dim` of them. Raises SettingsError for anything else."""
+    from anatogen.errors import SettingsError
+
+    try:
+        sides = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) == 1:
+        sides *= dim
+    if len(sides) != dim:
+        example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
+        raise SettingsError(f"--size {text} does not give {dim} sides", remedy=f"Write for instance {example}")
+    return sides
+
+
+def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
+    """(x, y, z) in millimetres from "1.5" or "1,1,3". Raises SettingsError for anything else."""
+    from anatogen.errors import SettingsError
+
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+        x, y, z = values * 3 if len(values) == 1 else values
+    except ValueError as error:
+        raise SettingsError(f"--spacing {text} is no spacing", remedy="Write for instance 1.5, or 1,1,3") from error
+    return x, y, z
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,172 +1,138 @@
-"""From a source to a prepared data set: canonical orientation, slices, size, intensities, splits by patient."""
+"""From a source to a prepared data set, case by case, in parallel, resumable, whole or not there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import multiprocessing
+import os
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from anatogen.data.intensity import IntensityMapping, IntensityRule, store
-from anatogen.data.sources.base import Source, SourceCase
+from anatogen.data.slicing import CaseItems, SliceSettings, cut_case
+from anatogen.data.sources.base import Source
 from anatogen.data.split import DEFAULT_SHARES, split_patients
 from anatogen.data.store import CaseRecord, DatasetInfo, PreparedDataset, Row, StoreWriter
-from anatogen.errors import DataError, SettingsError, nearest
-from anatogen.labels import LabelSchema
-from anatogen.runtime import writing
-from anatogen.volume import SLICE_AXES, Fit, Volume, canonical, fit_plane, same_grid
+from anatogen.errors import DataError, OutputError, SettingsError
+
+_FEW_CASES = 12  # below, starting workers takes longer than the work
 
 
 @dataclass(frozen=True)
-class PrepareSettings:
-    """size: (H, W) of the images. axis: of the slices. fit: see `fit_plane`. keep_empty: slices without a label too.
+class PrepareSettings(SliceSettings):
+    """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
 
-    shares: of the patients for each split, where the source has no split of its own; seed: of that split.
+    seed: of that split. workers: processes that read cases; None for one a core.
     """
 
-    size: tuple[int, int] = (256, 256)
-    axis: str = "axial"
-    fit: Fit = "pad"
-    intensity: IntensityRule = field(default_factory=IntensityRule)
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     seed: int = 0
-    keep_empty: bool = False
-
-    def __post_init__(self) -> None:
-        if self.axis not in SLICE_AXES:
-            raise SettingsError(f"there is no axis '{self.axis}'", remedy=nearest(self.axis, SLICE_AXES))
-        if min(self.size) < 8 or max(self.size) > 4096:
-            raise SettingsError(f"--size {self.size[0]} is out of range", remedy="Choose 8 to 4096")
-        low, high = self.intensity.window or self.intensity.percentile
-        if not low < high:
-            raise SettingsError(f"intensities from {low} to {high} leave no range", remedy="Put the lower value first")
+    workers: int | None = None
 
 
 def prepare(
     source: Source,
     out: str | Path,
-    settings: PrepareSettings,
+    settings: PrepareSettings | None = None,
     *,
     version: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedDataset:
     """Write the cases of `source` to a new folder `out`, which is whole or not there, and open it.
 
-    progress: called as progress(cases done, cases). Raises DataError for a case that cannot be used, naming its file,
-    OutputError where `out` cannot be written, SettingsError where it is there already.
+    The work is done beside `out` in a hidden folder. Where it is interrupted or the disk is full, that folder stays, and
+    the same call goes on after the last whole case. progress: called as progress(cases done, cases). Raises DataError
+    for a case that cannot be used, naming its file, OutputError where `out` cannot be written, SettingsError where it
+    is there already.
     """
+    settings = settings or PrepareSettings()
     out = Path(out)
     if out.exists():
         raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
     splits = _splits(source, settings)
-    with writing(out) as partial:
-        if partial.exists():
-            shutil.rmtree(partial)
-        writer = StoreWriter(partial, len(source.channels), settings.size, source.schema.count)
-        records: dict[str, CaseRecord] = {}
-        for number, case in enumerate(source.cases):
-            split = splits[case.patient]
-            slices = slice_case(case, source.schema, len(source.channels), settings)
+    work = out.with_name(f".{out.name}.partial")
+    with _kept_if_resumable(out, work):
+        writer = StoreWriter.resume_or_create(
+            work, len(source.channels), settings.size, source.schema.count, _recipe(source, settings)
+        )
+        remaining = replace(source, cases=source.cases[len(writer.records) :])
+        for case, items in zip(remaining.cases, _cut_all(remaining, settings), strict=True):
             annotated = case.annotated if case.annotated is not None else source.schema.names
-            first = len(writer.rows)
+            split, first = splits[case.patient], len(writer.rows)
             rows = [
-                Row(first + i, case.id, case.patient, k, split, tuple(annotated))
-                for i, k in enumerate(slices.positions)
+                Row(first + i, case.id, case.patient, k, split, tuple(annotated)) for i, k in enumerate(items.positions)
             ]
-            writer.append(slices.images, slices.labels, rows)
-            records[case.id] = CaseRecord(
-                case.patient, split, slices.affine.tolist(), list(slices.grid), slices.intensity, list(annotated)
+            record = CaseRecord(
+                case.patient,
+                split,
+                items.affine.tolist(),
+                list(items.grid),
+                items.intensity,
+                list(annotated),
+                items.source_axes,
             )
+            writer.append(case.id, record, items.images, items.labels, rows)
             if progress is not None:
-                progress(number + 1, len(source.cases))
+                progress(len(writer.records), len(source.cases))
         if not writer.rows:
             raise DataError(
                 "no slice has a label", path=source.location, remedy="Use --keep-empty, or check the label maps"
             )
-        writer.finish(_info(source, settings, records, version))
+        writer.finish(_info(source, settings, writer.records, version))
+        work.replace(out)
     return PreparedDataset.open(out)
 
 
-@dataclass(frozen=True)
-class CaseSlices:
-    """images int16 (N, C, H, W), labels (N, H, W) and positions along the axis of one case, with its canonical geometry."""
+@contextmanager
+def _kept_if_resumable(out: Path, work: Path) -> Iterator[None]:
+    """Bad data removes the hidden folder; a full disk, Ctrl-C or a crash leaves it to be gone on with."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (DataError, SettingsError):
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OutputError(
+            f"cannot be written ({reason})",
+            path=out,
+            remedy="Free space or choose another place; the same command goes on where it stopped",
+        ) from error
 
-    images: NDArray[np.int16]
-    labels: NDArray[np.integer]
-    positions: list[int]
-    affine: NDArray[np.float64]
-    grid: tuple[int, int, int]
-    intensity: list[IntensityMapping]
 
-
-def slice_case(case: SourceCase, schema: LabelSchema, channels: int, settings: PrepareSettings) -> CaseSlices:
-    """Read and check one case, and cut it into slices. Raises DataError, naming the file, where it cannot be used."""
-    image, labels = case.load()
-    place = case.files[-1] if case.files else case.id
-    _check(image, labels, schema, channels, place)
-    image, labels = canonical(image), canonical(labels)
-
-    # From (x, y, z) to (channel, z, y, x): rows of every slice run downwards on a display, columns to the right.
-    planes = image.array.reshape(*image.grid, -1).transpose(3, 2, 1, 0)
-    classes = labels.array.transpose(2, 1, 0)
-    stored, mappings = [], []
-    for channel in planes:
+def _cut_all(source: Source, settings: PrepareSettings) -> Iterator[CaseItems]:
+    """The items of every case in order, a few cases ahead of their consumer where there are workers."""
+    cut = partial(cut_case, schema=source.schema, channels=len(source.channels), settings=settings)
+    workers = settings.workers or os.cpu_count() or 1
+    if workers == 1 or len(source.cases) < _FEW_CASES:
+        yield from map(cut, source.cases)
+        return
+    start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(start)) as pool:
+        waiting: deque[Future[CaseItems]] = deque()
+        cases = iter(source.cases)
         try:
-            quantised, mapping = store(channel, settings.intensity)
-        except DataError as error:
+            for case in cases:
+                waiting.append(pool.submit(cut, case))
+                if len(waiting) > 2 * workers:  # bounds the memory, whatever the number of cases
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
             raise DataError(
-                error.problem, path=case.files[0] if case.files else case.id, remedy=error.remedy
+                "a worker process died, perhaps for lack of memory", path=source.location, remedy="Use --workers 1"
             ) from error
-        stored.append(quantised)
-        mappings.append(mapping)
-    axis = 2 - SLICE_AXES[settings.axis]
-    image_slices = np.moveaxis(np.stack(stored), 1 + axis, 0)  # (N, C, h, w)
-    label_slices = np.moveaxis(classes, axis, 0)
-    positions = [k for k in range(len(label_slices)) if settings.keep_empty or label_slices[k].any()]
-    fill = [int(channel.min()) for channel in stored]
-    images = np.zeros((len(positions), len(stored), *settings.size), np.int16)
-    maps = np.zeros((len(positions), *settings.size), classes.dtype)
-    for i, k in enumerate(positions):
-        maps[i] = fit_plane(label_slices[k], settings.size, settings.fit, fill=0, labels=True)
-        for c, value in enumerate(fill):
-            images[i, c] = fit_plane(image_slices[k, c], settings.size, settings.fit, fill=value)
-    return CaseSlices(images, maps, positions, image.affine, image.grid, mappings)
-
-
-def _check(image: Volume, labels: Volume, schema: LabelSchema, channels: int, place: Path | str) -> None:
-    if image.grid != labels.grid:
-        raise DataError(
-            f"label map of {_shape(labels)} voxels for an image of {_shape(image)}",
-            path=place,
-            remedy="Resample the label map to the image's grid",
-        )
-    if not same_grid(image, labels, tolerance_mm=0.5):
-        raise DataError("image and label map lie at different places", path=place, remedy="Give both the same affine")
-    if image.array.reshape(*image.grid, -1).shape[-1] != channels:
-        raise DataError(f"the image does not have {channels} channels", path=place)
-    values = np.unique(labels.array)
-    if values.dtype.kind == "f" and not (values == np.rint(values)).all():
-        raise DataError(
-            f"label {values[values != np.rint(values)][0]} is not a whole number",
-            path=place,
-            remedy="Resample labels by nearest neighbour",
-        )
-    wrong = values[(values < 0) | (values >= schema.count)]
-    if wrong.size:
-        listed = ", ".join(f"{v:g}" for v in wrong[:5]) + (", ..." if wrong.size > 5 else "")
-        raise DataError(
-            f"holds label {listed}, but classes 0 to {schema.count - 1} are declared",
-            path=place,
-            remedy="Declare the missing classes in dataset.json, or relabel the map",
-        )
-
-
-def _shape(volume: Volume) -> str:
-    return " x ".join(map(str, volume.grid))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _splits(source: Source, settings: PrepareSettings) -> dict[str, str]:
@@ -186,13 +152,24 @@ def _splits(source: Source, settings: PrepareSettings) -> dict[str, str]:
     return splits
 
 
+def _recipe(source: Source, settings: PrepareSettings) -> dict[str, Any]:
+    """What a half-written store must have been made from for its work to be gone on with."""
+    recipe = {
+        "fingerprint": fingerprint(source),
+        "classes": source.schema.names,
+        "settings": {**asdict(settings), "workers": None},
+    }
+    return dict(json.loads(json.dumps(recipe)))
+
+
 def _info(source: Source, settings: PrepareSettings, records: dict[str, CaseRecord], version: str) -> DatasetInfo:
     return DatasetInfo(
         classes=list(source.schema.classes),
         channels=list(source.channels),
-        axis=settings.axis,
+        axis=settings.axis if settings.sliced is not None else "volume",
         size=list(settings.size),
         fit=settings.fit,
+        spacing_mm=list(settings.spacing_mm) if settings.spacing_mm else None,
         intensity_rule=asdict(settings.intensity),
         split_seed=settings.seed,
         source={"layout": source.layout, "name": Path(source.location).name, "fingerprint": fingerprint(source)},
@@ -205,12 +182,7 @@ def _info(source: Source, settings: PrepareSettings, records: dict[str, CaseReco
 def fingerprint(source: Source) -> str:
     """A digest of the cases' names, patients, splits and file sizes: it tells two sources apart without reading them."""
     digest = hashlib.sha256()
-    for line in _fingerprint_lines(source):
-        digest.update(line.encode())
-    return digest.hexdigest()[:16]
-
-
-def _fingerprint_lines(source: Source) -> Iterator[str]:
     for case in source.cases:
         sizes = [f.stat().st_size if f.exists() else -1 for f in case.files]
-        yield f"{case.id}\t{case.patient}\t{case.split}\t{case.annotated}\t{sizes}\n"
+        digest.update(f"{case.id}\t{case.patient}\t{case.split}\t{case.annotated}\t{sizes}\n".encode())
+    return digest.hexdigest()[:16]

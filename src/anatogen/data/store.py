@@ -1,13 +1,15 @@
 """The prepared data set: dataset.json, index.csv, images.b2nd and labels.b2nd (Blosc2, as nnU-Net v2 stores its data).
 
 Readable without this package: `blosc2.open("images.b2nd")[i]` is the image (C, H, W) of row i of index.csv as int16;
-dataset.json gives, for each case and channel, the slope and intercept back to the scanner's units.
+dataset.json gives, for each case and channel, the slope and intercept back to the scanner's units. The column "annotated" of
+index.csv is a JSON list of class names.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -33,6 +35,7 @@ class CaseRecord:
     """One case: its patient and split, the geometry of its canonical volume, and a mapping for each channel.
 
     affine: from voxel (x, y, z) of the volume, whose axes run to left, posterior, inferior, to RAS millimetres.
+    source_axes: where the axes of the file ran, for instance "RAS".
     """
 
     patient: str
@@ -41,11 +44,21 @@ class CaseRecord:
     grid: list[int]
     intensity: list[IntensityMapping]
     annotated: list[str]
+    source_axes: str = ""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of voxel centres along x, y and z."""
+        x, y, z = np.linalg.norm(np.asarray(self.affine)[:3, :3], axis=0)
+        return float(x), float(y), float(z)
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """dataset.json. axis: the slices' direction. size: their (H, W). fit, rule: how they were made. notice: a caution."""
+    """dataset.json. axis: the slices' direction, or "volume". size: (H, W) or (D, H, W). notice: a caution.
+
+    fit, spacing_mm, intensity_rule: how the items were made.
+    """
 
     classes: list[LabelClass]
     channels: list[str]
@@ -58,6 +71,7 @@ class DatasetInfo:
     version: str
     cases: dict[str, CaseRecord]
     notice: str = ""
+    spacing_mm: list[float] | None = None
     format: int = FORMAT
 
 
@@ -89,35 +103,76 @@ class Batch:
 
 
 class StoreWriter:
-    """Appends images and label maps to a new store in `folder`; `finish` writes the rest."""
+    """Appends cases to a store in `folder`, with a journal that says which of them are whole; `finish` ends it."""
 
-    def __init__(self, folder: Path, channels: int, size: tuple[int, ...], class_count: int) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        self._images = _create(folder / "images.b2nd", (channels, *size), np.int16)
-        self._labels = _create(folder / "labels.b2nd", size, np.uint8 if class_count <= 256 else np.uint16)
+    def __init__(self, folder: Path, images: Any, labels: Any) -> None:
+        self.folder, self._images, self._labels = folder, images, labels
         self.rows: list[Row] = []
+        self.records: dict[str, CaseRecord] = {}
 
-    def append(self, images: NDArray[np.int16], labels: NDArray[np.integer], rows: Sequence[Row]) -> None:
-        """Add images (N, C, *spatial) and labels (N, *spatial), described by N rows."""
-        for array, block in ((self._images, images), (self._labels, labels)):
+    @classmethod
+    def resume_or_create(
+        cls, folder: Path, channels: int, size: tuple[int, ...], class_count: int, recipe: dict[str, Any]
+    ) -> StoreWriter:
+        """A writer that goes on after the last whole case in `folder`, if that was begun with the same `recipe`."""
+        try:
+            return cls._resume(folder, recipe)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        images = _create(folder / "images.b2nd", (channels, *size), np.int16)
+        labels = _create(folder / "labels.b2nd", size, np.uint8 if class_count <= 256 else np.uint16)
+        return cls(folder, images, labels)
+
+    @classmethod
+    def _resume(cls, folder: Path, recipe: dict[str, Any]) -> StoreWriter:
+        if json.loads((folder / "recipe.json").read_text(encoding="utf-8")) != recipe:
+            raise ValueError("another recipe")
+        images, labels = (blosc2.open(str(folder / f"{name}.b2nd"), mode="a") for name in ("images", "labels"))
+        writer = cls(folder, images, labels)
+        text = (folder / "journal.jsonl").read_text(encoding="utf-8")
+        for line in text[: text.rfind("\n") + 1].splitlines():
+            entry = json.loads(line)
+            writer.records[entry["case"]] = _read_record(entry["record"])
+            writer.rows += [Row(**{**row, "annotated": tuple(row["annotated"])}) for row in entry["rows"]]
+        for array in (images, labels):  # what a crash left of the next case
+            if len(array) < len(writer.rows):
+                raise ValueError("less than the journal says")
+            array.resize((len(writer.rows), *array.shape[1:]))
+        (folder / "journal.jsonl").write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+        return writer
+
+    def append(
+        self, case: str, record: CaseRecord, images: NDArray[np.int16], labels: NDArray[Any], rows: Sequence[Row]
+    ) -> None:
+        """Add a case: images (N, C, *spatial) and labels (N, *spatial), described by N rows."""
+        for array, block in ((self._images, images), (self._labels, labels)) if rows else ():
             start = array.shape[0]
             array.resize((start + len(block), *array.shape[1:]))
             array[start:] = np.ascontiguousarray(block.astype(array.dtype))
+        entry = {"case": case, "record": asdict(record), "rows": [asdict(row) for row in rows]}
+        with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
         self.rows += rows
+        self.records[case] = record
 
     def finish(self, info: DatasetInfo) -> None:
-        """Write index.csv and dataset.json."""
+        """Write index.csv and dataset.json, and remove what was only needed to resume."""
         with (self.folder / "index.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(_INDEX_FIELDS)
             for r in self.rows:
-                writer.writerow([r.row, r.case, r.patient, r.slice, r.split, ";".join(r.annotated)])
+                writer.writerow(
+                    [r.row, r.case, r.patient, r.slice, r.split, json.dumps(r.annotated, ensure_ascii=False)]
+                )
         text = json.dumps(asdict(info), indent=1, ensure_ascii=False)
         (self.folder / "dataset.json").write_text(text, encoding="utf-8")
+        for name in ("recipe.json", "journal.jsonl"):
+            (self.folder / name).unlink(missing_ok=True)
 
 
-def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> blosc2.NDArray:
+def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> Any:
     """An empty array that grows along its first axis. A block is one item, so that one item is read by itself."""
     bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
     chunk = max(1, (1 << 20) // bytes_each)
@@ -229,12 +284,14 @@ def _read_info(path: Path) -> DatasetInfo:
             f"has format {raw.get('format')}, this version reads {FORMAT}", path=path, remedy="Prepare the data again"
         )
     raw["classes"] = [LabelClass(**c) for c in raw["classes"]]
-    for name, case in raw["cases"].items():
-        case["intensity"] = [IntensityMapping(**m) for m in case["intensity"]]
-        raw["cases"][name] = CaseRecord(**case)
+    raw["cases"] = {name: _read_record(case) for name, case in raw["cases"].items()}
     return DatasetInfo(**raw)
 
 
+def _read_record(raw: dict[str, Any]) -> CaseRecord:
+    return CaseRecord(**{**raw, "intensity": [IntensityMapping(**m) for m in raw["intensity"]]})
+
+
 def _read_row(line: dict[str, str]) -> Row:
-    annotated = tuple(name for name in line["annotated"].split(";") if name)
+    annotated = tuple(str(name) for name in json.loads(line["annotated"]))
     return Row(int(line["row"]), line["case"], line["patient"], int(line["slice"]), line["split"], annotated)

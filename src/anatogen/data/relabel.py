@@ -1,0 +1,126 @@
+"""Changes to what a source calls things: classes renamed, merged or dropped; cases put together into patients."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.sources.base import Source
+from anatogen.errors import DataError, SettingsError, nearest
+from anatogen.labels import LabelSchema
+from anatogen.volume import Volume
+
+
+def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] = ()) -> Source:
+    """`source` with classes merged, renamed and dropped; the others keep their names and their order.
+
+    merges: texts "NEW=OLD" or "NEW=OLD+OLD2"; the new class takes the place of its first part. drop: names that become
+    background. A merged class counts as annotated in a case only where all its parts are. Label values past the
+    declared classes are kept, so that they are still found. Raises SettingsError for unknown or repeated names.
+    """
+    new_name = {name: name for name in source.schema.names}
+    for text in merges:
+        new, _, parts = text.partition("=")
+        olds = [part.strip() for part in parts.split("+") if part.strip()]
+        if not new.strip() or not olds:
+            raise SettingsError(
+                f"'{text}' merges nothing", remedy="Write for instance kidneys=left kidney+right kidney"
+            )
+        for old in olds:
+            if old not in new_name:
+                raise SettingsError(f"there is no class '{old}'", remedy=nearest(old, new_name))
+            new_name[old] = new.strip()
+    for old in drop:
+        if old not in new_name:
+            raise SettingsError(f"there is no class '{old}'", remedy=nearest(old, new_name))
+        del new_name[old]
+    names = list(dict.fromkeys(new_name.values()))
+    if not names:
+        raise SettingsError("no class is left", remedy="Drop fewer classes")
+    place = {name: index for index, name in enumerate(names, start=1)}
+    table = np.array([0, *(place.get(new_name.get(old, ""), 0) for old in source.schema.names)], dtype=np.int64)
+    parts_of = {name: {old for old in source.schema.names if new_name.get(old) == name} for name in names}
+
+    def annotated(drawn: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if drawn is None else tuple(name for name in names if parts_of[name] <= set(drawn))
+
+    cases = tuple(
+        replace(case, load=_Relabel(case.load, table), annotated=annotated(case.annotated)) for case in source.cases
+    )
+    return replace(source, schema=LabelSchema.from_names(names), cases=cases)
+
+
+@dataclass(frozen=True)
+class _Relabel:
+    """Loads a case and looks its labels up in `table`; a class, so that it can be sent to another process."""
+
+    load: Callable[[], tuple[Volume, Volume]]
+    table: NDArray[np.int64]
+
+    def __call__(self) -> tuple[Volume, Volume]:
+        image, labels = self.load()
+        values = labels.array
+        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+            return image, labels  # not label values: left as they are, to be refused by whoever checks them
+        whole = values.astype(np.int64)
+        known = (whole >= 0) & (whole < len(self.table))
+        return image, Volume(np.where(known, self.table[np.where(known, whole, 0)], whole), labels.affine)
+
+
+def with_patients(source: Source, *, pattern: str | None = None, table: Path | None = None) -> Source:
+    """`source` with the patient of each case from a regular expression or a table.
+
+    pattern: searched in the case id; its first group (or the whole match) is the patient. table: a CSV file with the
+    columns case and patient. Raises SettingsError for a bad pattern, DataError for a case that has no patient.
+    """
+    if pattern is not None and table is not None:
+        raise SettingsError("patients come from --patient-pattern or from --patients, not from both")
+    if pattern is not None:
+        find = _by_pattern(pattern)
+    elif table is not None:
+        find = _by_table(table)
+    else:
+        return source
+    cases = []
+    for case in source.cases:
+        patient = find(case.id)
+        if not patient:
+            where = table if table is not None else source.location
+            remedy = "Add a line for it" if table is not None else f"Change the pattern {pattern!r}"
+            raise DataError(f"case {case.id} has no patient", path=where, remedy=remedy)
+        cases.append(replace(case, patient=patient))
+    return replace(source, cases=tuple(cases))
+
+
+def _by_pattern(pattern: str) -> Callable[[str], str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(f"--patient-pattern {pattern!r} is no regular expression ({error})") from error
+
+    def find(case: str) -> str:
+        match = expression.search(case)
+        return "" if match is None else (match[1] if expression.groups else match[0]) or ""
+
+    return find
+
+
+def _by_table(path: Path) -> Callable[[str], str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read as a table ({error})", path=path) from error
+    if not lines or not {"case", "patient"} <= lines[0].keys():
+        raise DataError("has no columns case and patient", path=path, remedy="Write a first line: case,patient")
+    patients: dict[str, str] = {}
+    for line in lines:
+        if patients.setdefault(line["case"], line["patient"]) != line["patient"]:
+            raise DataError(f"case {line['case']} has two patients", path=path)
+    return lambda case: patients.get(case, "")

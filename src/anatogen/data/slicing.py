@@ -1,0 +1,164 @@
+"""One case, read, checked and cut into the items of a prepared data set. Imports nothing heavy: it runs in workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.intensity import IntensityMapping, IntensityRule, store
+from anatogen.data.sources.base import SourceCase
+from anatogen.errors import DataError, SettingsError, nearest
+from anatogen.labels import LabelSchema
+from anatogen.volume import SLICE_AXES, Fit, Fitting, Volume, axis_codes, canonical, resample, same_grid
+
+
+@dataclass(frozen=True)
+class SliceSettings:
+    """size: (H, W) of slices across `axis`, or (D, H, W) of whole volumes. fit: see `Fitting`.
+
+    spacing_mm: (x, y, z) in canonical orientation to resample to first. keep_empty: items without a label too.
+    """
+
+    size: tuple[int, ...] = (256, 256)
+    axis: str = "axial"
+    fit: Fit = "pad"
+    intensity: IntensityRule = IntensityRule()
+    spacing_mm: tuple[float, float, float] | None = None
+    keep_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if self.axis not in SLICE_AXES:
+            raise SettingsError(f"there is no axis '{self.axis}'", remedy=nearest(self.axis, SLICE_AXES))
+        if len(self.size) not in (2, 3) or min(self.size) < 8 or max(self.size) > 4096:
+            shape = " x ".join(map(str, self.size))
+            raise SettingsError(f"--size {shape} is out of range", remedy="Choose 8 to 4096 for each side")
+        if self.spacing_mm is not None and not all(0.01 <= s <= 100 for s in self.spacing_mm):
+            raise SettingsError("--spacing is out of range", remedy="Choose 0.01 to 100 mm")
+        low, high = self.intensity.window or self.intensity.percentile
+        if not low < high:
+            raise SettingsError(f"intensities from {low} to {high} leave no range", remedy="Put the lower value first")
+
+    @property
+    def sliced(self) -> int | None:
+        """The canonical voxel axis (0 x, 1 y, 2 z) that slices lie across; None for whole volumes."""
+        return SLICE_AXES[self.axis] if len(self.size) == 2 else None
+
+
+@dataclass(frozen=True)
+class CaseItems:
+    """images int16 (N, C, *size), labels (N, *size) and positions along the axis of one case, with its canonical geometry.
+
+    affine, grid: of the volume that was cut, its axes to left, posterior, inferior. source_axes: of the file as it was.
+    """
+
+    images: NDArray[np.int16]
+    labels: NDArray[Any]
+    positions: list[int]
+    affine: NDArray[np.float64]
+    grid: tuple[int, int, int]
+    intensity: list[IntensityMapping]
+    source_axes: str
+
+
+def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: SliceSettings) -> CaseItems:
+    """Read and check one case, and cut it into slices or take it whole.
+
+    Rows of every slice run downwards on a display, columns to the patient's left (axial, coronal) or back (sagittal).
+    Raises DataError, naming the file, where the case cannot be used.
+    """
+    image, labels = case.load()
+    _check(image, labels, schema, channels, case)
+    source_axes = axis_codes(image.affine)
+    image, labels = canonical(image), canonical(labels)
+    if settings.spacing_mm is not None:
+        image, labels = resample(image, settings.spacing_mm), resample(labels, settings.spacing_mm, labels=True)
+
+    planes = image.array.reshape(*image.grid, -1).transpose(3, 2, 1, 0)  # (channel, z, y, x)
+    classes = labels.array.transpose(2, 1, 0)
+    stored, mappings = [], []
+    for channel in planes:
+        try:
+            quantised, mapping = store(channel, settings.intensity)
+        except DataError as error:
+            raise DataError(error.problem, path=_image_file(case), remedy=error.remedy) from error
+        stored.append(quantised)
+        mappings.append(mapping)
+    fill = [int(channel.min()) for channel in stored]
+    if settings.sliced is None:
+        image_items, label_items = np.stack(stored)[None], classes[None]
+    else:
+        image_items = np.moveaxis(np.stack(stored), 1 + 2 - settings.sliced, 0)  # (N, C, h, w)
+        label_items = np.moveaxis(classes, 2 - settings.sliced, 0)
+    kept = [k for k in range(len(label_items)) if settings.keep_empty or label_items[k].any()]
+    fitting = Fitting.plan(label_items.shape[1:], settings.size, settings.fit)
+    images = np.zeros((len(kept), len(stored), *settings.size), np.int16)
+    maps = np.zeros((len(kept), *settings.size), np.uint8 if schema.count <= 256 else np.uint16)
+    for i, k in enumerate(kept):
+        maps[i] = fitting.apply(label_items[k], fill=0, labels=True)
+        for c, value in enumerate(fill):
+            images[i, c] = fitting.apply(image_items[k, c], fill=value)
+    return CaseItems(images, maps, kept, image.affine, image.grid, mappings, source_axes)
+
+
+def item_volume(
+    item: NDArray[Any], affine: NDArray[np.float64], grid: tuple[int, int, int], settings: SliceSettings, position: int
+) -> Volume:
+    """An item (*size) or (C, *size) of a case as a volume in its place in the patient: the way back of `cut_case`.
+
+    A slice becomes a volume of one voxel across its axis.
+    """
+    sliced = settings.sliced
+    kept_axes = [axis for axis in (2, 1, 0) if axis != sliced]  # the item's spatial axes, as voxel axes
+    channels = item.reshape(-1, *settings.size)
+    array = channels if sliced is None else np.expand_dims(channels, 1 + 2 - sliced)
+    array = array.transpose(3, 2, 1, 0)  # (x, y, z, channel)
+    fitting = Fitting.plan(tuple(grid[axis] for axis in kept_axes), settings.size, settings.fit)
+    change = np.eye(4)
+    for axis, (scale, offset) in zip(kept_axes, fitting.to_original(), strict=True):
+        change[axis, axis], change[axis, 3] = scale, offset
+    if sliced is not None:
+        change[sliced, 3] = position
+    return Volume(array[..., 0] if item.ndim == len(settings.size) else array, affine @ change)
+
+
+def _image_file(case: SourceCase) -> Path | str:
+    return case.files[0] if case.files else case.id
+
+
+def _check(image: Volume, labels: Volume, schema: LabelSchema, channels: int, case: SourceCase) -> None:
+    place = case.files[-1] if case.files else case.id
+    if image.grid != labels.grid:
+        raise DataError(
+            f"label map of {_shape(labels)} voxels for an image of {_shape(image)}",
+            path=place,
+            remedy="Resample the label map to the image's grid",
+        )
+    if labels.array.ndim != 3:
+        raise DataError("the label map has several channels", path=place, remedy="Store one class index a voxel")
+    if not same_grid(image, labels, tolerance_mm=0.5):
+        raise DataError("image and label map lie at different places", path=place, remedy="Give both the same affine")
+    found = image.array.reshape(*image.grid, -1).shape[-1]
+    if found != channels:
+        problem = f"the image has {found} channels where the data set has {channels}"
+        raise DataError(problem, path=_image_file(case), remedy="Give every case the same channels")
+    values = np.unique(labels.array)
+    broken = values[values != np.rint(values)] if values.dtype.kind == "f" else values[:0]
+    if broken.size:
+        problem = f"label {broken[0]} is not a whole number"
+        raise DataError(problem, path=place, remedy="Resample labels by nearest neighbour")
+    wrong = values[(values < 0) | (values >= schema.count)]
+    if wrong.size:
+        listed = ", ".join(f"{v:g}" for v in wrong[:5]) + (", ..." if wrong.size > 5 else "")
+        raise DataError(
+            f"holds label {listed}, but classes 0 to {schema.count - 1} are declared",
+            path=place,
+            remedy="Declare the missing classes, or relabel the map (anatogen check tells how)",
+        )
+
+
+def _shape(volume: Volume) -> str:
+    return " x ".join(map(str, volume.grid))
