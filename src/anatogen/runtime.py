@@ -87,7 +87,7 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises OutputError, with what was half-written removed, where the disk is full or not writable.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".partial-{path.name}")  # the ending stays: it tells writers which kind to write
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

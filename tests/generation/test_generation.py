@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from PIL import Image
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, DataError, Interrupted, OutputError, SettingsError
-from anatogen.generation import sample_set, writers
+from anatogen.generation import sample_set
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request, requests_from_dataset, requests_from_folder
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.io.pictures import read_label_png, read_png, write_label_png, write_png
+from anatogen.io.pictures import write_label_png, write_png
 from anatogen.labels import ClassStates
 
 
@@ -73,20 +74,20 @@ class DiskFull:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def __call__(self, path: Path, image: np.ndarray) -> None:
+    def __call__(self, image_path: Path, labels_path: Path, request: Request, image: np.ndarray) -> None:
+        write_label_png(labels_path, request.labels)
         if not self.left:
-            path.write_bytes(b"half an im")
+            image_path.write_bytes(b"half an im")
             raise OSError(errno.ENOSPC, "No space left on device")
         self.left -= 1
-        write_png(path, image)
+        write_png(image_path, image)
 
 
 def test_a_full_disk_keeps_what_was_written(
     generator: Generator, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write_sample_set(generator, requests, tmp_path / "whole")
-    form = writers.Format("png", DiskFull(4), write_label_png, read_png, read_label_png)
-    monkeypatch.setitem(sample_set.FORMATS, "png", form)
+    monkeypatch.setitem(sample_set.FORMATS, "png", replace(sample_set.FORMATS["png"], write=DiskFull(4)))
     with pytest.raises(OutputError, match=r"No space left.*the 4 of 7 images that were written stay valid"):
         write_sample_set(generator, requests, tmp_path / "out")
     assert len(SampleSet.open(tmp_path / "out").entries) == 4
@@ -97,7 +98,7 @@ def test_a_full_disk_keeps_what_was_written(
     manifest.write_text(manifest.read_text() + '{"id": "torn')
     written = [p.stat().st_mtime_ns for p in sorted((tmp_path / "out" / "images").iterdir())]
     resumed = write_sample_set(generator, requests, tmp_path / "out")
-    assert np.array_equal(resumed.images(), whole.images())
+    assert np.abs(resumed.images() - whole.images()).max() < 1e-4 + 2 / 65535  # other batches, another rounding
     kept = [p.stat().st_mtime_ns for p in sorted((tmp_path / "out" / "images").iterdir())]
     assert set(written) <= set(kept)
 

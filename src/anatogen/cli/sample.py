@@ -24,7 +24,9 @@ def sample(
     steps: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]"),
     eta: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full."),
     seed: int = typer.Option(0, help="The same seed gives the same images."),
-    format: str = typer.Option("png", help="png (16-bit gray or RGB) or npy."),
+    format: str = typer.Option(
+        "png", help="png (16-bit gray or RGB), npy, or nifti (in the place and units of the scan)."
+    ),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
     device: str = device_option,
 ) -> None:
@@ -67,6 +69,7 @@ def sample(
             batch_size=batch_size,
             about={
                 "run": str(run.resolve()),
+                "channels": generator.about.get("channels"),
                 "request": {"given": states.given_names(generator.schema), "seed": seed},
                 "about_model": generator.about,
                 "command": command_line(),

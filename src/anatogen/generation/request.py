@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, SettingsError
 from anatogen.io.npy import read_npy
@@ -20,13 +21,17 @@ from anatogen.runtime import derive_seed
 
 @dataclass(frozen=True)
 class Request:
-    """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from."""
+    """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from.
+
+    place: the grid and units of the scan that the map was drawn on, where there is one.
+    """
 
     id: str
     labels: NDArray[np.int64]
     states: ClassStates
     seed: int
     origin: dict[str, Any] = field(default_factory=dict)
+    place: Placement | None = None
 
 
 def requests_from_dataset(
@@ -53,6 +58,7 @@ def requests_from_dataset(
                 labels=labels[place],
                 states=states.and_also(dataset.states(row)),
                 seed=derive_seed(seed, row.id, repeat),
+                place=Placement.of(dataset, row),
                 origin={
                     "case": row.case,
                     "patient": row.patient,

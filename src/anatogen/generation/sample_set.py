@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError, nearest
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
-from anatogen.generation.writers import FORMATS
+from anatogen.generation.writers import FORMATS, Format
 from anatogen.labels import ClassStates, LabelClass, LabelSchema
 from anatogen.runtime import writing
 from anatogen.training.config import SamplingSettings
@@ -51,15 +51,23 @@ class SampleSet:
             tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.header["classes"], 1))
         )
 
+    def image(self, entry: dict[str, Any]) -> NDArray[np.float32]:
+        """The image (C, *spatial) in [-1, 1] of one manifest line."""
+        read = FORMATS[self.header["format"]].read_image
+        return np.asarray(read(self.folder / entry["file"], entry), dtype=np.float32)
+
+    def label_map(self, entry: dict[str, Any]) -> NDArray[np.int64]:
+        """The label map (*spatial) of one manifest line, as it was asked for (free classes included)."""
+        read = FORMATS[self.header["format"]].read_labels
+        return np.asarray(read(self.folder / entry["labels"], entry), dtype=np.int64)
+
     def images(self) -> NDArray[np.float32]:
         """All images (N, C, *spatial) in [-1, 1]."""
-        read = FORMATS[self.header["format"]].read_image
-        return np.stack([read(self.folder / entry["file"]) for entry in self.entries]).astype(np.float32)
+        return np.stack([self.image(entry) for entry in self.entries])
 
     def labels(self) -> NDArray[np.int64]:
-        """All label maps (N, *spatial), as they were asked for (free classes included)."""
-        read = FORMATS[self.header["format"]].read_labels
-        return np.stack([read(self.folder / entry["labels"]) for entry in self.entries]).astype(np.int64)
+        """All label maps (N, *spatial)."""
+        return np.stack([self.label_map(entry) for entry in self.entries])
 
     def given(self) -> NDArray[np.bool_]:
         """Which classes were given for each image, (N, C-1)."""
@@ -101,11 +109,9 @@ def write_sample_set(
         (out / "labels").mkdir(exist_ok=True)
         with (out / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
             for request, image in generator.generate(open_requests, settings, batch_size=batch_size):
-                entry = _entry(request, form.ending, generator.schema)
-                with writing(out / entry["file"]) as path:
-                    form.write_image(path, image)
-                with writing(out / entry["labels"]) as path:
-                    form.write_labels(path, request.labels)
+                entry = _entry(request, form, generator.schema)
+                with writing(out / entry["file"]) as image_path, writing(out / entry["labels"]) as labels_path:
+                    form.write(image_path, labels_path, request, image)
                 manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 manifest.flush()
                 written += 1
@@ -129,15 +135,16 @@ def _stopped(
     return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, remedy=remedy)
 
 
-def _entry(request: Request, ending: str, schema: LabelSchema) -> dict[str, Any]:
+def _entry(request: Request, form: Format, schema: LabelSchema) -> dict[str, Any]:
     return {
         "id": request.id,
-        "file": f"images/{request.id}.{ending}",
-        "labels": f"labels/{request.id}.{ending}",
+        "file": f"images/{request.id}{form.ending}",
+        "labels": f"labels/{request.id}{form.ending_of_labels}",
         "given": request.states.given_names(schema),
         "free": request.states.free_names(schema),
         "seed": request.seed,
         **request.origin,
+        **({"place": request.place.describe()} if request.place is not None else {}),
     }
 
 
@@ -171,7 +178,7 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            missing = [entry[key] for key in ("file", "labels") if not (folder / entry[key]).is_file()]
+            missing = [entry[key] for key in ("file", "labels") if not (folder / entry[key]).exists()]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"line {number} is damaged", path=path, remedy="Remove the line and sample again"

@@ -1,4 +1,8 @@
-"""Formats of generated images and their label maps; one entry of FORMATS each."""
+"""Formats of generated images and their label maps; one entry of FORMATS each.
+
+A format writes image (C, *spatial) in [-1, 1] and label map (*spatial) of one request, and reads them again by the
+line of the manifest. Formats that know geometry (NIfTI, DICOM) need the placement of the scan that the map is from.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,75 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.placement import Placement, item_of, to_model
+from anatogen.errors import DataError
+from anatogen.generation.request import Request
+from anatogen.io.nifti import read_nifti, write_nifti
 from anatogen.io.npy import read_npy, write_npy
 from anatogen.io.pictures import read_label_png, read_png, write_label_png, write_png
+
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one format is written and read: images (C, *spatial) in [-1, 1], label maps (*spatial)."""
+    """write: (image path, labels path, request, image). read_image, read_labels: (path, manifest line) -> array.
+
+    ending: of the files' names, with its dot; "" where an image is a folder.
+    """
 
     ending: str
-    write_image: Callable[[Path, NDArray[np.float32]], None]
-    write_labels: Callable[[Path, NDArray[np.int64]], None]
-    read_image: Callable[[Path], NDArray[Any]]
-    read_labels: Callable[[Path], NDArray[Any]]
+    write: Callable[[Path, Path, Request, NDArray[np.float32]], None]
+    read_image: Callable[[Path, Entry], NDArray[Any]]
+    read_labels: Callable[[Path, Entry], NDArray[Any]]
+    label_ending: str = ""
+
+    @property
+    def ending_of_labels(self) -> str:
+        """The ending of the label maps' names."""
+        return self.label_ending or self.ending
+
+
+def _write_png(image_path: Path, labels_path: Path, request: Request, image: NDArray[np.float32]) -> None:
+    if image.ndim != 3:
+        raise DataError("a volume cannot be a PNG", remedy="Use --format nifti or npy")
+    write_png(image_path, image)
+    write_label_png(labels_path, request.labels)
+
+
+def _write_npy(image_path: Path, labels_path: Path, request: Request, image: NDArray[np.float32]) -> None:
+    write_npy(image_path, image)
+    write_npy(labels_path, request.labels)
+
+
+def _write_nifti(image_path: Path, labels_path: Path, request: Request, image: NDArray[np.float32]) -> None:
+    place = placement_of(request, "nifti")
+    write_nifti(image_path, place.image(image))
+    write_nifti(labels_path, place.labels(request.labels))
+
+
+def _read_nifti_image(path: Path, entry: Entry) -> NDArray[np.float32]:
+    place = entry["place"]
+    return to_model(item_of(read_nifti(path, channels=len(place["low"])), place["axis"]), place["low"], place["high"])
+
+
+def placement_of(request: Request, name: str) -> Placement:
+    """The placement of `request`. Raises DataError where its label map has none."""
+    if request.place is None:
+        raise DataError(
+            f"label map {request.id} has no place in a scan, which {name} needs",
+            remedy="Use --format png or npy, or label maps from a prepared data set",
+        )
+    return request.place
 
 
 FORMATS = {
-    "png": Format("png", write_png, write_label_png, read_png, read_label_png),
-    "npy": Format("npy", write_npy, write_npy, read_npy, read_npy),
+    "png": Format(".png", _write_png, lambda p, _: read_png(p), lambda p, _: read_label_png(p)),
+    "npy": Format(".npy", _write_npy, lambda p, _: read_npy(p), lambda p, _: read_npy(p)),
+    "nifti": Format(
+        ".nii.gz",
+        _write_nifti,
+        _read_nifti_image,
+        lambda p, entry: item_of(read_nifti(p), entry["place"]["axis"])[0],
+    ),
 }

@@ -15,10 +15,10 @@ from anatogen.volume import Volume
 _DAMAGED = (OSError, EOFError, ValueError, zlib.error, ImageFileError)
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, channels: int = 1) -> Volume:
     """The volume in `path`, in its own integer type unless its header scales it (then float32).
 
-    Raises DataError where the file is missing, damaged, or not a 3D volume.
+    Raises DataError where the file is missing, damaged, or does not hold a 3D volume of `channels` channels.
     """
     if not path.is_file():
         raise DataError("there is no such file", path=path)
@@ -32,7 +32,7 @@ def read_nifti(path: Path) -> Volume:
         ) from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim != 3:
+    if array.ndim != 3 and not (array.ndim == 4 and array.shape[-1] == channels > 1):
         raise DataError(f"has shape {array.shape}, expected three axes", path=path, remedy="Split it into 3D volumes")
     if array.dtype.kind not in "iufb":
         raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")

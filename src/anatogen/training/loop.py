@@ -83,6 +83,7 @@ def train(
             "version": version,
             "dataset": dataset.info.source,
             "axis": dataset.info.axis,
+            "channels": list(dataset.info.channels),
             "notice": dataset.info.notice,
             "mask_ablation": settings.conditioning.mask_ablation,
             "sampling": settings.sampling.model_dump(mode="json"),

@@ -1,0 +1,76 @@
+"""Where a generated item belongs: the way from the model's [-1, 1] back to a scan's grid and units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.intensity import IntensityMapping
+from anatogen.data.slicing import SliceSettings, item_volume
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.volume import Volume
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The grid and the units of one item of a prepared data set."""
+
+    affine: NDArray[np.float64]
+    grid: tuple[int, int, int]
+    cut: SliceSettings
+    position: int
+    intensity: tuple[IntensityMapping, ...]
+    modality: str
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset, row: Row) -> Placement:
+        """The placement of `row`."""
+        info, record = dataset.info, dataset.info.cases[row.case]
+        axis = info.axis if info.axis != "volume" else "axial"
+        cut = SliceSettings(size=tuple(info.size), axis=axis, fit=info.fit)  # type: ignore[arg-type]
+        x, y, z = record.grid
+        affine = np.asarray(record.affine, dtype=np.float64)
+        return cls(affine, (x, y, z), cut, row.slice, tuple(record.intensity), info.channels[0])
+
+    def image(self, item: NDArray[np.float32]) -> Volume:
+        """Image (C, *spatial) in [-1, 1] as a volume (x, y, z[, C]) in the scanner's units.
+
+        int16 where the scan held whole numbers in that range, float32 elsewhere.
+        """
+        units = np.stack([mapping.from_model(c) for mapping, c in zip(self.intensity, item, strict=True)])
+        whole = all(mapping.slope == 1 for mapping in self.intensity)
+        if whole and units.min() >= -32768 and units.max() <= 32767:
+            units = np.rint(units).astype(np.int16)
+        volume = item_volume(units, self.affine, self.grid, self.cut, self.position)
+        return Volume(volume.array[..., 0], volume.affine) if len(units) == 1 else volume
+
+    def labels(self, item: NDArray[Any]) -> Volume:
+        """Label map (*spatial) as a volume (x, y, z)."""
+        kind = np.uint8 if item.max(initial=0) < 256 else np.uint16
+        return item_volume(item.astype(kind), self.affine, self.grid, self.cut, self.position)
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of the files needs to come back to items in [-1, 1]."""
+        return {
+            "axis": self.cut.axis if self.cut.sliced is not None else "volume",
+            "low": [mapping.low for mapping in self.intensity],
+            "high": [mapping.high for mapping in self.intensity],
+        }
+
+
+def item_of(volume: Volume, axis: str) -> NDArray[Any]:
+    """The item (C, *spatial) that became `volume`: the way back of `Placement.image`, units apart."""
+    array = volume.array.reshape(*volume.grid, -1).transpose(3, 2, 1, 0)
+    if axis == "volume":
+        return array
+    return array.squeeze({"axial": 1, "coronal": 2, "sagittal": 3}[axis])
+
+
+def to_model(item: NDArray[Any], low: list[float], high: list[float]) -> NDArray[np.float32]:
+    """Image (C, *spatial) in the scanner's units as [-1, 1]."""
+    shape = (-1, *(1,) * (item.ndim - 1))
+    bottom, top = np.reshape(low, shape), np.reshape(high, shape)
+    return np.clip((item - bottom) / (top - bottom) * 2 - 1, -1, 1).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Other programs' data sets and models."""
