@@ -14,7 +14,7 @@ from anatogen.generation import sample_set, writers
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request, requests_from_dataset, requests_from_folder
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.io.pictures import read_label_png, read_png, write_label_png, write_png
+from anatogen.io.pictures import read_label_picture, read_png, write_label_png, write_png
 from anatogen.labels import ClassStates
 
 
@@ -85,7 +85,7 @@ def test_a_full_disk_keeps_what_was_written(
     generator: Generator, requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write_sample_set(generator, requests, tmp_path / "whole")
-    form = writers.Format("png", DiskFull(4), write_label_png, read_png, read_label_png)
+    form = writers.Format("png", DiskFull(4), write_label_png, read_png, read_label_picture)
     monkeypatch.setitem(sample_set.FORMATS, "png", form)
     with pytest.raises(OutputError, match=r"No space left.*the 4 of 7 images that were written stay valid"):
         write_sample_set(generator, requests, tmp_path / "out")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.io.npy import read_npy, write_npy
-from anatogen.io.pictures import read_label_png, read_png, write_label_png, write_png
+from anatogen.io.pictures import read_label_picture, read_png, write_label_png, write_png
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,6 @@ class Format:
 
 
 FORMATS = {
-    "png": Format("png", write_png, write_label_png, read_png, read_label_png),
+    "png": Format("png", write_png, write_label_png, read_png, read_label_picture),
     "npy": Format("npy", write_npy, write_npy, read_npy, read_npy),
 }
