@@ -14,7 +14,7 @@ from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, SettingsError
 from anatogen.io.npy import read_npy
-from anatogen.io.pictures import read_label_png
+from anatogen.io.pictures import read_label_picture
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.runtime import derive_seed
 
@@ -114,7 +114,7 @@ def _places(masks: int, per_mask: int, count: int | None) -> Iterable[tuple[int,
 
 
 def _read_map(path: Path, schema: LabelSchema, size: tuple[int, ...]) -> NDArray[np.int64]:
-    labels = read_label_png(path) if path.suffix.lower() == ".png" else read_npy(path)
+    labels = read_label_picture(path) if path.suffix.lower() == ".png" else read_npy(path)
     if labels.dtype.kind not in "iu":
         raise DataError(f"holds values of type {labels.dtype}", path=path, remedy="Store label maps as integers")
     if labels.shape != size:

@@ -19,7 +19,7 @@ from anatogen.errors import DataError
 from anatogen.generation.request import Request
 from anatogen.io.nifti import read_nifti, write_nifti
 from anatogen.io.npy import read_npy, write_npy
-from anatogen.io.pictures import read_label_png, read_png, write_label_png, write_png
+from anatogen.io.pictures import read_label_picture, read_png, write_label_png, write_png
 
 Entry = dict[str, Any]
 
@@ -77,7 +77,7 @@ def placement_of(request: Request, name: str) -> Placement:
 
 
 FORMATS = {
-    "png": Format(".png", _write_png, lambda p, _: read_png(p), lambda p, _: read_label_png(p)),
+    "png": Format(".png", _write_png, lambda p, _: read_png(p), lambda p, _: read_label_picture(p)),
     "npy": Format(".npy", _write_npy, lambda p, _: read_npy(p), lambda p, _: read_npy(p)),
     "nifti": Format(
         ".nii.gz",

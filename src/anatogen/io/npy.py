@@ -19,7 +19,52 @@ def write_npy(path: Path, array: NDArray[np.generic]) -> None:
 def read_npy(path: Path) -> NDArray[np.generic]:
     """The array in `path`. Raises DataError where it is missing, damaged or holds objects."""
     try:
-        array: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read as NPY ({error})", path=path) from error
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise DataError(f"cannot be read as NPY ({_reason(error)})", path=path, remedy="Write it again") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError("is an archive of arrays (NPZ), not one array", path=path, remedy="Save one NPY a case")
     return array
+
+
+def read_npy_picture(path: Path) -> NDArray[np.generic]:
+    """The image (H, W) or (H, W, channels) in `path`, as integers or float32. Channels come last.
+
+    Raises DataError for what `read_npy` refuses, other shapes and types, and for an array whose first axis is the
+    shortest: it is taken for channels first, which would otherwise be read as a very flat picture.
+    """
+    array = read_npy(path)
+    if array.dtype.kind not in "iufb":
+        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")
+    if array.ndim not in (2, 3) or not array.size:
+        raise DataError(
+            f"has shape {array.shape}, expected (H, W) or (H, W, channels)", path=path, remedy="Save one slice a file"
+        )
+    if array.ndim == 3 and array.shape[0] < min(array.shape[1:]):
+        raise DataError(
+            f"has shape {array.shape}, which looks like channels first",
+            path=path,
+            remedy="Save it channels last: np.moveaxis(array, 0, -1)",
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def read_label_npy(path: Path) -> NDArray[np.integer]:
+    """The label values (H, W) in `path`. Raises DataError where they are not integers or have another shape."""
+    array = read_npy(path)
+    if array.dtype.kind not in "iub":
+        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store label maps as integers")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim != 2 or not array.size:
+        raise DataError(f"has shape {array.shape}, expected (H, W)", path=path, remedy="Save one integer a pixel")
+    values: NDArray[np.integer] = np.asarray(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype)
+    return values
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

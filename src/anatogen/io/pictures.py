@@ -1,14 +1,94 @@
-"""PNG pictures of generated images and label maps, by Pillow."""
+"""Pictures: PNG, TIFF and JPEG of a user's images and label maps, PNG of generated ones; by Pillow.
+
+Pillow cuts 16-bit colour to 8 bits and drops channels that it has no name for; such TIFF files are read by tifffile,
+such PNG files are refused.
+"""
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from anatogen.errors import DataError
+
+Pixels = NDArray[np.generic]
+
+_FORMATS = ("PNG", "TIFF", "JPEG")
+_GRAY = ("1", "L", "I", "I;16", "I;16B", "F")
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
+_AGAIN = "Export or copy the file again"
+_GRAY_REMEDY = "Save the label values 0, 1, 2, ... as gray or palette pixels of a PNG"
+# Resolutions that programs write without having measured anything.
+_DEFAULT_DPI = (1, 72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 400, 600, 1200, 2400)
+# Pillow spreads gray values of 2 and 4 bits over 0..255.
+_SPREAD = {"L;2": 85, "L;4": 17}
+_BITS, _PHOTOMETRIC, _SAMPLES, _ORIENTATION = 258, 262, 277, 274  # TIFF tags; the last one is EXIF's too
+_WHITE_IS_ZERO = 0
+
+
+def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
+    """The image (H, W) or (H, W, channels) in a PNG, TIFF or JPEG file, and its spacing.
+
+    Gray stays gray and keeps its type: uint8, uint16, in TIFF also int32 and float32; 1 bit is 0 and 1. Colours are
+    uint8, in TIFF also uint16, in the file's order of channels; a palette becomes RGB; an alpha channel is dropped
+    where it is opaque. The spacing (rows, columns) in millimetres is None where the file states none, or only one of
+    the resolutions that programs write by themselves (72 dpi and the like).
+
+    Raises DataError where the file is missing, damaged, too large, or another kind of picture.
+    """
+    if (array := _read_many_channels(path)) is not None:
+        return array, None
+    with _opened(path) as (picture, raw_mode):
+        if picture.getexif().get(_ORIENTATION, 1) != 1:
+            raise DataError("is stored turned or mirrored (EXIF)", path=path, remedy="Save it upright")
+        if ";16" in raw_mode and picture.mode not in _GRAY:
+            raise DataError("has 16-bit colours", path=path, remedy="Save it without alpha as TIFF, or as NPY")
+        spacing = _spacing_mm(picture)
+        if picture.mode in ("P", "PA"):
+            array = np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
+        elif picture.mode in (*_GRAY, "LA", "RGB", "RGBA"):
+            array = np.asarray(picture)
+        else:
+            raise DataError(
+                f"is a {picture.mode} picture, expected gray or RGB", path=path, remedy="Convert it to gray or RGB"
+            )
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        if (array[..., -1] != 255).any():
+            raise DataError("has transparent pixels", path=path, remedy="Save it without transparency")
+        array = array[..., 0] if array.shape[2] == 2 else array[..., :3]
+    return _native(array), spacing
+
+
+def read_label_picture(path: Path) -> NDArray[np.integer]:
+    """The label values (H, W) of a gray or palette PNG or TIFF, as uint8, uint16 or int32.
+
+    A palette's indices are the labels, its colours are not; gray of 1, 2 and 4 bits holds 0.. as it was written.
+    Raises DataError for what `read_picture` refuses, and for RGB and JPEG: neither keeps label values.
+    """
+    with _opened(path) as (picture, raw_mode):
+        if picture.format == "JPEG":
+            raise DataError(
+                "is a JPEG, whose compression changes label values", path=path, remedy="Export the masks as PNG"
+            )
+        if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            raise DataError(
+                f"is a picture of mode {picture.mode}, whose values are no labels", path=path, remedy=_GRAY_REMEDY
+            )
+        if _tiff_tag(picture, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO and picture.mode != "P":
+            raise DataError("stores white as 0, so that its values are unclear", path=path, remedy=_GRAY_REMEDY)
+        if _tiff_tag(picture, _SAMPLES, 1) != 1:
+            raise DataError("has more than one channel", path=path, remedy=_GRAY_REMEDY)
+        spread = _SPREAD.get(raw_mode.removesuffix("R"), 1)
+        values: NDArray[np.integer] = np.asarray(_native(np.asarray(picture)))
+    return values // values.dtype.type(spread)
 
 
 def write_png(path: Path, image: NDArray[np.float32]) -> None:
@@ -24,12 +104,8 @@ def write_png(path: Path, image: NDArray[np.float32]) -> None:
 
 def read_png(path: Path) -> NDArray[np.float32]:
     """The image (C, H, W) in [-1, 1] in a file that `write_png` wrote."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture)
-    except OSError as error:
-        raise DataError(f"cannot be read as PNG ({error})", path=path, remedy="Sample it again") from error
-    largest = 65535 if pixels.dtype in (np.uint16, np.int32) else 255
+    pixels, _ = read_picture(path)
+    largest = 65535 if pixels.dtype == np.uint16 else 255
     channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return channels.astype(np.float32) * np.float32(2 / largest) - np.float32(1)
 
@@ -40,14 +116,89 @@ def write_label_png(path: Path, labels: NDArray[np.integer]) -> None:
     Image.fromarray(labels.astype(kind)).save(path, format="PNG")
 
 
-def read_label_png(path: Path) -> NDArray[np.int64]:
-    """The label values (H, W) of a gray or palette PNG. A palette's indices are the labels, its colours are not."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
+    """The one picture in a file, decoded, and its raw mode; whatever Pillow makes of a bad file becomes a DataError."""
+    if not path.is_file():
+        raise DataError("there is no such file", path=path)
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "P", "I", "I;16", "1"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            picture = Image.open(path, formats=_FORMATS)
+        with picture:
+            if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 0):
+                raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
+            if getattr(picture, "n_frames", 1) != 1:
                 raise DataError(
-                    f"is a picture of mode {picture.mode}", path=path, remedy="Save label values as gray pixels"
+                    "holds more than one picture", path=path, remedy="Save each page or frame as a file of its own"
                 )
-            return np.asarray(picture).astype(np.int64)
-    except OSError as error:
-        raise DataError(f"cannot be read as PNG ({error})", path=path) from error
+            raw_mode = _raw_mode(picture)  # gone once it is loaded
+            picture.load()
+            yield picture, raw_mode
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"is too large to be one slice ({error})", path=path, remedy="Cut it into smaller pictures"
+        ) from error
+    except _DAMAGED as error:
+        raise DataError(
+            f"cannot be read as PNG, TIFF or JPEG ({_first_line(error)})", path=path, remedy=_AGAIN
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What a library says, without the path that our own message has already and without line breaks."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is none of them, or damaged"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    """How the pixels lie in the file, by Pillow's names, such as "L;2" or "RGB;16B"."""
+    arguments = picture.tile[0].args if picture.tile else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _tiff_tag(picture: Image.Image, tag: int, otherwise: int) -> int:
+    tags = getattr(picture, "tag_v2", None)
+    value = otherwise if tags is None else tags.get(tag, otherwise)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _spacing_mm(picture: Image.Image) -> tuple[float, float] | None:
+    columns, rows = (float(v) for v in picture.info.get("dpi", (0, 0)))
+    measured = all(v > 0 and min(abs(v - usual) for usual in _DEFAULT_DPI) > 0.02 for v in (columns, rows))
+    return (25.4 / rows, 25.4 / columns) if measured else None
+
+
+def _native(array: Pixels) -> Pixels:
+    """The same values in this machine's byte order, booleans as 0 and 1."""
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read_many_channels(path: Path) -> Pixels | None:
+    """The array (H, W, channels) of a TIFF file that Pillow would cut down; None for all other files."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffFileError
+
+    try:
+        with TiffFile(path) as tiff:
+            page = tiff.pages.first
+            channels, alpha = page.samplesperpixel, {1, 2} & set(page.extrasamples)
+            gray_or_rgb = page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
+            eight_bit_rgb = channels == 3 and page.bitspersample == 8 and page.photometric == PHOTOMETRIC.RGB
+            if channels == 1 or alpha or eight_bit_rgb or not gray_or_rgb or len(tiff.pages) != 1:
+                return None
+            if page.imagewidth * page.imagelength > (Image.MAX_IMAGE_PIXELS or 0):
+                return None
+            array = np.asarray(page.asarray())
+    except TiffFileError:
+        return None  # Pillow will say what is wrong
+    except _DAMAGED as error:
+        raise DataError(
+            f"cannot be read as TIFF ({_first_line(error)})", path=path, remedy="Save it uncompressed or as NPY"
+        ) from error
+    return _native(np.moveaxis(array, 0, -1) if page.planarconfig == PLANARCONFIG.SEPARATE else array)

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anatogen.data.sources import brain_template, nnunet
+from anatogen.data.sources import brain_template, ct_org, folders, nifti_pairs, nnunet, segguided
 from anatogen.data.sources.base import Layout, Source, SourceCase
 from anatogen.errors import DataError, SettingsError, nearest
 
 __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 
-LAYOUTS: dict[str, Layout] = {"nnunet": nnunet, "brain-template": brain_template}
+# In the order in which they are tried: the more a layout asks for, the earlier.
+LAYOUTS: dict[str, Layout] = {
+    "nnunet": nnunet,
+    "brain-template": brain_template,
+    "ct-org": ct_org,
+    "segguided": segguided,
+    "nifti-pairs": nifti_pairs,
+    "folders": folders,
+}
 
 
 def open_source(location: str, layout: str = "auto", classes: Sequence[str] | None = None) -> Source:

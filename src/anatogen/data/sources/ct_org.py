@@ -1,0 +1,78 @@
+"""CT-ORG as The Cancer Imaging Archive publishes it: 140 CT scans, volume-N.nii.gz with labels-N.nii.gz.
+
+Rister et al. 2020, doi:10.1038/s41597-020-00715-8; data doi:10.7937/tcia.2019.tt7f4v7o. The files lie in `location`,
+in its OrganSegmentations/, or spread over folders in it, as the archive's parts are unpacked. Label maps are stored as
+32-bit floats: 1 liver, 2 bladder, 3 lungs, 4 kidneys, 5 bone, and in the few scans that show it 6 brain. As in the
+paper there are five classes: the brain is read as background. A case is a patient.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from anatogen.data.sources.base import Source, SourceCase
+from anatogen.data.sources.listing import NIFTI, entries, files
+from anatogen.errors import DataError
+from anatogen.io.nifti import read_nifti
+from anatogen.labels import LabelSchema
+from anatogen.volume import Volume
+
+CLASSES = ("liver", "bladder", "lungs", "kidneys", "bone")
+# The paper takes 40 of the 140 patients (it does not say which): 24 to train, 8 held out, 8 to test, halved for val.
+PAPER_PATIENTS = {"train": 24, "heldout": 8, "val": 4, "test": 4}
+
+_BRAIN = 6
+_NAME = re.compile(r"(volume|labels)-([0-9]+)\.nii(?:\.gz)?", re.IGNORECASE)
+
+
+def detect(location: str) -> bool:
+    """Whether there is a labels-N.nii.gz."""
+    for folder in (Path(location), *entries(Path(location))):
+        matches = (_NAME.fullmatch(path.name) for path in entries(folder))
+        if any(match and match[1].lower() == "labels" for match in matches):
+            return True
+    return False
+
+
+def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
+    """The scans with their label maps, by number. classes: other names for the five.
+
+    Raises DataError for a scan without label map, a label map without scan, and a number that occurs twice.
+    """
+    found: dict[str, dict[int, Path]] = {"volume": {}, "labels": {}}
+    for folder in (Path(location), *entries(Path(location))):
+        for path in files(folder, NIFTI):
+            if match := _NAME.fullmatch(path.name):
+                first = found[match[1].lower()].setdefault(int(match[2]), path)
+                if first is not path:
+                    raise DataError(f"and {first} have one number", path=path, remedy="Keep one of them")
+    scans, label_maps = found["volume"], found["labels"]
+    if not scans and not label_maps:
+        raise DataError(
+            "holds no volume-N.nii.gz and labels-N.nii.gz", path=location, remedy="Name the folder with both"
+        )
+    for number in sorted(scans.keys() ^ label_maps.keys()):
+        here, other = (scans, "labels") if number in scans else (label_maps, "volume")
+        raise DataError(
+            f"has no {other}-{number}.nii.gz", path=here[number], remedy="Download it too, or move this file away"
+        )
+    cases = (
+        SourceCase(f"volume-{n}", str(n), partial(_load, scans[n], label_maps[n]), files=(scans[n], label_maps[n]))
+        for n in sorted(scans)
+    )
+    return Source("ct-org", location, LabelSchema.from_names(classes or CLASSES), ("CT",), tuple(cases))
+
+
+def _load(scan: Path, label_map: Path) -> tuple[Volume, Volume]:
+    labels = read_nifti(label_map)
+    with np.errstate(invalid="ignore"):
+        values = labels.array.astype(np.uint8)
+    if not np.array_equal(values, labels.array):
+        return read_nifti(scan), labels  # `prepare` names the wrong value
+    values[values == _BRAIN] = 0
+    return read_nifti(scan), Volume(values, labels.affine)

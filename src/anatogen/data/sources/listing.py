@@ -1,0 +1,202 @@
+"""What the folder layouts share: listing files, pairing images with label maps, and classes that nobody named."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.errors import DataError
+from anatogen.labels import LabelSchema
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation",
+)  # fmt: skip
+NIFTI = (".nii.gz", ".nii")
+
+# Words that a file's name may end with, behind _ - . or a space, to tell an image from its label map.
+IMAGE_WORDS = (
+    "image", "img", "imaging", "ct", "mr", "mri", "t1", "t1w", "t2", "t2w", "flair", "orig", "0000",
+)  # fmt: skip
+LABEL_WORDS = ("label", "labels", "seg", "segm", "segmentation", "mask", "masks", "gt")
+
+_REFUSED = (".gif", ".bmp", ".webp", ".jp2", ".svg", ".pdf")
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case: its name, its image's file and its label map's file."""
+
+    id: str
+    image: Path
+    labels: Path
+
+
+def ending(path: Path) -> str:
+    """The ending in lower case; ".nii.gz" is one."""
+    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """The name without its ending, in Unicode's composed form: file systems differ in how they spell an accent."""
+    return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
+
+
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts slice_2 before slice_10."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(p), "") if i % 2 else (0, p.casefold()) for i, p in enumerate(parts)], path.name
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in `folder`, in natural order, without hidden and system files (.DS_Store, ._x, Thumbs.db, ...).
+
+    Empty where there is no such folder. Raises DataError where it cannot be listed.
+    """
+    if not folder.is_dir():
+        return []
+    try:
+        found = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _SYSTEM_FILES]
+    except OSError as error:
+        raise DataError(f"cannot be listed ({error.strerror})", path=folder, remedy="Check its permissions") from error
+    return sorted(found, key=natural)
+
+
+def files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """The files in `folder` with one of `endings`. Other kinds of file are left alone, but not other pictures.
+
+    Raises DataError for pictures of kinds that are not read, and for folders and broken links named like a file.
+    """
+    found = []
+    for path in entries(folder):
+        if ending(path) in _REFUSED:
+            raise DataError(f"pictures of kind {ending(path)} are not read", path=path, remedy="Save it as PNG")
+        if ending(path) not in endings:
+            continue
+        if not path.is_file():
+            what = "is a folder named like a file" if path.is_dir() else "is a link that leads nowhere or in a circle"
+            raise DataError(what, path=path, remedy="Rename or remove it")
+        found.append(path)
+    return found
+
+
+def has_files(folder: Path, endings: Sequence[str]) -> bool:
+    """Whether any entry of `folder` has one of `endings`."""
+    return any(ending(path) in endings for path in entries(folder))
+
+
+def subfolders(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The folders in `folder` that bear one of `names`, in whatever case of letters, in the order of `names`."""
+    found = [p for p in entries(folder) if p.name.lower() in names and p.is_dir()]
+    return sorted(found, key=lambda p: names.index(p.name.lower()))
+
+
+def the_subfolder(folder: Path, names: Sequence[str]) -> Path:
+    """The one folder in `folder` that bears one of `names`. Raises DataError where there is none or more than one."""
+    found = subfolders(folder, names)
+    if not found:
+        raise DataError(f"has no folder {names[0]}/", path=folder, remedy=f"Name it one of: {', '.join(names)}")
+    if len(found) > 1:
+        both = " and ".join(f"{p.name}/" for p in found)
+        raise DataError(f"holds {both}, of which only one can be meant", path=folder, remedy="Move one of them away")
+    return found[0]
+
+
+def without_word(name: str, words: Sequence[str]) -> str:
+    """`name` without one of `words` at its end: "case_7_seg" becomes "case_7"."""
+    return re.sub(rf"(?i)[-_. ](?:{'|'.join(words)})$", "", name)
+
+
+def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
+    """Images and label maps of the same name, or of one name but for a word of IMAGE_WORDS and LABEL_WORDS at its end.
+
+    Raises DataError, naming the file, for one without its counterpart and for two files of one name.
+    """
+    image_of, mask_of = _by_name(images, stem), _by_name(masks, stem)
+    pairs = {name: Pair(name, image, mask_of[name]) for name, image in image_of.items() if name in mask_of}
+    left_images = _by_name([p for n, p in image_of.items() if n not in pairs], _image_name)
+    left_masks = _by_name([p for n, p in mask_of.items() if n not in pairs], _mask_name)
+    for name, image in left_images.items():
+        if name not in left_masks:
+            raise DataError(
+                "has no label map of the same name", path=image, remedy="Add the label map, or move the image away"
+            )
+        if name in pairs:
+            raise DataError(
+                f"and {pairs[name].image.name} would both be case '{name}'", path=image, remedy="Rename one of them"
+            )
+        pairs[name] = Pair(name, image, left_masks.pop(name))
+    for mask in left_masks.values():
+        raise DataError("has no image of the same name", path=mask, remedy="Add the image, or move the label map away")
+    return sorted(pairs.values(), key=lambda p: natural(p.image))
+
+
+def _image_name(path: Path) -> str:
+    return without_word(stem(path), IMAGE_WORDS)
+
+
+def _mask_name(path: Path) -> str:
+    return without_word(stem(path), LABEL_WORDS)
+
+
+def _by_name(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(name_of(path), path)
+        if first is not path:
+            raise DataError(
+                f"and {first.name} are two files for one case", path=path, remedy="Keep one of them in this folder"
+            )
+    return found
+
+
+def find_schema(
+    classes: Sequence[str] | None, label_files: Iterable[Path], read: Callable[[Path], NDArray[Any]]
+) -> LabelSchema:
+    """The classes called `classes`; where these are None, "class 1" up to the highest value in any label map.
+
+    Raises DataError, naming the file, for values that cannot be numbers of classes: fractions, negative ones, 0 and 255
+    alone, and gray levels (values past 63 of which most in between never occur).
+    """
+    if classes is not None:
+        return LabelSchema.from_names(classes)
+    first_file: dict[int, Path] = {}
+    for path in label_files:
+        for value in _whole_values(read(path), path):
+            first_file.setdefault(value, path)
+    highest, lowest = max(first_file, default=0), min(first_file, default=0)
+    if lowest < 0:
+        raise DataError(f"holds label {lowest}", path=first_file[lowest], remedy="Number the classes 1, 2, ...")
+    if set(first_file) <= {0, 255} and highest:
+        raise DataError(
+            "holds only 0 and 255, which are no class numbers",
+            path=first_file[255],
+            remedy="Run anatogen check; --fix remaps 0/255",
+        )
+    if highest > 63 and len(first_file) - 1 < highest / 4:
+        raise DataError(
+            f"holds label {highest}, but only {len(first_file)} values occur in all: gray levels, not class numbers",
+            path=first_file[highest],
+            remedy="Relabel the maps 0, 1, 2, ..., or name the classes",
+        )
+    return LabelSchema.from_names(f"class {value}" for value in range(1, highest + 1))
+
+
+def _whole_values(labels: NDArray[Any], path: Path) -> list[int]:
+    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:
+        return [int(v) for v in np.flatnonzero(np.bincount(labels.ravel()))]  # much faster than sorting
+    values = np.unique(labels)
+    wrong = values[~np.isfinite(values) | (values != np.rint(values))]
+    if wrong.size:
+        raise DataError(
+            f"label {wrong[0]} is not a whole number", path=path, remedy="Resample labels by nearest neighbour"
+        )
+    return [int(v) for v in values]
