@@ -66,6 +66,27 @@ def _read_nifti_image(path: Path, entry: Entry) -> NDArray[np.float32]:
     return to_model(item_of(read_nifti(path, channels=len(place["low"])), place["axis"]), place["low"], place["high"])
 
 
+def _write_dicom(image_path: Path, labels_path: Path, request: Request, image: NDArray[np.float32]) -> None:
+    place = placement_of(request, "dicom")
+    axis = place.cut.sliced if place.cut.sliced is not None else 2
+    model = f"anatogen {request.origin.get('case', '')}".strip()
+    files = write_dicom_series(
+        image_path,
+        with_last_axis(place.image(image), axis),
+        modality=dicom_modality(place.modality),
+        sample_id=request.id,
+        model=model,
+    )
+    write_dicom_seg(
+        labels_path,
+        with_last_axis(place.labels(request.labels), axis),
+        request.schema,
+        files,
+        model=model,
+        classes=request.states.given_names(request.schema),
+    )
+
+
 def placement_of(request: Request, name: str) -> Placement:
     """The placement of `request`. Raises DataError where its label map has none."""
     if request.place is None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anatogen.data.sources import brain_template, ct_org, folders, nifti_pairs, nnunet, segguided
+from anatogen.data.sources import (
+    brain_template,
+    ct_org,
+    dicom,
+    duke_breast,
+    folders,
+    nifti_pairs,
+    nnunet,
+    segguided,
+)
 from anatogen.data.sources.base import Layout, Source, SourceCase
 from anatogen.errors import DataError, SettingsError, nearest
 
@@ -19,6 +28,8 @@ LAYOUTS: dict[str, Layout] = {
     "segguided": segguided,
     "nifti-pairs": nifti_pairs,
     "folders": folders,
+    "duke-breast": duke_breast,
+    "dicom": dicom,
 }
 
 

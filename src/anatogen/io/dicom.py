@@ -1,0 +1,361 @@
+"""DICOM image series, by pydicom: found in a folder tree, read in HU (or the units of the modality) with their geometry.
+
+DICOM's patient coordinates run to left, posterior, superior; affines here are RAS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, SegmentationStorage
+
+from anatogen.errors import DataError
+from anatogen.volume import Volume
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_ENDINGS = (".dcm", ".dicom", ".ima")  # a file of these names that is not DICOM is damaged, not a bystander
+_EVEN = 0.01  # of the distance of slices, by which it may vary ...
+_ROUNDING_MM = 0.02  # ... and what rounded positions may add to that
+
+
+@dataclass(frozen=True)
+class Series:
+    """The image files of one series, which fill one folder. patient: PatientID, empty where it was removed."""
+
+    uid: str
+    folder: Path
+    files: tuple[Path, ...]
+    patient: str
+    modality: str
+    description: str
+
+
+@dataclass(frozen=True)
+class SegmentationFile:
+    """A DICOM-SEG file: the series that it refers to, and its segments' labels in the order of their numbers."""
+
+    path: Path
+    series: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether `path` is a file that begins as DICOM files do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether `path` is a DICOM file by its name or, where the name tells nothing (1.2.840.113, IM0001), by its start."""
+    ending = path.suffix.lower()
+    return ending in _ENDINGS or ((not ending or ending[1:].isdigit()) and is_dicom(path))
+
+
+def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
+    """Every image series and segmentation below `folder`, by their headers, sorted by path.
+
+    Files that are neither are passed over. Raises DataError where a folder holds files of several series, a series lies
+    in several folders, or a file that is called DICOM is none.
+    """
+    found: dict[Path, dict[str, list[tuple[Path, Dataset]]]] = {}
+    segmentations = []
+    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file()):
+        header = _read_dataset(path, pixels=False)
+        if header is None:
+            continue
+        if header.get("SOPClassUID") == SegmentationStorage:
+            segmentations.append(_segmentation_header(path, header))
+        elif _is_image(header):
+            found.setdefault(path.parent, {}).setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
+                (path, header)
+            )
+    series: dict[str, Series] = {}
+    for place, by_uid in found.items():
+        _refuse_mixed(place, by_uid)
+        [(uid, members)] = by_uid.items()
+        if uid in series:
+            raise DataError(
+                f"holds the same series as {series[uid].folder}", path=place, remedy="Keep one of the two folders"
+            )
+        header = members[0][1]
+        texts = (str(header.get(k) or "").strip() for k in ("PatientID", "Modality", "SeriesDescription"))
+        series[uid] = Series(uid, place, tuple(path for path, _ in members), *texts)
+    return list(series.values()), segmentations
+
+
+def read_series(files: Iterable[Path], folder: Path) -> Volume:
+    """The volume (X, Y, Z) of the one series in `files`, which lie in `folder`: columns, rows, slices in order of place.
+
+    Values are stored values times slope plus intercept: int16 or int32 where both are whole numbers, else float32. A
+    file is a slice, or an enhanced multi-frame image of one stack. Segmentations and files that are not DICOM are passed
+    over. Raises DataError, naming file or folder, where there is no such series, or it is damaged, incomplete, or mixed.
+    """
+    planes: list[_Plane] = []
+    by_uid: dict[str, list[tuple[Path, Dataset]]] = {}
+    for path in sorted(files):
+        dataset = _read_dataset(path, pixels=True)
+        if dataset is None or not _is_image(dataset):
+            continue
+        by_uid.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((path, dataset))
+        _refuse_mixed(folder, by_uid)
+        planes += _planes(path, dataset)
+    if not planes:
+        raise DataError("holds no DICOM images", path=folder, remedy="Name a folder that holds the slices of a series")
+    planes, affine = _in_order(planes, folder)
+    return Volume(_in_units(planes), affine)
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """One slice: pixels (rows, columns) as stored; the centre of its first pixel and its directions in LPS mm."""
+
+    path: Path
+    pixels: NDArray[np.generic]
+    position: NDArray[np.float64]
+    directions: NDArray[np.float64]  # (2, 3): along a row, along a column
+    spacing: tuple[float, float]  # between columns, between rows
+    thickness: float
+    slope: float
+    intercept: float
+
+
+_HEADER = (
+    "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription", "Rows",
+    "ReferencedSeriesSequence", "SegmentSequence",
+)  # fmt: skip
+
+
+def _read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
+    """The data set in `path`, or None where it is no DICOM file and does not claim to be one."""
+    if not path.is_file():
+        raise DataError("there is no such file", path=path)
+    if not is_dicom(path):
+        if path.suffix.lower() in _ENDINGS:
+            raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, remedy="Copy it again")
+        return None
+    try:
+        if pixels:
+            return pydicom.dcmread(path)
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
+    except Exception as error:  # a damaged file makes the parser raise nearly anything
+        raise DataError(_damaged(error), path=path, remedy="Export or copy the file again") from error
+
+
+def _damaged(error: Exception) -> str:
+    return f"cannot be read as DICOM ({' '.join(str(error).split())[:200] or type(error).__name__})"
+
+
+def _is_image(header: Dataset) -> bool:
+    """CT, MR, PET, ... images; not reports, presentation states, structure sets, directories."""
+    return "Image Storage" in UID(str(header.get("SOPClassUID", ""))).name
+
+
+def _segmentation_header(path: Path, header: Dataset) -> SegmentationFile:
+    series = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence", ()))
+    return SegmentationFile(path, series, tuple(dict.fromkeys(segment_labels(header).values())))
+
+
+def segment_labels(header: Dataset) -> dict[int, str]:
+    """The label of each segment by its number; number 0 is the background of label-map segmentations and is left out."""
+    segments = sorted(header.get("SegmentSequence", ()), key=lambda item: int(item.SegmentNumber))
+    return {
+        int(item.SegmentNumber): str(item.get("SegmentLabel") or f"segment {item.SegmentNumber}").strip()
+        for item in segments
+        if int(item.SegmentNumber) > 0
+    }
+
+
+def _refuse_mixed(folder: Path, by_uid: dict[str, list[tuple[Path, Dataset]]]) -> None:
+    if len(by_uid) > 1:
+        named = [
+            f"{uid or 'no UID'} ({members[0][1].get('SeriesDescription') or members[0][0].name})"
+            for uid, members in list(by_uid.items())[:3]
+        ]
+        raise DataError(
+            f"holds several series: {', '.join(named)}{', ...' if len(by_uid) > 3 else ''}",
+            path=folder,
+            remedy="Put the files of each series into a folder of their own",
+        )
+
+
+def _planes(path: Path, dataset: Dataset) -> Iterator[_Plane]:
+    """The slices in one file. Raises DataError where it has none that can be used."""
+    try:
+        pixels = _pixels(path, dataset)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
+            raise DataError(
+                f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
+            )
+        for frame, stored in enumerate(pixels.reshape(-1, *pixels.shape[-2:])):
+            yield _plane(path, dataset, frame, stored)
+    except DataError:
+        raise
+    except Exception as error:  # values are parsed when they are asked for, so that a damaged one shows only here
+        raise DataError(_damaged(error), path=path, remedy="Export or copy the file again") from error
+
+
+def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise DataError("has no pixel data", path=path, remedy="Export the series with its pixels, or remove the file")
+    if int(dataset.get("SamplesPerPixel", 1)) != 1 or "ModalityLUTSequence" in dataset:
+        raise DataError("holds colours or a look-up table, not intensities", path=path, remedy="Remove the file")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decodable = not syntax.is_compressed or syntax.is_deflated or get_decoder(syntax).is_available
+    except NotImplementedError:
+        decodable = False
+    if not decodable:
+        raise DataError(
+            f"its pixels are compressed ({syntax.name}) and no decoder is installed",
+            path=path,
+            remedy="pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the files (gdcmconv --raw)",
+        )
+    return dataset.pixel_array
+
+
+def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]) -> _Plane:
+    orientation = _floats(path, _group(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    measures = _group(dataset, frame, "PixelMeasuresSequence")
+    between_rows, between_columns = _floats(path, measures, "PixelSpacing", 2)
+    directions = orientation.reshape(2, 3)
+    if np.abs(directions @ directions.T - np.eye(2)).max() > 1e-2 or min(between_rows, between_columns) <= 0:
+        raise DataError("its orientation or pixel spacing is not valid", path=path, remedy="Export the series again")
+    units = _group(dataset, frame, "PixelValueTransformationSequence")
+    slope, intercept = units.get("RescaleSlope"), units.get("RescaleIntercept")
+    return _Plane(
+        path=path,
+        pixels=stored,
+        position=_floats(path, _group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3),
+        directions=directions,
+        spacing=(float(between_columns), float(between_rows)),
+        thickness=float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+    )
+
+
+def _group(dataset: Dataset, frame: int, name: str) -> Dataset:
+    """Where an attribute of one frame stands: in its functional group, in the shared one, or in the data set itself."""
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        for groups in (dataset.PerFrameFunctionalGroupsSequence[frame], dataset.SharedFunctionalGroupsSequence[0]):
+            if groups.get(name):
+                return groups[name].value[0]
+        return Dataset()
+    return dataset
+
+
+def _floats(path: Path, dataset: Dataset, name: str, count: int) -> NDArray[np.float64]:
+    value: Any = dataset.get(name)
+    numbers = np.array([float(v) for v in value], dtype=np.float64) if value else np.empty(0)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise DataError(
+            f"has no valid {name}",
+            path=path,
+            remedy="Use slices that carry their place in the patient (CT, MR, PET), or convert them to NIfTI",
+        )
+    return numbers
+
+
+def _in_order(planes: list[_Plane], folder: Path) -> tuple[list[_Plane], NDArray[np.float64]]:
+    """The planes sorted along their normal, and their RAS affine. Raises DataError where they are not one even stack."""
+    first = planes[0]
+    for plane in planes[1:]:
+        if plane.pixels.shape != first.pixels.shape:
+            raise _differs(plane, first, "shape", plane.pixels.shape, first.pixels.shape)
+        if np.abs(plane.directions - first.directions).max() > 1e-3:
+            raise _differs(plane, first, "orientation", plane.directions.tolist(), first.directions.tolist())
+        if not np.allclose(plane.spacing, first.spacing, rtol=1e-3):
+            raise _differs(plane, first, "pixel spacing", plane.spacing, first.spacing)
+    normal = np.cross(*first.directions)
+    planes = sorted(planes, key=lambda plane: float(plane.position @ normal))
+    positions = np.array([plane.position for plane in planes])
+    step = (positions[-1] - positions[0]) / (len(planes) - 1) if len(planes) > 1 else normal * first.thickness
+    _check_even(planes, positions, positions @ normal, step, folder)
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([*(first.directions * np.array(first.spacing)[:, None]), step])
+    affine[:3, 3] = positions[0]
+    return planes, LPS_TO_RAS @ affine
+
+
+def _differs(plane: _Plane, first: _Plane, what: str, this: object, that: object) -> DataError:
+    return DataError(
+        f"its {what} {this} differs from {that} of {first.path.name}",
+        path=plane.path,
+        remedy="Put slices of different series or scouts into folders of their own",
+    )
+
+
+def _check_even(
+    planes: list[_Plane],
+    positions: NDArray[np.float64],
+    along: NDArray[np.float64],
+    step: NDArray[np.float64],
+    folder: Path,
+) -> None:
+    if len(planes) < 2:
+        return
+    gaps = np.diff(along)
+    usual = float(np.percentile(gaps, 50, method="lower"))
+    tolerance = _EVEN * usual + _ROUNDING_MM
+
+    def between(k: int) -> str:
+        return f"{planes[k].path.name} and {planes[k + 1].path.name} (at {along[k]:.2f} and {along[k + 1]:.2f} mm)"
+
+    if gaps.min() < 1e-3:
+        raise DataError(
+            f"two slices lie at one place: {between(int(gaps.argmin()))}",
+            path=folder,
+            remedy="Keep one of them; put phases or echoes into folders of their own",
+        )
+    if gaps.max() > 1.5 * usual:
+        raise DataError(
+            f"a slice is missing between {between(int(gaps.argmax()))}; the others are {usual:.2f} mm apart",
+            path=folder,
+            remedy="Export the whole series again",
+        )
+    worst = int(np.abs(gaps - usual).argmax())
+    if abs(gaps[worst] - usual) > tolerance:
+        raise DataError(
+            f"slices are not evenly spaced: {between(worst)}; the others are {usual:.2f} mm apart",
+            path=folder,
+            remedy="Resample the series to even slices, and convert it to NIfTI",
+        )
+    straight = positions[0] + np.arange(len(planes))[:, None] * step
+    astray = np.linalg.norm(positions - straight, axis=1)
+    if astray.max() > max(tolerance, 2 * _ROUNDING_MM):
+        raise DataError(
+            "its slices do not lie behind one another",
+            path=planes[int(astray.argmax())].path,
+            remedy="Put slices of different stacks into folders of their own",
+        )
+
+
+def _in_units(planes: list[_Plane]) -> NDArray[np.generic]:
+    """(X, Y, Z): stored values times slope plus intercept, as integers where that loses nothing."""
+    stored = np.stack([plane.pixels.T for plane in planes], axis=-1)
+    slope, intercept = planes[0].slope, planes[0].intercept
+    same = all((plane.slope, plane.intercept) == (slope, intercept) for plane in planes)
+    if stored.dtype.kind in "iu" and same and slope.is_integer() and intercept.is_integer():
+        ends = [int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max())]
+        for kind in (np.int16, np.int32):
+            limits = np.iinfo(kind)
+            if limits.min <= min(ends) and max(ends) <= limits.max:
+                values = np.empty(stored.shape, kind)
+                for k in range(stored.shape[-1]):  # slice by slice, as the wide integers take much memory
+                    values[..., k] = stored[..., k].astype(np.int64) * int(slope) + int(intercept)
+                return values
+    slopes, intercepts = (np.array([getattr(p, name) for p in planes]) for name in ("slope", "intercept"))
+    return (stored * slopes + intercepts).astype(np.float32)

@@ -1,0 +1,175 @@
+"""DICOM-SEG, by highdicom: label maps beside the image series that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+import anatogen
+from anatogen.errors import DataError
+from anatogen.io.dicom import LPS_TO_RAS, SegmentationFile, segment_labels
+from anatogen.io.dicom_write import MANUFACTURER, new_uid
+from anatogen.io.placing import on_grid
+from anatogen.labels import LabelSchema
+from anatogen.volume import Volume
+
+
+def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid: str, names: Sequence[str]) -> Volume:
+    """The label map on the grid of `image` that `files` draw together: 1, 2, ... for the segments labelled names[0], ...
+
+    A frame is put where its position says. Segments of one label are one class. Raises DataError, naming the file, where
+    it is damaged, does not refer to the series `series_uid`, lies off the image's grid, has a segment that is not among
+    `names` or is fractional, or where segments overlap: a label map holds one class a voxel.
+    """
+    labels = np.zeros(image.grid, np.uint8 if len(names) < 256 else np.uint16)
+    for file in files:
+        if series_uid not in file.series:
+            raise DataError(
+                f"refers to series {', '.join(file.series) or 'none'}, not to {series_uid}",
+                path=file.path,
+                remedy="Put the segmentation beside the series that it was drawn on",
+            )
+        try:
+            _add(file.path, image, list(names), labels)
+        except DataError:
+            raise
+        except Exception as error:  # a damaged file makes the parser raise nearly anything
+            raise DataError(
+                f"cannot be read as DICOM-SEG ({' '.join(str(error).split())[:200]})",
+                path=file.path,
+                remedy="Export or copy the file again",
+            ) from error
+    return Volume(labels, image.affine)
+
+
+def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsignedinteger[Any]]) -> None:
+    """Draw the segments of the file into `labels`."""
+    import highdicom
+
+    segmentation = highdicom.seg.segread(path)
+    kind = str(segmentation.SegmentationType)
+    if kind == "FRACTIONAL":
+        raise DataError("holds fractional segments", path=path, remedy="Export it as a binary segmentation")
+    class_of = {}
+    for number, name in segment_labels(segmentation).items():
+        if name not in names:
+            raise DataError(f"has a segment '{name}' that is not a class", path=path, remedy="Name it with --classes")
+        class_of[number] = names.index(name) + 1
+    lookup = np.zeros(max(class_of, default=0) + 1, labels.dtype)
+    for number, value in class_of.items():
+        lookup[number] = value
+
+    for frame in range(int(segmentation.NumberOfFrames)):
+        stored = segmentation.get_stored_frame(frame, as_index=True)
+        if kind == "LABELMAP":
+            drawn = lookup[stored]
+        else:
+            drawn = np.where(stored > 0, class_of[_segment_number(segmentation, frame)], 0).astype(labels.dtype)
+        plane, place = on_grid(Volume(drawn.T[..., None], _frame_affine(segmentation, frame, image)), image, path)
+        there = labels[place]
+        clash = (plane > 0) & (there > 0) & (plane != there)
+        if clash.any():
+            a, b = (names[int(values[clash][0]) - 1] for values in (there, plane))
+            raise DataError(
+                f"segments '{a}' and '{b}' overlap",
+                path=path,
+                remedy="Export them without overlap: each voxel can be of one class",
+            )
+        labels[place] = np.where(plane > 0, plane, there)
+
+
+def _macro(segmentation: Any, frame: int, name: str) -> Any:
+    for groups in (
+        segmentation.PerFrameFunctionalGroupsSequence[frame],
+        segmentation.SharedFunctionalGroupsSequence[0],
+    ):
+        if groups.get(name):
+            return groups[name].value[0]
+    raise ValueError(f"frame {frame + 1} has no {name}")
+
+
+def _segment_number(segmentation: Any, frame: int) -> int:
+    return int(_macro(segmentation, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+
+
+def _frame_affine(segmentation: Any, frame: int, image: Volume) -> NDArray[np.float64]:
+    """RAS affine of one frame as a volume (columns, rows, 1), whose third axis is the image's."""
+    directions = np.array(
+        _macro(segmentation, frame, "PlaneOrientationSequence").ImageOrientationPatient, np.float64
+    ).reshape(2, 3)
+    between_rows, between_columns = map(float, _macro(segmentation, frame, "PixelMeasuresSequence").PixelSpacing)
+    affine = np.eye(4)
+    affine[:3, 0] = directions[0] * between_columns
+    affine[:3, 1] = directions[1] * between_rows
+    affine[:3, 3] = [float(v) for v in _macro(segmentation, frame, "PlanePositionSequence").ImagePositionPatient]
+    affine = LPS_TO_RAS @ affine
+    affine[:3, 2] = image.affine[:3, 2]
+    return affine
+
+
+def write_dicom_seg(
+    path: Path,
+    labels: Volume,
+    schema: LabelSchema,
+    series: Sequence[Path],
+    *,
+    model: str,
+    classes: Iterable[str] | None = None,
+) -> None:
+    """Write `labels` (X, Y, Z) as a binary DICOM-SEG of an image series: series[k] is the file of the slice labels[:, :, k].
+
+    Its segments have the names and colours of `schema`; classes: those to be written, all of them by default, so that a
+    free class can be left out. A class without voxels stays a segment without frames. model: what made the image.
+    Raises DataError where the label map does not have the shape of the series.
+    """
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series]
+    expected = (int(sources[0].Columns), int(sources[0].Rows), len(sources)) if sources else None
+    if labels.array.shape != expected:
+        raise DataError(f"a label map of shape {labels.array.shape} for a series of {expected}", path=path)
+    wanted = schema.names if classes is None else tuple(classes)
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=MANUFACTURER, version=anatogen.__version__, family=codes.DCM.ArtificialIntelligence
+    )
+    descriptions: list[hd.seg.SegmentDescription] = []
+    renumber = np.zeros(schema.count, np.uint16)
+    for item in (schema.classes[schema.index_of(name) - 1] for name in wanted):
+        renumber[item.index] = len(descriptions) + 1
+        descriptions.append(
+            hd.seg.SegmentDescription(
+                segment_number=len(descriptions) + 1,
+                segment_label=item.name,
+                # The classes are the user's and have no codes; tissue is all that is known of each.
+                segmented_property_category=codes.SCT.Tissue,
+                segmented_property_type=codes.SCT.Tissue,
+                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=algorithm,
+                display_color=hd.color.CIELabColor.from_string(item.colour),
+            )
+        )
+    segmentation = hd.seg.Segmentation(
+        source_images=sources,
+        pixel_array=renumber[labels.array].transpose(2, 1, 0),
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=descriptions,
+        series_instance_uid=new_uid(),
+        series_number=int(sources[0].get("SeriesNumber") or 1) + 1,
+        sop_instance_uid=new_uid(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model[:64],
+        software_versions=anatogen.__version__,
+        device_serial_number="none",
+        content_label="SYNTHETIC",
+        content_description="Label map that a synthetic image follows"[:64],
+        series_description=f"Labels of {sources[0].get('SeriesDescription', 'synthetic image')}"[:64],
+    )
+    segmentation.SyntheticData = "YES"
+    segmentation.save_as(path, enforce_file_format=True)

@@ -1,0 +1,163 @@
+"""Synthetic volumes as DICOM series that no reader can take for a patient's.
+
+The SOP class is CT or MR Image Storage for those modalities, so that viewers know units and geometry; what describes an
+acquisition that never was is empty where the standard allows it, or says so (MR: ScanningSequence RM, research). Anything
+else is Secondary Capture Image Storage, with the image plane added as a standard extension. The image is DERIVED and
+SECONDARY, SyntheticData is YES (DICOM 2023), patient and derivation say that it is synthetic, and every UID is new and
+random (2.25.UUID): nothing of a patient can be copied, because nothing of a patient comes in but the array.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+from pydicom.valuerep import DSfloat
+
+import anatogen
+from anatogen.errors import DataError
+from anatogen.io.dicom import LPS_TO_RAS
+from anatogen.volume import Volume
+
+MANUFACTURER = "anatogen"
+PATIENT_NAME = "SYNTHETIC^ANATOGEN"
+
+_SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
+
+
+def new_uid() -> str:
+    """A UID that was never used: 2.25 and a random UUID, from the system and not from any seed."""
+    return str(generate_uid(prefix=None))
+
+
+def write_dicom_series(
+    folder: Path,
+    volume: Volume,
+    *,
+    modality: str,
+    sample_id: str,
+    model: str,
+    series_description: str = "synthetic image",
+    study_uid: str | None = None,
+) -> tuple[Path, ...]:
+    """Write `volume` (X, Y, Z), in HU or the units of `modality`, as slices across its third axis; the files in order.
+
+    Whole numbers that fit 16 bits are stored as they are; other values are stored in 65,536 steps between the least and
+    the greatest, so that they come back within half a step. Axes keep their directions: the columns of a slice run along
+    the first axis of the array, rows along the second. sample_id: becomes PatientID. model: the name or hash of the model
+    that made the image. study_uid: to put several series into one study; new by default.
+    Raises DataError for a volume with channels, with values that are not finite, or with axes that are not at right angles.
+    """
+    if volume.array.ndim != 3 or not np.isfinite(volume.array).all():
+        raise DataError("only finite intensities of one channel can be DICOM", path=folder, remedy="Use --format nifti")
+    affine = LPS_TO_RAS @ volume.affine
+    spacing = np.array(volume.spacing_mm)
+    directions = affine[:3, :3] / spacing
+    if abs(directions[:, 0] @ directions[:, 1]) > 1e-4:
+        raise DataError("slices at right angles are needed for DICOM", path=folder, remedy="Use --format nifti")
+    stored, slope, intercept = _quantise(volume.array)
+    common = _common(modality, sample_id, model, series_description, study_uid or new_uid(), slope, intercept)
+    common.PixelSpacing = [_ds(spacing[1]), _ds(spacing[0])]
+    common.SliceThickness = common.SpacingBetweenSlices = _ds(spacing[2])
+    common.ImageOrientationPatient = [_ds(v) for v in directions[:, :2].T.ravel()]
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for k in range(volume.grid[2]):
+        file = folder / f"{k + 1:04d}.dcm"
+        position = affine[:3, 3] + k * affine[:3, 2]
+        _write_slice(file, common, np.ascontiguousarray(stored[:, :, k].T), k + 1, position)
+        files.append(file)
+    return tuple(files)
+
+
+def _quantise(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, float]:
+    """int16, slope and intercept with values = stored * slope + intercept to half a slope."""
+    low, high = float(values.min()), float(values.max())
+    if low >= -32768 and high <= 32767 and (values.dtype.kind in "iub" or bool((values == np.rint(values)).all())):
+        return values.astype(np.int16), 1.0, 0.0
+    slope = float(_ds((high - low) / 65534)) if high > low else 1.0
+    intercept = float(_ds((high + low) / 2))
+    stored = np.rint((values.astype(np.float64) - intercept) / slope)
+    return np.clip(stored, -32768, 32767).astype(np.int16), slope, intercept
+
+
+def _ds(value: float) -> DSfloat:
+    """A decimal string, which may have 16 characters."""
+    return DSfloat(float(value), auto_format=True)
+
+
+def _common(
+    modality: str, sample_id: str, model: str, description: str, study_uid: str, slope: float, intercept: float
+) -> Dataset:
+    """All that the slices of a series have in common."""
+    now = datetime.datetime.now(tz=datetime.UTC)
+    data = Dataset()
+    data.SpecificCharacterSet = "ISO_IR 192"
+    data.SOPClassUID = _SOP_CLASSES.get(modality, SecondaryCaptureImageStorage)
+    data.ImageType = ["DERIVED", "SECONDARY", *(["AXIAL"] if modality == "CT" else ["OTHER"])]
+    data.PatientName, data.PatientID = PATIENT_NAME, sample_id[:64]
+    data.PatientBirthDate = data.PatientSex = ""
+    data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study_uid, new_uid(), new_uid()
+    data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = data.PositionReferenceIndicator = ""
+    data.StudyDate = data.SeriesDate = data.ContentDate = now.strftime("%Y%m%d")
+    data.StudyTime = data.SeriesTime = data.ContentTime = now.strftime("%H%M%S")
+    data.StudyDescription, data.SeriesDescription = "SYNTHETIC, not a patient", description[:64]
+    data.Modality, data.SeriesNumber, data.PatientPosition = modality, 1, ""
+    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, model[:64]
+    data.SoftwareVersions = anatogen.__version__
+    data.SyntheticData = "YES"
+    data.DerivationDescription = (
+        f"Synthetic image, generated by anatogen {anatogen.__version__} with the model {model}; not of a patient"
+    )[:1024]
+    data.BurnedInAnnotation, data.LossyImageCompression = "NO", "00"
+    data.RescaleSlope, data.RescaleIntercept = _ds(slope), _ds(intercept)
+    data.RescaleType = "HU" if modality == "CT" else "US"
+    _ACQUISITION.get(modality, _secondary_capture)(data)
+    return data
+
+
+def _ct(data: Dataset) -> None:
+    data.KVP = data.AcquisitionNumber = None
+
+
+def _mr(data: Dataset) -> None:
+    data.ScanningSequence, data.SequenceVariant = "RM", "NONE"
+    data.ScanOptions = data.MRAcquisitionType = ""
+    data.RepetitionTime = data.EchoTime = data.EchoTrainLength = None
+
+
+def _secondary_capture(data: Dataset) -> None:
+    data.ConversionType = "SYN"
+
+
+_ACQUISITION: dict[str, Callable[[Dataset], None]] = {"CT": _ct, "MR": _mr}
+
+
+def _write_slice(
+    file: Path, common: Dataset, pixels: NDArray[np.int16], number: int, position: NDArray[np.float64]
+) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = common.SOPClassUID, UID(new_uid())
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(file, common, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.InstanceNumber = number
+    data.ImagePositionPatient = [_ds(v) for v in position]
+    data.Rows, data.Columns = pixels.shape
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.PixelData = pixels.astype("<i2").tobytes()
+    data.save_as(file, enforce_file_format=True)
