@@ -60,6 +60,14 @@ def axis_codes(affine: NDArray[np.float64]) -> str:
     return "".join(code or "?" for code in aff2axcodes(affine))
 
 
+def with_last_axis(volume: Volume, axis: int) -> Volume:
+    """The same volume with array axis `axis` (0, 1 or 2) moved behind the two others."""
+    order = [*(a for a in range(3) if a != axis), axis]
+    affine = volume.affine.copy()
+    affine[:, :3] = volume.affine[:, order]
+    return Volume(volume.array.transpose(*order, *range(3, volume.array.ndim)), affine)
+
+
 def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
     """Whether the corners of two volumes of one shape lie at the same place, to `tolerance_mm`."""
     corner = np.array([*a.grid, 1.0])

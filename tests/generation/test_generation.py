@@ -74,7 +74,7 @@ class DiskFull:
     def __init__(self, left: int) -> None:
         self.left = left
 
-    def __call__(self, image_path: Path, labels_path: Path, request: Request, image: np.ndarray) -> None:
+    def __call__(self, image_path: Path, labels_path: Path, request: Request, image: np.ndarray, maker: object) -> None:
         write_label_png(labels_path, request.labels)
         if not self.left:
             image_path.write_bytes(b"half an im")

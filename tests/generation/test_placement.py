@@ -118,3 +118,33 @@ def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: P
     export_nnunet(whole, tmp_path / "out")
     with pytest.raises(SettingsError, match="is there already"):
         export_nnunet(whole, tmp_path / "out")
+
+
+@pytest.mark.parametrize("axis", ["axial", "sagittal"])
+def test_dicom_samples_are_whole_and_clearly_synthetic(nnunet: Path, tmp_path: Path, axis: str) -> None:
+    """The identity is new; nothing of the scan comes along but its grid; image and label map read back as they were."""
+    import pydicom
+
+    dataset = prepare(open_source(str(nnunet)), tmp_path / "data", PrepareSettings((32, 32), axis, "crop"))
+    from anatogen.training.config import build_settings
+    from anatogen.training.loop import train
+
+    values = ["network.width=8", "training.steps=2", "training.batch_size=2", "sampling.steps=2"]
+    generator = Generator.load(
+        train(dataset, tmp_path / "run", build_settings(values=values), device="cpu"), device="cpu"
+    )
+    rows = dataset.split("test")[:2]
+    requests = requests_from_dataset(dataset, rows, dataset.schema.states(free=["core"]))
+    made = write_sample_set(generator, requests, tmp_path / "out", image_format="dicom")
+    direct = np.stack([image for _, image in generator.generate(requests)])
+    mapping = dataset.info.cases[rows[0].case].intensity[0]
+    assert np.abs(made.images() - direct).max() <= 1.1 / (mapping.high - mapping.low)
+    asked = np.stack([r.labels for r in requests])
+    assert np.array_equal(made.labels(), np.where(asked == 2, 0, asked))  # the free class is not claimed
+    [file] = (tmp_path / "out" / made.entries[0]["file"]).glob("*.dcm")
+    header = pydicom.dcmread(file)
+    assert header.Modality == "CT" and header.PatientName == "SYNTHETIC^ANATOGEN"
+    assert header.PatientID.startswith("SYN-") and header.ImageType[0] == "DERIVED"
+    assert rows[0].case not in header.to_json()
+    uids = {pydicom.dcmread(f).StudyInstanceUID for f in (tmp_path / "out" / "images").rglob("*.dcm")}
+    assert len(uids) == 2

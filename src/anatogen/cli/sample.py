@@ -25,7 +25,7 @@ def sample(
     eta: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full."),
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
-        "png", help="png (16-bit gray or RGB), npy, or nifti (in the place and units of the scan)."
+        "png", help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan)."
     ),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
     device: str = device_option,

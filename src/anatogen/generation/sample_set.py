@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError, nearest
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
-from anatogen.generation.writers import FORMATS, Format
+from anatogen.generation.writers import FORMATS, Format, Maker
 from anatogen.labels import ClassStates, LabelClass, LabelSchema
 from anatogen.runtime import writing
 from anatogen.training.config import SamplingSettings
@@ -51,15 +51,20 @@ class SampleSet:
             tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.header["classes"], 1))
         )
 
+    @property
+    def maker(self) -> Maker:
+        """What all its images have in common."""
+        return Maker(self.schema, self.header["model"])
+
     def image(self, entry: dict[str, Any]) -> NDArray[np.float32]:
         """The image (C, *spatial) in [-1, 1] of one manifest line."""
         read = FORMATS[self.header["format"]].read_image
-        return np.asarray(read(self.folder / entry["file"], entry), dtype=np.float32)
+        return np.asarray(read(self.folder / entry["file"], entry, self.maker), dtype=np.float32)
 
     def label_map(self, entry: dict[str, Any]) -> NDArray[np.int64]:
         """The label map (*spatial) of one manifest line, as it was asked for (free classes included)."""
         read = FORMATS[self.header["format"]].read_labels
-        return np.asarray(read(self.folder / entry["labels"], entry), dtype=np.int64)
+        return np.asarray(read(self.folder / entry["labels"], entry, self.maker), dtype=np.int64)
 
     def images(self) -> NDArray[np.float32]:
         """All images (N, C, *spatial) in [-1, 1]."""
@@ -93,7 +98,7 @@ def write_sample_set(
     if image_format not in FORMATS:
         raise SettingsError(f"there is no format '{image_format}'", remedy=nearest(image_format, FORMATS))
     settings = settings or generator.settings
-    form = FORMATS[image_format]
+    form, maker = FORMATS[image_format], Maker(generator.schema, generator.model_hash)
     header = {
         "classes": [(c.name, c.colour) for c in generator.schema.classes],
         "format": image_format,
@@ -111,7 +116,7 @@ def write_sample_set(
             for request, image in generator.generate(open_requests, settings, batch_size=batch_size):
                 entry = _entry(request, form, generator.schema)
                 with writing(out / entry["file"]) as image_path, writing(out / entry["labels"]) as labels_path:
-                    form.write(image_path, labels_path, request, image)
+                    form.write(image_path, labels_path, request, image, maker)
                 manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 manifest.flush()
                 written += 1

@@ -167,6 +167,14 @@ def _segmentation_header(path: Path, header: Dataset) -> SegmentationFile:
     return SegmentationFile(path, series, tuple(dict.fromkeys(segment_labels(header).values())))
 
 
+def read_segmentation_header(path: Path) -> SegmentationFile:
+    """What the DICOM-SEG in `path` refers to. Raises DataError where it is none."""
+    header = _read_dataset(path, pixels=False)
+    if header is None or header.get("SOPClassUID") != SegmentationStorage:
+        raise DataError("is not a DICOM-SEG", path=path, remedy="Export the segmentation again")
+    return _segmentation_header(path, header)
+
+
 def segment_labels(header: Dataset) -> dict[int, str]:
     """The label of each segment by its number; number 0 is the background of label-map segmentations and is left out."""
     segments = sorted(header.get("SegmentSequence", ()), key=lambda item: int(item.SegmentNumber))
