@@ -32,7 +32,7 @@ class ConditioningSettings(_Settings):
 
     encoding: Encoding = "onehot"
     mask_ablation: bool = True
-    ablated_share: float = Field(0.5, ge=0, le=1)
+    ablated_share: float = Field(0.3, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fit_together(self) -> ConditioningSettings:
