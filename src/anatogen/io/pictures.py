@@ -50,7 +50,7 @@ def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
         if picture.getexif().get(_ORIENTATION, 1) != 1:
             raise DataError("is stored turned or mirrored (EXIF)", path=path, remedy="Save it upright")
         if ";16" in raw_mode and picture.mode not in _GRAY:
-            raise DataError("has 16-bit colours", path=path, remedy="Save it without alpha as TIFF, or as NPY")
+            raise DataError("has 16-bit colours", path=path, remedy="Save it as TIFF without transparency, or as NPY")
         spacing = _spacing_mm(picture)
         if picture.mode in ("P", "PA"):
             array = np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
