@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from anatogen.data.sources import brain_template, nnunet
+from anatogen.data.sources import brain_template, nnunet, phantom
 from anatogen.data.sources.base import Layout, Source, SourceCase
 from anatogen.errors import DataError, SettingsError, nearest
 
 __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 
-LAYOUTS: dict[str, Layout] = {"nnunet": nnunet, "brain-template": brain_template}
+LAYOUTS: dict[str, Layout] = {"nnunet": nnunet, "brain-template": brain_template, "phantom": phantom}
 
 
 def open_source(location: str, layout: str = "auto", classes: Sequence[str] | None = None) -> Source:

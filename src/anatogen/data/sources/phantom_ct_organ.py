@@ -147,7 +147,9 @@ def _profile(canvas: Canvas, points: Sequence[tuple[float, float]]) -> Array:
     return result
 
 
-def _depth_below(canvas: Canvas, table: Sequence[tuple[float, float, float]], patient: Patient, x: Array, y: Array) -> Array:
+def _depth_below(
+    canvas: Canvas, table: Sequence[tuple[float, float, float]], patient: Patient, x: Array, y: Array
+) -> Array:
     half_width = _profile(canvas, [(z, a) for z, a, _ in table]) * patient.width
     half_depth = _profile(canvas, [(z, b) for z, _, b in table]) * patient.depth
     u, v = (x / half_width) ** 2, (y / half_depth) ** 2
@@ -167,14 +169,17 @@ def _frame(canvas: Canvas, patient: Patient) -> _Frame:
     x, y = canvas.x, canvas.y
     right = np.exp(-(((x + 68) / 58) ** 2) - ((y + 8) / 62) ** 2)
     left = np.exp(-(((x - 72) / 52) ** 2) - ((y + 4) / 58) ** 2)
-    diaphragm = (8 - 0.22 * y + patient.dome + 76 * right + 58 * left).astype(np.float32)
+    heart = np.exp(-(((x - 18) / 50) ** 2) - ((y + 35) / 40) ** 2)
+    diaphragm = (6 - 0.22 * y + patient.dome + 86 * right + 64 * left + 26 * heart).astype(np.float32)
     return _Frame(patient, spine_x.astype(np.float32), spine_y, wall, cage, diaphragm)
 
 
 def _body(canvas: Canvas, frame: _Frame, rng: np.random.Generator) -> Mask:
     """Skin, fat and muscle; returns what is not air."""
     patient, x, y = frame.patient, canvas.x, canvas.y
-    fat = patient.fat * _profile(canvas, [(-290, 20), (-220, 22), (-140, 19), (-60, 15), (40, 10), (120, 8), (200, 8), (285, 7)])
+    fat = patient.fat * _profile(
+        canvas, [(-290, 20), (-220, 22), (-140, 19), (-60, 15), (40, 10), (120, 8), (200, 8), (285, 7)]
+    )
     fat = fat * (1 + 0.5 * patient.fat * np.exp(-(((canvas.z + 90) / 90) ** 2)) * np.clip(-y / 100, 0, 1))
     if patient.female:
         size = rng.uniform(0.7, 1.2)
@@ -186,8 +191,8 @@ def _body(canvas: Canvas, frame: _Frame, rng: np.random.Generator) -> Mask:
     canvas.paint(body, 0)
     canvas.paint(surface > 3, _FAT)
     canvas.paint(frame.wall > 0, _MUSCLE)
-    seams = smooth_field(rng, _GRID, _SPACING, (22, 22, 60))  # fat between the muscles
-    canvas.paint((np.abs(seams) < 0.07 + 0.05 * patient.fat) & (frame.wall > 4) & (frame.cage < -4), _FAT + 40)
+    seams = smooth_field(rng, _GRID, _SPACING, (30, 30, 90))  # fat between the muscles
+    canvas.paint((np.abs(seams) < 0.05 + 0.05 * patient.fat) & (frame.wall > 4) & (frame.cage < -4), _FAT + 40)
     canvas.paint(frame.cage > 0, _FAT + 5)
     return body
 
@@ -210,7 +215,9 @@ def _abdomen(canvas: Canvas, frame: _Frame, rng: np.random.Generator) -> None:
     part.paint(stomach, 46)
     part.paint(stomach & (ellipsoid(part, (52 + shift[0, 0], -22, 32), (39, 31, 37), (0, 0.5, 0)) < 1), 18)
     level = -22 - rng.uniform(0, 24)
-    part.paint(stomach & (ellipsoid(part, (52 + shift[0, 0], -22, 32), (39, 31, 37), (0, 0.5, 0)) < 1) & (part.y < level), _AIR)
+    part.paint(
+        stomach & (ellipsoid(part, (52 + shift[0, 0], -22, 32), (39, 31, 37), (0, 0.5, 0)) < 1) & (part.y < level), _AIR
+    )
 
     part, inside = part_of((92, 34, 28), (40, 50, 55))
     spleen = ellipsoid(part, (92 + shift[1, 0], 34 + shift[1, 1], 26), (27, 40, 44 + 2 * shift[1, 2]), (0.3, 0.3, 0.4))
@@ -281,13 +288,13 @@ def _liver(canvas: Canvas, frame: _Frame, cavity: Mask, rng: np.random.Generator
     patient, size = frame.patient, frame.patient.liver
     part, inside = _Parts(canvas, cavity & (frame.cage > 10))((-40, -5, 15), (115, 95, 110))
     x, y, z = part.x, part.y, part.z
-    right = ellipsoid(part, (-66, 2, 16), (68 * size, 84 * size, 88 * size), (0.1, 0.15, 0.0))
+    right = ellipsoid(part, (-68, 4, 16), (74 * size, 90 * size, 98 * size), (0.1, 0.15, 0.0))
     left = ellipsoid(part, (4, -38, 38), (74 * size, 36 * size, 36 * size), (0.0, -0.25, 0.1))
     tilt = rng.normal(0, 6)
-    edge = z - (-72 * size + tilt + 0.62 * (x + 120) - 0.12 * y)  # the lower edge rises to the left
+    edge = z - (-88 * size + tilt + 0.6 * (x + 120) - 0.12 * y)  # the lower edge rises to the left
     around_spine = (x - 4) ** 2 + (y - 42) ** 2 > 40**2
     liver = ((right < 1) | (left < 1)) & (edge > 0) & inside & around_spine & (y < 78)
-    liver &= ~((part.labels == KIDNEYS) | (ellipsoid(part, (-58, 34, -46), (36, 40, 60)) < 1))
+    liver &= ~((part.labels == KIDNEYS) | (ellipsoid(part, (-58, 34, -46), (30, 33, 57)) < 1))
     part.paint(liver, patient.tissue(58, 52), LIVER)
     gall = (-52 + rng.normal(0, 5), -48.0, -32 + rng.normal(0, 5))
     part.paint((ellipsoid(part, gall, (15, 17, 26), (0.4, 0.3, 0)) < 1) & inside, 10)
@@ -307,27 +314,41 @@ def _chest(canvas: Canvas, frame: _Frame, rng: np.random.Generator) -> None:
     canvas.paint((frame.cage > 8) & (z > frame.diaphragm - 4) & (z <= frame.diaphragm) & (z > -20), 45, 0)
     half = 7 + 22 * np.exp(-(((y - 2) / 38) ** 2)) + 6 * (z > 175)
     beside_spine = (x - frame.spine_x) ** 2 + (y - frame.spine_y) ** 2 > 27**2
-    heart_at = (24 + rng.normal(0, 4), -28 + rng.normal(0, 3), 92 + patient.dome + rng.normal(0, 4))
+    heart_at = (24 + rng.normal(0, 4), -28 + rng.normal(0, 3), 88 + patient.dome + rng.normal(0, 4))
     heart_size = rng.normal(1, 0.06)
     turn = (0.35, 0.35, -0.6)
-    heart = ellipsoid(canvas, heart_at, (60 * heart_size, 46 * heart_size, 50 * heart_size), turn)
+    heart = ellipsoid(canvas, heart_at, (62 * heart_size, 47 * heart_size, 52 * heart_size), turn)
     lungs = pleura & (np.abs(x - 0.5 * frame.spine_x) > half) & beside_spine & (heart > 1)
     canvas.paint(pleura & ~lungs, _FAT + 15)
     gravity = np.float32(0.55) * np.clip(y, -90, 90)  # the dependent lung holds less air
     canvas.paint(lungs, (-865 + gravity + 18 * smooth_field(rng, _GRID, _SPACING, 45)).astype(np.float32), LUNGS)
     trees: list[Tubes] = []
     for side in (-1, 1):
-        for towards in ((0.5, 0.1, 1.0), (0.9, -0.6, 0.1), (0.6, 0.3, -1.0), (1.0, 0.6, 0.0)):
+        for towards in (
+            (0.5, 0.1, 1.0),
+            (0.9, -0.7, 0.2),
+            (0.5, 0.5, -1.0),
+            (1.0, 0.5, 0.0),
+            (0.6, -0.6, -0.9),
+            (0.5, 0.7, 0.6),
+        ):
             way = (side * towards[0], towards[1], towards[2])
-            trees.append(grow_tree(rng, (side * 30, 4, 135), way, length=42, radius=4.6, generations=6, spread=0.5))
+            trees.append(
+                grow_tree(rng, (side * 30, 4, 135), way, length=36, radius=5.0, generations=6, spread=0.5, taper=0.8)
+            )
     canvas.values[...] += coverage(rng, canvas, trees) * lungs * np.float32(patient.blood(0.6) + 860)
 
     part = canvas.around(heart_at, (68, 68, 68))
-    shape = ellipsoid(part, heart_at, (60 * heart_size, 46 * heart_size, 50 * heart_size), turn)
+    shape = ellipsoid(part, heart_at, (62 * heart_size, 47 * heart_size, 52 * heart_size), turn)
     here = (shape < 1) & (part.z > frame.diaphragm[canvas.window(heart_at, (68, 68, 68))] - 2) & (part.labels != LIVER)
     part.paint(here, _FAT + 30)
     part.paint(here & (shape < 0.88), patient.tissue(48, 45))
-    for at, radii in (((18, 10, -6), (24, 17, 20)), ((-24, -8, 0), (25, 19, 27)), ((4, 14, 18), (24, 15, 16)), ((10, -18, -8), (22, 15, 22))):
+    for at, radii in (
+        ((18, 10, -6), (24, 17, 20)),
+        ((-24, -8, 0), (25, 19, 27)),
+        ((4, 14, 18), (24, 15, 16)),
+        ((10, -18, -8), (22, 15, 22)),
+    ):
         chamber = ellipsoid(part, (heart_at[0] + at[0], heart_at[1] + at[1], heart_at[2] + at[2]), radii, turn)
         part.paint(here & (chamber < 1), patient.blood())
 
@@ -403,6 +424,7 @@ def _bones(canvas: Canvas, frame: _Frame) -> None:
     for side in (-1, 1):
         _shoulder(canvas, bone, side)
         _hip(canvas, bone, side)
+    bone &= frame.wall > 4
     density = frame.patient.bone_density
     marrow = ndimage.binary_erosion(bone, ndimage.generate_binary_structure(3, 1))
     canvas.paint(bone, 620 * density, BONE)
@@ -411,7 +433,21 @@ def _bones(canvas: Canvas, frame: _Frame) -> None:
 
 def _spine(canvas: Canvas, frame: _Frame, bone: Mask) -> None:
     x, y, z = canvas.x - frame.spine_x, canvas.y - frame.spine_y, canvas.z
-    wide = _profile(canvas, [(-290, 8), (-262, 20), (-220, 42), (-180, 54), (-166, 30), (-160, 25), (-60, 23), (20, 18), (130, 15), (285, 12)])
+    wide = _profile(
+        canvas,
+        [
+            (-290, 8),
+            (-262, 20),
+            (-220, 42),
+            (-180, 54),
+            (-166, 30),
+            (-160, 25),
+            (-60, 23),
+            (20, 18),
+            (130, 15),
+            (285, 12),
+        ],
+    )
     deep = _profile(canvas, [(-290, 6), (-250, 9), (-180, 20), (-160, 18), (-60, 18), (20, 15), (130, 13), (285, 10)])
     height = _profile(canvas, [(-160, 33), (-20, 29), (120, 24), (285, 20)])  # of a vertebra with its disc
     # The phase counts vertebrae: the integral of 1 / height along the spine.
@@ -504,7 +540,7 @@ def _table(canvas: Canvas, body: Mask) -> None:
     surface = lowest + 8 - 22 * (x / 170) ** 2
     depth = np.broadcast_to((y - surface) * (np.abs(x) < 185), _GRID)
     canvas.paint((depth > 0) & (depth < 24) & ~body, -930)
-    canvas.paint((((depth > 0) & (depth < 4)) | ((depth > 20) & (depth < 24))) & ~body, -250)
+    canvas.paint((((depth > 0) & (depth < 4)) | ((depth > 20) & (depth < 24))) & ~body, -90)
 
 
 def _scan(canvas: Canvas, body: Mask, patient: Patient, rng: np.random.Generator) -> NDArray[np.int16]:
