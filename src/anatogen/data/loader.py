@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
@@ -17,22 +17,31 @@ class Loader:
     """Batches of `rows` in a new random order every epoch, without a remainder: an epoch may end inside a batch.
 
     Batch number n is a function of (rows, batch_size, seed, n) alone, so that a resumed training sees what it would have
-    seen. A thread keeps up to `ahead` batches ready.
+    seen. augment: changes a batch by a seed, which is a function of (seed, n) alone too. A thread keeps up to `ahead` batches ready.
     """
 
     def __init__(
-        self, dataset: PreparedDataset, rows: Sequence[Row], batch_size: int, seed: int, *, ahead: int = 5
+        self,
+        dataset: PreparedDataset,
+        rows: Sequence[Row],
+        batch_size: int,
+        seed: int,
+        *,
+        ahead: int = 5,
+        augment: Callable[[Batch, int], Batch] | None = None,
     ) -> None:
         if not rows:
             raise SettingsError("there is nothing to load", path=dataset.folder)
         self.dataset, self.rows, self.batch_size, self.seed, self.ahead = dataset, list(rows), batch_size, seed, ahead
+        self.augment = augment
         self._orders: dict[int, np.ndarray] = {}
         dataset.hold()
 
     def batch(self, number: int) -> Batch:
         """Batch `number` = 0, 1, ..."""
         first = number * self.batch_size
-        return self.dataset.load([self._row(position) for position in range(first, first + self.batch_size)])
+        batch = self.dataset.load([self._row(position) for position in range(first, first + self.batch_size)])
+        return self.augment(batch, derive_seed("augment", self.seed, number)) if self.augment else batch
 
     def _row(self, position: int) -> Row:
         epoch, place = divmod(position, len(self.rows))

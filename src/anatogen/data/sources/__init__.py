@@ -13,6 +13,7 @@ from anatogen.data.sources import (
     folders,
     nifti_pairs,
     nnunet,
+    phantom,
     segguided,
 )
 from anatogen.data.sources.base import Layout, Source, SourceCase
@@ -24,6 +25,7 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 LAYOUTS: dict[str, Layout] = {
     "nnunet": nnunet,
     "brain-template": brain_template,
+    "phantom": phantom,
     "ct-org": ct_org,
     "segguided": segguided,
     "nifti-pairs": nifti_pairs,
