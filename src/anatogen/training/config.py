@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anatogen.conditioning.encode import Encoding
+from anatogen.data.augment import AugmentSettings
 from anatogen.diffusion.loss import TimeDistribution
 from anatogen.diffusion.path import PathName
 from anatogen.diffusion.solvers import SolverName
@@ -93,6 +94,7 @@ class RunSettings(_Settings):
     conditioning: ConditioningSettings = ConditioningSettings()
     diffusion: DiffusionSettings = DiffusionSettings()
     training: TrainingSettings = TrainingSettings()
+    augment: AugmentSettings = AugmentSettings()
     sampling: SamplingSettings = SamplingSettings()
 
 

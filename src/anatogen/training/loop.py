@@ -12,6 +12,7 @@ import yaml
 
 from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
+from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.loss import denoising_loss, draw_times
@@ -68,7 +69,7 @@ def train(
         denoiser.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, fused=place.type in ("cpu", "cuda")
     )
     state = TrainingState(denoiser, optimizer, MovingAverage(denoiser, how.ema_decay))
-    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed)
+    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
     budget = Budget(how, len(loader.rows))
     generator = torch.Generator(place).manual_seed(derive_seed("noise", how.seed))
 
