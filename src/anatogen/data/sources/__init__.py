@@ -11,7 +11,7 @@ from anatogen.errors import DataError, SettingsError, nearest
 
 __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 
-LAYOUTS: dict[str, Layout] = {"nnunet": nnunet, "brain-template": brain_template, "phantom": phantom}
+LAYOUTS: dict[str, Layout] = {"phantom": phantom, "nnunet": nnunet, "brain-template": brain_template}
 
 
 def open_source(location: str, layout: str = "auto", classes: Sequence[str] | None = None) -> Source:

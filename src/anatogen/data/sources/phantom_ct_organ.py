@@ -465,7 +465,7 @@ def _spine(canvas: Canvas, frame: _Frame, bone: Mask) -> None:
     canvas.paint(disc, 85)
     canal_y = y - deep - 8
     canal = (x / 11) ** 2 + (canal_y / 8) ** 2
-    arch = (canal < 2.6) & (canal >= 1) & ~disc & (within < 0.72) & ~sacrum & (y > 0.3 * deep)
+    arch = (canal < 2.6) & (canal >= 1) & ~disc & ((within < 0.72) | (np.abs(x) > 6)) & ~sacrum & (y > 0.3 * deep)
     spinous = (np.abs(x) < 4) & (canal_y > 6) & (canal_y < 34) & (within < 0.55) & ~sacrum
     transverse = (np.abs(x) < wide + 20) & (np.abs(canal_y + 1) < 5) & (np.abs(within - 0.4) < 0.18) & ~sacrum
     posterior = (arch | spinous | transverse) & (canal >= 1)
