@@ -23,6 +23,7 @@ from anatogen.volume import Volume
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _ENDINGS = (".dcm", ".dicom", ".ima")  # a file of these names that is not DICOM is damaged, not a bystander
+_SEGMENTATIONS = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))  # the second: label maps, DICOM 2024c
 _EVEN = 0.01  # of the distance of slices, by which it may vary ...
 _ROUNDING_MM = 0.02  # ... and what rounded positions may add to that
 
@@ -75,15 +76,13 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
         header = _read_dataset(path, pixels=False)
         if header is None:
             continue
-        if header.get("SOPClassUID") == SegmentationStorage:
+        if _storage(path, header) in _SEGMENTATIONS:
             segmentations.append(_segmentation_header(path, header))
-        elif _is_image(header):
-            found.setdefault(path.parent, {}).setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
-                (path, header)
-            )
+        elif _is_image(path, header):
+            found.setdefault(path.parent, {}).setdefault(_series_uid(path, header), []).append((path, header))
     series: dict[str, Series] = {}
     for place, by_uid in found.items():
-        _refuse_mixed(place, by_uid)
+        _refuse_mixed(place, {u: str(m[0][1].get("SeriesDescription") or m[0][0].name) for u, m in by_uid.items()})
         [(uid, members)] = by_uid.items()
         if uid in series:
             raise DataError(
@@ -103,13 +102,13 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
     over. Raises DataError, naming file or folder, where there is no such series, or it is damaged, incomplete, or mixed.
     """
     planes: list[_Plane] = []
-    by_uid: dict[str, list[tuple[Path, Dataset]]] = {}
+    names: dict[str, str] = {}
     for path in sorted(files):
         dataset = _read_dataset(path, pixels=True)
-        if dataset is None or not _is_image(dataset):
+        if dataset is None or not _is_image(path, dataset):
             continue
-        by_uid.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((path, dataset))
-        _refuse_mixed(folder, by_uid)
+        names.setdefault(_series_uid(path, dataset), str(dataset.get("SeriesDescription") or path.name))
+        _refuse_mixed(folder, names)
         planes += _planes(path, dataset)
     if not planes:
         raise DataError("holds no DICOM images", path=folder, remedy="Name a folder that holds the slices of a series")
@@ -157,9 +156,25 @@ def _damaged(error: Exception) -> str:
     return f"cannot be read as DICOM ({' '.join(str(error).split())[:200] or type(error).__name__})"
 
 
-def _is_image(header: Dataset) -> bool:
+def _storage(path: Path, header: Dataset) -> UID:
+    """The kind of object in a file."""
+    found = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    if not found:
+        raise DataError(
+            "does not say what it holds (no SOPClassUID)", path=path, remedy="Export or copy the file again"
+        )
+    return UID(str(found))
+
+
+def _is_image(path: Path, header: Dataset) -> bool:
     """CT, MR, PET, ... images; not reports, presentation states, structure sets, directories."""
-    return "Image Storage" in UID(str(header.get("SOPClassUID", ""))).name
+    return "Image Storage" in _storage(path, header).name
+
+
+def _series_uid(path: Path, header: Dataset) -> str:
+    if not header.get("SeriesInstanceUID"):
+        raise DataError("has no SeriesInstanceUID", path=path, remedy="Export or copy the file again")
+    return str(header.SeriesInstanceUID)
 
 
 def _segmentation_header(path: Path, header: Dataset) -> SegmentationFile:
@@ -177,14 +192,12 @@ def segment_labels(header: Dataset) -> dict[int, str]:
     }
 
 
-def _refuse_mixed(folder: Path, by_uid: dict[str, list[tuple[Path, Dataset]]]) -> None:
-    if len(by_uid) > 1:
-        named = [
-            f"{uid or 'no UID'} ({members[0][1].get('SeriesDescription') or members[0][0].name})"
-            for uid, members in list(by_uid.items())[:3]
-        ]
+def _refuse_mixed(folder: Path, names: dict[str, str]) -> None:
+    """Raise DataError where there is more than one series; names: of each UID."""
+    if len(names) > 1:
+        listed = ", ".join(f"{uid} ({name})" for uid, name in list(names.items())[:3])
         raise DataError(
-            f"holds several series: {', '.join(named)}{', ...' if len(by_uid) > 3 else ''}",
+            f"holds several series: {listed}{', ...' if len(names) > 3 else ''}",
             path=folder,
             remedy="Put the files of each series into a folder of their own",
         )
@@ -241,7 +254,7 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]
         position=_floats(path, _group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3),
         directions=directions,
         spacing=(float(between_columns), float(between_rows)),
-        thickness=float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0),
+        thickness=abs(float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0)),
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
     )

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 import anatogen
 from anatogen.errors import DataError
 from anatogen.io.dicom import LPS_TO_RAS, SegmentationFile, segment_labels
-from anatogen.io.dicom_write import MANUFACTURER, new_uid
+from anatogen.io.dicom_write import MANUFACTURER, new_uid, text
 from anatogen.io.placing import on_grid
 from anatogen.labels import LabelSchema
+from anatogen.runtime import writing
 from anatogen.volume import Volume
 
 
@@ -125,7 +126,7 @@ def write_dicom_seg(
 
     Its segments have the names and colours of `schema`; classes: those to be written, all of them by default, so that a
     free class can be left out. A class without voxels stays a segment without frames. model: what made the image.
-    Raises DataError where the label map does not have the shape of the series.
+    Raises DataError where the label map does not have the shape of the series, OutputError where it cannot be written.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -164,12 +165,13 @@ def write_dicom_seg(
         sop_instance_uid=new_uid(),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=model[:64],
+        manufacturer_model_name=text(model),
         software_versions=anatogen.__version__,
         device_serial_number="none",
         content_label="SYNTHETIC",
-        content_description="Label map that a synthetic image follows"[:64],
-        series_description=f"Labels of {sources[0].get('SeriesDescription', 'synthetic image')}"[:64],
+        content_description="Label map that a synthetic image follows",
+        series_description=text(f"Labels of {sources[0].get('SeriesDescription', 'synthetic image')}"),
     )
     segmentation.SyntheticData = "YES"
-    segmentation.save_as(path, enforce_file_format=True)
+    with writing(path) as partial:
+        segmentation.save_as(partial, enforce_file_format=True)
