@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import nibabel
 import numpy as np
 import pydicom
@@ -13,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from pydicom.uid import HTJ2K
 
 from anatogen.errors import DataError, OutputError
-from anatogen.io.dicom import looks_like_dicom, read_series, scan
+from anatogen.io.dicom import read_series
+from anatogen.io.dicom_find import SegmentationFile, looks_like_dicom, scan
 from anatogen.io.dicom_seg import read_dicom_seg, write_dicom_seg
 from anatogen.io.dicom_write import write_dicom_series
 from anatogen.io.nrrd import read_nrrd, read_seg_nrrd
@@ -294,6 +297,27 @@ def test_the_identity_is_new_and_synthetic(tmp_path: Path, modality: str, storag
     assert len({data.SeriesInstanceUID for data in headers}) == len({d.FrameOfReferenceUID for d in headers}) == 2
 
 
+STANDARD = Path(highdicom.__file__).parent / "_standard"  # the standard's tables, as highdicom carries them
+
+
+@pytest.mark.skipif(not STANDARD.is_dir(), reason="this highdicom keeps the standard's tables elsewhere")
+@pytest.mark.parametrize("modality", ["CT", "MR", "OT"])
+def test_what_the_standard_asks_for_is_there(tmp_path: Path, modality: str) -> None:
+    """Every attribute of type 1 (with a value) and 2 (maybe empty) of the mandatory modules of the object's definition."""
+    definitions, modules, attributes = (
+        json.loads((STANDARD / f"{name}.json").read_text())
+        for name in ("sop_class_iod_map", "iod_module_map", "module_attribute_map")
+    )
+    volume = Volume(noise((4, 4, 1)), axial_affine())
+    [file] = write_dicom_series(tmp_path / "s", volume, modality=modality, sample_id="s", model="m")
+    data = pydicom.dcmread(file)
+    mandatory = [m["key"] for m in modules[definitions[data.SOPClassUID]] if m["usage"] == "M"]
+    wanted = {a["keyword"]: a["type"] for m in mandatory for a in attributes[m] if not a["path"]}
+    assert len(wanted) > 40
+    assert [k for k, kind in wanted.items() if kind in ("1", "2") and k not in data] == []
+    assert [k for k, kind in wanted.items() if kind == "1" and data[k].value in (None, "")] == []
+
+
 def test_nothing_is_overwritten_and_no_part_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = Volume(noise((4, 4, 3)), axial_affine())
     write_dicom_series(tmp_path / "a", volume, modality="CT", sample_id=r"back\slash", model="m")
@@ -430,8 +454,6 @@ def test_broken_segmentations_are_named(tmp_path: Path, how: str) -> None:
     image = read(tmp_path / "s")
     header = tmp_path / "seg.dcm"
     if how == "truncated":
-        from anatogen.io.dicom import SegmentationFile
-
         header.write_bytes(header.read_bytes()[:-40])
         files = [SegmentationFile(header, ("1.2.3",), ("x", "y"))]
     else:

@@ -2,7 +2,7 @@
 
 The SOP class is CT or MR Image Storage for those modalities, so that viewers know units and geometry; what describes an
 acquisition that never was is empty where the standard allows it, or says so (MR: ScanningSequence RM, research). Anything
-else is Secondary Capture Image Storage, with the image plane added as a standard extension. The image is DERIVED and
+else is Secondary Capture Image Storage, with the image plane that its definition allows. The image is DERIVED and
 SECONDARY, SyntheticData is YES (DICOM 2023), patient and derivation say that it is synthetic, and every UID is new and
 random (2.25.UUID): nothing of a patient can be copied, because nothing of a patient comes in but the array.
 """
