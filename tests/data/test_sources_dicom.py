@@ -387,3 +387,28 @@ def test_broken_duke_folders_are_named(tmp_path: Path, how: str) -> None:
 def test_layouts_are_listed_with_the_special_one_first() -> None:
     names = list(LAYOUTS)
     assert names.index("duke-breast") < names.index("dicom")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["1-007.dcm", "seg.dcm", "x.seg.nrrd"])
+def test_damaged_bytes_never_give_a_traceback(tmp_path: Path, name: str) -> None:
+    """A file with a run of bytes overwritten, or cut off, is read or refused with a DataError."""
+    if name == "x.seg.nrrd":
+        write_series(tmp_path / "p1", noise(SHAPE), axial_affine())
+        write_nrrd(tmp_path / "p1" / name, drawn(), axial_affine(), **segment_headers(["a", "b"]))
+    else:
+        write_seg(tmp_path / "p1" / "seg.dcm", write_series(tmp_path / "p1", noise(SHAPE), axial_affine()),
+                  masks(drawn(), "a", "b"))  # fmt: skip
+    file = tmp_path / "p1" / name
+    whole = file.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for number in range(60):
+        at = int(rng.integers(132 if name.endswith("dcm") else 0, len(whole) - 8))
+        file.write_bytes(whole[:at] if number % 4 == 0 else whole[:at] + rng.bytes(8) + whole[at + 8 :])
+        try:
+            open_source(str(tmp_path)).cases[0].load()
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 15

@@ -5,7 +5,7 @@ DICOM's patient coordinates run to left, posterior, superior; affines here are R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from anatogen.errors import DataError
-from anatogen.io.dicom_find import damaged, is_image, read_dataset, refuse_mixed, series_uid
+from anatogen.io.dicom_find import is_image, parsing, read_dataset, refuse_mixed, series_uid
 from anatogen.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -35,12 +35,13 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
     planes: list[_Plane] = []
     names: dict[str, str] = {}
     for path in sorted(files):
-        dataset = read_dataset(path, pixels=True)
-        if dataset is None or not is_image(path, dataset):
-            continue
-        names.setdefault(series_uid(path, dataset), str(dataset.get("SeriesDescription") or path.name))
-        refuse_mixed(folder, names)
-        planes += _planes(path, dataset)
+        with parsing(path):
+            dataset = read_dataset(path, pixels=True)
+            if dataset is None or not is_image(path, dataset):
+                continue
+            names.setdefault(series_uid(path, dataset), str(dataset.get("SeriesDescription") or path.name))
+            refuse_mixed(folder, names)
+            planes += _planes(path, dataset)
     if not planes:
         raise DataError("holds no DICOM images", path=folder, remedy="Name a folder that holds the slices of a series")
     planes, affine = _in_order(planes, folder)
@@ -61,21 +62,16 @@ class _Plane:
     intercept: float
 
 
-def _planes(path: Path, dataset: Dataset) -> Iterator[_Plane]:
+def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
     """The slices in one file. Raises DataError where it has none that can be used."""
-    try:
-        pixels = _pixels(path, dataset)
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
-            raise DataError(
-                f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
-            )
-        for frame, stored in enumerate(pixels.reshape(-1, *pixels.shape[-2:])):
-            yield _plane(path, dataset, frame, stored)
-    except DataError:
-        raise
-    except Exception as error:  # values are parsed when they are asked for, so that a damaged one shows only here
-        raise DataError(damaged(error), path=path, remedy="Export or copy the file again") from error
+    pixels = _pixels(path, dataset)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
+        raise DataError(
+            f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
+        )
+    stored = pixels.reshape(-1, *pixels.shape[-2:])
+    return [_plane(path, dataset, frame, stored[frame]) for frame in range(len(stored))]
 
 
 def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
-from anatogen.errors import DataError
+from anatogen.errors import AnatogenError, DataError
 
 _ENDINGS = (".dcm", ".dicom", ".ima")  # a file of these names that is not DICOM is damaged, not a bystander
 _SEGMENTATIONS = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))  # the second: label maps, DICOM 2024c
 _HEADER = (
-    "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription", "Rows",
+    "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription",
     "ReferencedSeriesSequence", "SegmentSequence",
 )  # fmt: skip
 
@@ -61,28 +63,45 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
     Files that are neither are passed over. Raises DataError where a folder holds files of several series, a series lies
     in several folders, or a file that is called DICOM is none.
     """
-    found: dict[Path, dict[str, list[tuple[Path, Dataset]]]] = {}
+    found: dict[Path, dict[str, list[Series]]] = {}
     segmentations = []
     for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file()):
-        header = read_dataset(path, pixels=False)
-        if header is None:
-            continue
-        if _storage(path, header) in _SEGMENTATIONS:
-            segmentations.append(_segmentation_header(path, header))
-        elif is_image(path, header):
-            found.setdefault(path.parent, {}).setdefault(series_uid(path, header), []).append((path, header))
+        with parsing(path):
+            header = read_dataset(path, pixels=False)
+            if header is None:
+                continue
+            if _storage(path, header) in _SEGMENTATIONS:
+                segmentations.append(_segmentation_header(path, header))
+            elif is_image(path, header):
+                uid = series_uid(path, header)
+                texts = (_line(header.get(k) or "") for k in ("PatientID", "Modality", "SeriesDescription"))
+                found.setdefault(path.parent, {}).setdefault(uid, []).append(Series(uid, path.parent, (path,), *texts))
     series: dict[str, Series] = {}
     for place, by_uid in found.items():
-        refuse_mixed(place, {u: str(m[0][1].get("SeriesDescription") or m[0][0].name) for u, m in by_uid.items()})
-        [(uid, members)] = by_uid.items()
+        refuse_mixed(place, {uid: parts[0].description or parts[0].files[0].name for uid, parts in by_uid.items()})
+        [(uid, parts)] = by_uid.items()
         if uid in series:
             raise DataError(
                 f"holds the same series as {series[uid].folder}", path=place, remedy="Keep one of the two folders"
             )
-        header = members[0][1]
-        texts = (str(header.get(k) or "").strip() for k in ("PatientID", "Modality", "SeriesDescription"))
-        series[uid] = Series(uid, place, tuple(path for path, _ in members), *texts)
+        series[uid] = replace(parts[0], files=tuple(file for part in parts for file in part.files))
     return list(series.values()), segmentations
+
+
+@contextmanager
+def parsing(path: Path, kind: str = "DICOM") -> Iterator[None]:
+    """Turns whatever the parser raises over `path` into a DataError: pydicom reads values when they are asked for, and a
+    damaged file makes it raise nearly anything.
+    """
+    try:
+        yield
+    except AnatogenError:
+        raise
+    except Exception as error:
+        reason = _line(error)[:200] or type(error).__name__
+        raise DataError(
+            f"cannot be read as {kind} ({reason})", path=path, remedy="Export or copy the file again"
+        ) from error
 
 
 def read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
@@ -96,17 +115,15 @@ def read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
         if path.suffix.lower() in _ENDINGS:
             raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, remedy="Copy it again")
         return None
-    try:
+    with parsing(path):
         if pixels:
             return pydicom.dcmread(path)
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-    except Exception as error:  # a damaged file makes the parser raise nearly anything
-        raise DataError(damaged(error), path=path, remedy="Export or copy the file again") from error
 
 
-def damaged(error: Exception) -> str:
-    """The problem, in one line, of a file that pydicom stumbled over."""
-    return f"cannot be read as DICOM ({' '.join(str(error).split())[:200] or type(error).__name__})"
+def _line(value: object) -> str:
+    """`value` as one line."""
+    return " ".join(str(value).split())
 
 
 def _storage(path: Path, header: Dataset) -> UID:
@@ -140,7 +157,7 @@ def segment_labels(header: Dataset) -> dict[int, str]:
     """The label of each segment by its number; number 0 is the background of label-map segmentations and is left out."""
     segments = sorted(header.get("SegmentSequence", ()), key=lambda item: int(item.SegmentNumber))
     return {
-        int(item.SegmentNumber): str(item.get("SegmentLabel") or f"segment {item.SegmentNumber}").strip()
+        int(item.SegmentNumber): _line(item.get("SegmentLabel") or "") or f"segment {item.SegmentNumber}"
         for item in segments
         if int(item.SegmentNumber) > 0
     }
@@ -149,7 +166,7 @@ def segment_labels(header: Dataset) -> dict[int, str]:
 def refuse_mixed(folder: Path, names: dict[str, str]) -> None:
     """Raise DataError where there is more than one series; names: of each UID."""
     if len(names) > 1:
-        listed = ", ".join(f"{uid} ({name})" for uid, name in list(names.items())[:3])
+        listed = ", ".join(f"{_line(uid)} ({_line(name)})" for uid, name in list(names.items())[:3])
         raise DataError(
             f"holds several series: {listed}{', ...' if len(names) > 3 else ''}",
             path=folder,

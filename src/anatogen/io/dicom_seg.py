@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import anatogen
 from anatogen.errors import DataError
 from anatogen.io.dicom import LPS_TO_RAS
-from anatogen.io.dicom_find import SegmentationFile, segment_labels
+from anatogen.io.dicom_find import SegmentationFile, parsing, segment_labels
 from anatogen.io.dicom_write import MANUFACTURER, new_uid, text
 from anatogen.io.placing import on_grid
 from anatogen.labels import LabelClass, LabelSchema
@@ -36,16 +36,8 @@ def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid:
                 path=file.path,
                 remedy="Put the segmentation beside the series that it was drawn on",
             )
-        try:
+        with parsing(file.path, "DICOM-SEG"):
             _add(file.path, image, list(names), labels)
-        except DataError:
-            raise
-        except Exception as error:  # a damaged file makes the parser raise nearly anything
-            raise DataError(
-                f"cannot be read as DICOM-SEG ({' '.join(str(error).split())[:200]})",
-                path=file.path,
-                remedy="Export or copy the file again",
-            ) from error
     return Volume(labels, image.affine)
 
 
