@@ -111,7 +111,7 @@ def _read_dicom_image(path: Path, entry: Entry, _: Maker) -> NDArray[np.float32]
 
 
 def _read_dicom_labels(path: Path, entry: Entry, maker: Maker) -> NDArray[Any]:
-    from anatogen.io.dicom import read_segmentation_header
+    from anatogen.io.dicom_find import read_segmentation_header
     from anatogen.io.dicom_seg import read_dicom_seg
 
     header = read_segmentation_header(path)

@@ -1,98 +1,28 @@
-"""DICOM image series, by pydicom: found in a folder tree, read in HU (or the units of the modality) with their geometry.
+"""DICOM image series, by pydicom: read in HU (or the units of the modality) with their geometry.
 
 DICOM's patient coordinates run to left, posterior, superior; affines here are RAS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, SegmentationStorage
 
 from anatogen.errors import DataError
+from anatogen.io.dicom_find import is_image, parsing, read_dataset, refuse_mixed, series_uid
 from anatogen.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-_ENDINGS = (".dcm", ".dicom", ".ima")  # a file of these names that is not DICOM is damaged, not a bystander
 _EVEN = 0.01  # of the distance of slices, by which it may vary ...
 _ROUNDING_MM = 0.02  # ... and what rounded positions may add to that
-
-
-@dataclass(frozen=True)
-class Series:
-    """The image files of one series, which fill one folder. patient: PatientID, empty where it was removed."""
-
-    uid: str
-    folder: Path
-    files: tuple[Path, ...]
-    patient: str
-    modality: str
-    description: str
-
-
-@dataclass(frozen=True)
-class SegmentationFile:
-    """A DICOM-SEG file: the series that it refers to, and its segments' labels in the order of their numbers."""
-
-    path: Path
-    series: tuple[str, ...]
-    labels: tuple[str, ...]
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether `path` is a file that begins as DICOM files do."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """Whether `path` is a DICOM file by its name or, where the name tells nothing (1.2.840.113, IM0001), by its start."""
-    ending = path.suffix.lower()
-    return ending in _ENDINGS or ((not ending or ending[1:].isdigit()) and is_dicom(path))
-
-
-def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
-    """Every image series and segmentation below `folder`, by their headers, sorted by path.
-
-    Files that are neither are passed over. Raises DataError where a folder holds files of several series, a series lies
-    in several folders, or a file that is called DICOM is none.
-    """
-    found: dict[Path, dict[str, list[tuple[Path, Dataset]]]] = {}
-    segmentations = []
-    for path in sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file()):
-        header = _read_dataset(path, pixels=False)
-        if header is None:
-            continue
-        if header.get("SOPClassUID") == SegmentationStorage:
-            segmentations.append(_segmentation_header(path, header))
-        elif _is_image(header):
-            found.setdefault(path.parent, {}).setdefault(str(header.get("SeriesInstanceUID", "")), []).append(
-                (path, header)
-            )
-    series: dict[str, Series] = {}
-    for place, by_uid in found.items():
-        _refuse_mixed(place, by_uid)
-        [(uid, members)] = by_uid.items()
-        if uid in series:
-            raise DataError(
-                f"holds the same series as {series[uid].folder}", path=place, remedy="Keep one of the two folders"
-            )
-        header = members[0][1]
-        texts = (str(header.get(k) or "").strip() for k in ("PatientID", "Modality", "SeriesDescription"))
-        series[uid] = Series(uid, place, tuple(path for path, _ in members), *texts)
-    return list(series.values()), segmentations
 
 
 def read_series(files: Iterable[Path], folder: Path) -> Volume:
@@ -103,14 +33,15 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
     over. Raises DataError, naming file or folder, where there is no such series, or it is damaged, incomplete, or mixed.
     """
     planes: list[_Plane] = []
-    by_uid: dict[str, list[tuple[Path, Dataset]]] = {}
+    names: dict[str, str] = {}
     for path in sorted(files):
-        dataset = _read_dataset(path, pixels=True)
-        if dataset is None or not _is_image(dataset):
-            continue
-        by_uid.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append((path, dataset))
-        _refuse_mixed(folder, by_uid)
-        planes += _planes(path, dataset)
+        with parsing(path):
+            dataset = read_dataset(path, pixels=True)
+            if dataset is None or not is_image(path, dataset):
+                continue
+            names.setdefault(series_uid(path, dataset), str(dataset.get("SeriesDescription") or path.name))
+            refuse_mixed(folder, names)
+            planes += _planes(path, dataset)
     if not planes:
         raise DataError("holds no DICOM images", path=folder, remedy="Name a folder that holds the slices of a series")
     planes, affine = _in_order(planes, folder)
@@ -131,88 +62,16 @@ class _Plane:
     intercept: float
 
 
-_HEADER = (
-    "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription", "Rows",
-    "ReferencedSeriesSequence", "SegmentSequence",
-)  # fmt: skip
-
-
-def _read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
-    """The data set in `path`, or None where it is no DICOM file and does not claim to be one."""
-    if not path.is_file():
-        raise DataError("there is no such file", path=path)
-    if not is_dicom(path):
-        if path.suffix.lower() in _ENDINGS:
-            raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, remedy="Copy it again")
-        return None
-    try:
-        if pixels:
-            return pydicom.dcmread(path)
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-    except Exception as error:  # a damaged file makes the parser raise nearly anything
-        raise DataError(_damaged(error), path=path, remedy="Export or copy the file again") from error
-
-
-def _damaged(error: Exception) -> str:
-    return f"cannot be read as DICOM ({' '.join(str(error).split())[:200] or type(error).__name__})"
-
-
-def _is_image(header: Dataset) -> bool:
-    """CT, MR, PET, ... images; not reports, presentation states, structure sets, directories."""
-    return "Image Storage" in UID(str(header.get("SOPClassUID", ""))).name
-
-
-def _segmentation_header(path: Path, header: Dataset) -> SegmentationFile:
-    series = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence", ()))
-    return SegmentationFile(path, series, tuple(dict.fromkeys(segment_labels(header).values())))
-
-
-def read_segmentation_header(path: Path) -> SegmentationFile:
-    """What the DICOM-SEG in `path` refers to. Raises DataError where it is none."""
-    header = _read_dataset(path, pixels=False)
-    if header is None or header.get("SOPClassUID") != SegmentationStorage:
-        raise DataError("is not a DICOM-SEG", path=path, remedy="Export the segmentation again")
-    return _segmentation_header(path, header)
-
-
-def segment_labels(header: Dataset) -> dict[int, str]:
-    """The label of each segment by its number; number 0 is the background of label-map segmentations and is left out."""
-    segments = sorted(header.get("SegmentSequence", ()), key=lambda item: int(item.SegmentNumber))
-    return {
-        int(item.SegmentNumber): str(item.get("SegmentLabel") or f"segment {item.SegmentNumber}").strip()
-        for item in segments
-        if int(item.SegmentNumber) > 0
-    }
-
-
-def _refuse_mixed(folder: Path, by_uid: dict[str, list[tuple[Path, Dataset]]]) -> None:
-    if len(by_uid) > 1:
-        named = [
-            f"{uid or 'no UID'} ({members[0][1].get('SeriesDescription') or members[0][0].name})"
-            for uid, members in list(by_uid.items())[:3]
-        ]
-        raise DataError(
-            f"holds several series: {', '.join(named)}{', ...' if len(by_uid) > 3 else ''}",
-            path=folder,
-            remedy="Put the files of each series into a folder of their own",
-        )
-
-
-def _planes(path: Path, dataset: Dataset) -> Iterator[_Plane]:
+def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
     """The slices in one file. Raises DataError where it has none that can be used."""
-    try:
-        pixels = _pixels(path, dataset)
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
-            raise DataError(
-                f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
-            )
-        for frame, stored in enumerate(pixels.reshape(-1, *pixels.shape[-2:])):
-            yield _plane(path, dataset, frame, stored)
-    except DataError:
-        raise
-    except Exception as error:  # values are parsed when they are asked for, so that a damaged one shows only here
-        raise DataError(_damaged(error), path=path, remedy="Export or copy the file again") from error
+    pixels = _pixels(path, dataset)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
+        raise DataError(
+            f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
+        )
+    stored = pixels.reshape(-1, *pixels.shape[-2:])
+    return [_plane(path, dataset, frame, stored[frame]) for frame in range(len(stored))]
 
 
 def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
@@ -249,7 +108,7 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]
         position=_floats(path, _group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3),
         directions=directions,
         spacing=(float(between_columns), float(between_rows)),
-        thickness=float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0),
+        thickness=abs(float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1.0)),
         slope=1.0 if slope is None else float(slope),
         intercept=0.0 if intercept is None else float(intercept),
     )

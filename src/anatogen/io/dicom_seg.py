@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 import anatogen
 from anatogen.errors import DataError
-from anatogen.io.dicom import LPS_TO_RAS, SegmentationFile, segment_labels
-from anatogen.io.dicom_write import MANUFACTURER, new_uid
+from anatogen.io.dicom import LPS_TO_RAS
+from anatogen.io.dicom_find import SegmentationFile, parsing, segment_labels
+from anatogen.io.dicom_write import MANUFACTURER, new_uid, text
 from anatogen.io.placing import on_grid
-from anatogen.labels import LabelSchema
+from anatogen.labels import LabelClass, LabelSchema
+from anatogen.runtime import writing
 from anatogen.volume import Volume
 
 
@@ -34,16 +36,8 @@ def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid:
                 path=file.path,
                 remedy="Put the segmentation beside the series that it was drawn on",
             )
-        try:
+        with parsing(file.path, "DICOM-SEG"):
             _add(file.path, image, list(names), labels)
-        except DataError:
-            raise
-        except Exception as error:  # a damaged file makes the parser raise nearly anything
-            raise DataError(
-                f"cannot be read as DICOM-SEG ({' '.join(str(error).split())[:200]})",
-                path=file.path,
-                remedy="Export or copy the file again",
-            ) from error
     return Volume(labels, image.affine)
 
 
@@ -125,51 +119,52 @@ def write_dicom_seg(
 
     Its segments have the names and colours of `schema`; classes: those to be written, all of them by default, so that a
     free class can be left out. A class without voxels stays a segment without frames. model: what made the image.
-    Raises DataError where the label map does not have the shape of the series.
+    Raises DataError where the label map does not have the shape of the series, OutputError where it cannot be written.
     """
     import highdicom as hd
-    from pydicom.sr.codedict import codes
 
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series]
     expected = (int(sources[0].Columns), int(sources[0].Rows), len(sources)) if sources else None
     if labels.array.shape != expected:
         raise DataError(f"a label map of shape {labels.array.shape} for a series of {expected}", path=path)
-    wanted = schema.names if classes is None else tuple(classes)
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name=MANUFACTURER, version=anatogen.__version__, family=codes.DCM.ArtificialIntelligence
-    )
-    descriptions: list[hd.seg.SegmentDescription] = []
-    renumber = np.zeros(schema.count, np.uint16)
-    for item in (schema.classes[schema.index_of(name) - 1] for name in wanted):
-        renumber[item.index] = len(descriptions) + 1
-        descriptions.append(
-            hd.seg.SegmentDescription(
-                segment_number=len(descriptions) + 1,
-                segment_label=item.name,
-                # The classes are the user's and have no codes; tissue is all that is known of each.
-                segmented_property_category=codes.SCT.Tissue,
-                segmented_property_type=codes.SCT.Tissue,
-                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-                algorithm_identification=algorithm,
-                display_color=hd.color.CIELabColor.from_string(item.colour),
-            )
-        )
+    wanted = [schema.classes[schema.index_of(name) - 1] for name in (schema.names if classes is None else classes)]
+    numbers = np.zeros(schema.count, np.uint16)
+    numbers[[item.index for item in wanted]] = np.arange(1, len(wanted) + 1)
     segmentation = hd.seg.Segmentation(
         source_images=sources,
-        pixel_array=renumber[labels.array].transpose(2, 1, 0),
+        pixel_array=numbers[labels.array].transpose(2, 1, 0),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=descriptions,
+        segment_descriptions=[_description(number, item) for number, item in enumerate(wanted, start=1)],
         series_instance_uid=new_uid(),
         series_number=int(sources[0].get("SeriesNumber") or 1) + 1,
         sop_instance_uid=new_uid(),
         instance_number=1,
         manufacturer=MANUFACTURER,
-        manufacturer_model_name=model[:64],
+        manufacturer_model_name=text(model),
         software_versions=anatogen.__version__,
         device_serial_number="none",
         content_label="SYNTHETIC",
-        content_description="Label map that a synthetic image follows"[:64],
-        series_description=f"Labels of {sources[0].get('SeriesDescription', 'synthetic image')}"[:64],
+        content_description="Label map that a synthetic image follows",
+        series_description=text(f"Labels of {sources[0].get('SeriesDescription', 'synthetic image')}"),
     )
     segmentation.SyntheticData = "YES"
-    segmentation.save_as(path, enforce_file_format=True)
+    with writing(path) as partial:
+        segmentation.save_as(partial, enforce_file_format=True)
+
+
+def _description(number: int, item: LabelClass) -> Any:
+    """Segment `number`, of one class. Classes are the user's and have no codes: tissue is all that is known of each."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=text(item.name),
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=codes.SCT.Tissue,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=MANUFACTURER, version=anatogen.__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+        display_color=hd.color.CIELabColor.from_string(item.colour),
+    )

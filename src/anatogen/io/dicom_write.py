@@ -2,7 +2,7 @@
 
 The SOP class is CT or MR Image Storage for those modalities, so that viewers know units and geometry; what describes an
 acquisition that never was is empty where the standard allows it, or says so (MR: ScanningSequence RM, research). Anything
-else is Secondary Capture Image Storage, with the image plane added as a standard extension. The image is DERIVED and
+else is Secondary Capture Image Storage, with the image plane that its definition allows. The image is DERIVED and
 SECONDARY, SyntheticData is YES (DICOM 2023), patient and derivation say that it is synthetic, and every UID is new and
 random (2.25.UUID): nothing of a patient can be copied, because nothing of a patient comes in but the array.
 """
@@ -29,6 +29,7 @@ from pydicom.valuerep import DSfloat
 import anatogen
 from anatogen.errors import DataError
 from anatogen.io.dicom import LPS_TO_RAS
+from anatogen.runtime import writing
 from anatogen.volume import Volume
 
 MANUFACTURER = "anatogen"
@@ -58,7 +59,8 @@ def write_dicom_series(
     the greatest, so that they come back within half a step. Axes keep their directions: the columns of a slice run along
     the first axis of the array, rows along the second. sample_id: becomes PatientID. model: the name or hash of the model
     that made the image. study_uid: to put several series into one study; new by default.
-    Raises DataError for a volume with channels, with values that are not finite, or with axes that are not at right angles.
+    Raises DataError for a volume with channels, with values that are not finite, or with slices that are not rectangles,
+    OutputError where `folder` holds something already or cannot be written; it is whole or not there.
     """
     if volume.array.ndim != 3 or not np.isfinite(volume.array).all():
         raise DataError("only finite intensities of one channel can be DICOM", path=folder, remedy="Use --format nifti")
@@ -73,14 +75,18 @@ def write_dicom_series(
     common.SliceThickness = common.SpacingBetweenSlices = _ds(spacing[2])
     common.ImageOrientationPatient = [_ds(v) for v in directions[:, :2].T.ravel()]
 
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for k in range(volume.grid[2]):
-        file = folder / f"{k + 1:04d}.dcm"
-        position = affine[:3, 3] + k * affine[:3, 2]
-        _write_slice(file, common, np.ascontiguousarray(stored[:, :, k].T), k + 1, position)
-        files.append(file)
-    return tuple(files)
+    names = [f"{k + 1:04d}.dcm" for k in range(volume.grid[2])]
+    with writing(folder) as partial:
+        partial.mkdir()
+        for k, name in enumerate(names):
+            position = affine[:3, 3] + k * affine[:3, 2]
+            _write_slice(partial / name, common, np.ascontiguousarray(stored[:, :, k].T), k + 1, position)
+    return tuple(folder / name for name in names)
+
+
+def text(value: str) -> str:
+    """`value` as one DICOM long string: 64 characters, no backslash, which would begin a second value."""
+    return value.replace("\\", "/")[:64]
 
 
 def _quantise(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, float]:
@@ -108,15 +114,15 @@ def _common(
     data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID = _SOP_CLASSES.get(modality, SecondaryCaptureImageStorage)
     data.ImageType = ["DERIVED", "SECONDARY", *(["AXIAL"] if modality == "CT" else ["OTHER"])]
-    data.PatientName, data.PatientID = PATIENT_NAME, sample_id[:64]
+    data.PatientName, data.PatientID = PATIENT_NAME, text(sample_id)
     data.PatientBirthDate = data.PatientSex = ""
     data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = study_uid, new_uid(), new_uid()
     data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = data.PositionReferenceIndicator = ""
     data.StudyDate = data.SeriesDate = data.ContentDate = now.strftime("%Y%m%d")
     data.StudyTime = data.SeriesTime = data.ContentTime = now.strftime("%H%M%S")
-    data.StudyDescription, data.SeriesDescription = "SYNTHETIC, not a patient", description[:64]
+    data.StudyDescription, data.SeriesDescription = "SYNTHETIC, not a patient", text(description)
     data.Modality, data.SeriesNumber, data.PatientPosition = modality, 1, ""
-    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, model[:64]
+    data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, text(model)
     data.SoftwareVersions = anatogen.__version__
     data.SyntheticData = "YES"
     data.DerivationDescription = (

@@ -59,7 +59,9 @@ def _read(path: Path) -> tuple[Volume, dict[str, Any]]:
         array, header = nrrd.read(str(path))
     except Exception as error:  # a damaged file makes the parsers of header and data raise nearly anything
         raise DataError(
-            f"cannot be read as NRRD ({error})", path=path, remedy="Export or copy the file again"
+            f"cannot be read as NRRD ({' '.join(str(error).split())[:200]})",
+            path=path,
+            remedy="Export or copy the file again",
         ) from error
     if array.dtype.kind not in "iufb":
         raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")

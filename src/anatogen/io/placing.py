@@ -26,13 +26,16 @@ def on_grid(part: Volume, image: Volume, path: Path, *, whole: bool = False) -> 
     try:
         to_image = np.linalg.inv(image.affine) @ part.affine
     except np.linalg.LinAlgError as error:
-        raise DataError("the affine is singular, so the place is unknown", path=path) from error
+        raise DataError("the image's affine is singular, so the place is unknown", path=path) from error
+    if not np.isfinite(to_image).all():
+        raise DataError("its affine is not finite", path=path, remedy="Save it again with its geometry")
     turn = np.rint(to_image[:3, :3])
     start = np.rint(to_image[:3, 3])
     last = np.array(part.grid) - 1
     off = np.abs(to_image[:3, :3] - turn) @ last + np.abs(to_image[:3, 3] - start)
     axes = np.abs(turn)
-    if not np.isfinite(to_image).all() or (axes.sum(axis=0) != 1).any() or (axes.sum(axis=1) != 1).any():
+    permuted = (axes.sum(axis=0) == 1).all() and (axes.sum(axis=1) == 1).all()
+    if not permuted or np.abs(to_image[:3, :3] - turn).max() > _TOLERANCE:
         raise DataError("its axes or voxel sizes differ from the image's", path=path, remedy=remedy)
     if (off > _TOLERANCE).any():
         raise DataError("its voxels do not coincide with the image's", path=path, remedy=remedy)

@@ -21,7 +21,8 @@ import numpy as np
 
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import DataError, nearest
-from anatogen.io.dicom import SegmentationFile, Series, looks_like_dicom, read_series, scan
+from anatogen.io.dicom import read_series
+from anatogen.io.dicom_find import SegmentationFile, Series, looks_like_dicom, scan
 from anatogen.io.dicom_seg import read_dicom_seg
 from anatogen.io.nifti import read_nifti
 from anatogen.io.nrrd import read_nrrd, read_seg_nrrd

@@ -30,7 +30,8 @@ import numpy as np
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.split import split_patients
 from anatogen.errors import DataError
-from anatogen.io.dicom import Series, read_series, scan
+from anatogen.io.dicom import read_series
+from anatogen.io.dicom_find import Series, scan
 from anatogen.io.nrrd import read_seg_nrrd
 from anatogen.io.placing import on_grid
 from anatogen.labels import LabelSchema
