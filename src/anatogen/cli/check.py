@@ -57,10 +57,13 @@ def check(
 
         write_page(report, html_file, version=__version__)
     if fix is not None:
-        mended = mend(source, fix, names)
-        way = ", ".join(f"{a} to {b}" for a, b in mended.mapping.items())
-        print(f"{fix}: a copy with {mended.files} label maps mended{f' ({way})' if way else ''}")
-        print(f"Next: anatogen check {fix}")
+        if any(finding.fixable for finding in report.findings):
+            mended = mend(source, fix, names, layout=layout)
+            way = ", ".join(f"{a} to {b}" for a, b in mended.mapping.items())
+            print(f"{fix}: a copy with {mended.files} label maps mended{f' ({way})' if way else ''}")
+            print(f"Next: anatogen check {fix}")
+        else:
+            print(f"{fix}: not written, there is nothing that can be mended without a guess")
     if not report.fit:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from anatogen.data.check import CheckReport, Example
-from anatogen.data.check.text import verdict
+from anatogen.data.check.text import counted, percent, verdict
 from anatogen.evaluation import figures
 from anatogen.evaluation.report import Figure
 from anatogen.labels import LabelClass, LabelSchema
@@ -34,6 +34,8 @@ def write_page(report: CheckReport, path: Path, *, version: str = "") -> None:
         groups=report.groups(),
         files_shown=_FILES_SHOWN,
         version=version,
+        counted=counted,
+        percent=percent,
     )
     with writing(path) as partial:
         partial.write_text(page, encoding="utf-8")
@@ -55,7 +57,7 @@ def overlays(report: CheckReport) -> Figure | None:
 
 
 def _row(example: Example, schema: LabelSchema) -> list[figures.Picture]:
-    """Image, label map and overlay, padded to squares so that pictures of different shapes line up."""
+    """Image, label map and overlay."""
     labels = np.where((example.labels < 0) | (example.labels >= schema.count - 1), schema.count - 1, example.labels)
     colours = example.image if example.image.ndim == 3 else example.image[..., None]
     image = colours.transpose(2, 0, 1)

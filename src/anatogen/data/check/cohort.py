@@ -9,13 +9,14 @@ import numpy as np
 
 from anatogen.data.check.cases import CaseSummary
 from anatogen.data.check.findings import ClassUse, Finding, shown
-from anatogen.data.check.values import mapping_to_classes, stretched
+from anatogen.data.check.values import MENDABLE, mapping_to_classes, stretched
 from anatogen.data.split import DEFAULT_SHARES
 from anatogen.labels import LabelSchema
 
 _FEW_PATIENTS = 20
 _TINY_PIXELS = 12  # of a class in the slices where it is: a structure of about 4 x 3 pixels
 _TINY_SHARE = 1e-4
+_HIGHEST_HU = 4095  # of 12 bits; scanners write more only on an extended scale, for metal
 
 
 def label_findings(cases: Sequence[CaseSummary], schema: LabelSchema, *, declared: bool = True) -> list[Finding]:
@@ -49,19 +50,20 @@ def _past_the_count(
     union: set[int],
 ) -> Finding:
     listed = shown(f"{v:g}" for v in past)
-    if mapping is not None:
+    if mapping is not None and case.file.lower().endswith(MENDABLE):
         way = shown((f"{a} to {b}" for a, b in mapping.items()), 4)
         kind = "labels-stretched" if stretched(union) else "labels-past-count"
         return Finding(
             "error", kind, case.file, f"holds label {listed} instead of 1, 2, ...", f"--fix OUT maps {way}", True
         )
     what = f"holds label {listed}, but classes 0 to {schema.count - 1} are declared"
-    if stretched(union):
+    if stretched(union) and mapping is None:
         remedy = (
             f"Looks like {len(union)} classes spread over 0..255: name {len(union) - 1} with --classes, then --fix OUT"
         )
         return Finding("error", "labels-stretched", case.file, what, remedy)
-    return Finding("error", "labels-past-count", case.file, what, "Declare the missing classes, or relabel the map")
+    code = "labels-stretched" if stretched(union) else "labels-past-count"
+    return Finding("error", code, case.file, what, "Declare the missing classes, or relabel the map")
 
 
 def duplicate_findings(cases: Iterable[CaseSummary]) -> list[Finding]:
@@ -125,7 +127,7 @@ def _few_patients(patients: int, location: str) -> list[Finding]:
     if patients >= _FEW_PATIENTS:
         return []
     if patients < len(DEFAULT_SHARES):
-        what = f"{patients} patient(s) cannot fill the splits {', '.join(DEFAULT_SHARES)}"
+        what = f"{patients} {'patient' if patients == 1 else 'patients'} cannot fill the splits {', '.join(DEFAULT_SHARES)}"
         remedy = "Add patients; with --split train=100 it can be prepared, but nothing judged"
         return [Finding("error", "few-patients", location, what, remedy)]
     what = f"{patients} patients are few: a test split of one or two says little"
@@ -271,6 +273,9 @@ def intensity_findings(cases: Sequence[CaseSummary], channels: Sequence[str], lo
     is_ct = any(name.strip().lower() in ("ct", "cbct") for name in channels)
     if 2 * len(hounsfield) > len(cases):
         what = f"intensities from {low:g} to {high:g} look like Hounsfield units"
+        extended = [c.image_file for c in cases if c.high > _HIGHEST_HU]
+        if extended:
+            what += f", but for values past {_HIGHEST_HU} (metal, or a wrong slope) in {len(extended)} cases: {shown(extended, 3)}"
         findings.append(
             Finding("note", "hounsfield", location, what, "Prepare with a window, for instance --window -160 240")
         )

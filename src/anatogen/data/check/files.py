@@ -20,15 +20,18 @@ from anatogen.data.check.findings import Example, Finding, shown
 from anatogen.data.sources.base import SourceCase
 from anatogen.errors import DataError
 from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
+from anatogen.io.npy import read_npy
 from anatogen.volume import Volume
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "segmentations", "annotations")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation")
 SPLIT_FOLDERS = ("train", "heldout", "val", "test")
 MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
 
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
-_MASK_SUFFIX = re.compile(r"[_-](mask|masks|seg|segmentation|label|labels|gt)$", re.IGNORECASE)
+# What a name may end with to tell an image from its mask.
+_MASK_WORDS = re.compile(r"[-_. ](labels?|segm?|segmentation|masks?|gt)$", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(r"[-_. ](image|img|imaging|ct|mri?|t[12]w?|flair|orig|0000)$", re.IGNORECASE)
 _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 
@@ -44,20 +47,12 @@ class Pair:
 
 @dataclass
 class PictureFolders:
-    """What was found in a pair of folders: cases as far as they can be read, whatever a layout would say to them.
-
-    values: that occur in all masks together, without those of masks that are no label maps.
-    """
+    """What was found in a pair of folders: cases as far as they can be read, whatever a layout would say to them."""
 
     pairs: list[Pair]
     findings: list[Finding]
     cases: list[CaseSummary]
     examples: list[Example]
-
-    @property
-    def values(self) -> set[int]:
-        """The values of all masks together, those left out that cannot be trusted."""
-        return {int(v) for case in self.cases for v in case.values or ()}
 
 
 def is_junk(path: Path) -> bool:
@@ -121,19 +116,21 @@ def _pictures(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_junk(Path(name)))
         for name in sorted(files):
-            if Path(name).suffix.lower() in PICTURE_ENDINGS and not name.startswith("."):
+            if Path(name).suffix.lower() in (*PICTURE_ENDINGS, ".npy") and not name.startswith("."):
                 yield Path(folder) / name
 
 
 def pair_pictures(images: Path, masks: Path) -> list[Pair]:
     """Images and masks by name, below their folders and without ending, in natural order."""
+    image_of = {path.relative_to(images).with_suffix("").as_posix(): path for path in _pictures(images)}
+    mask_of = {path.relative_to(masks).with_suffix("").as_posix(): path for path in _pictures(masks)}
     found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
-    for path in _pictures(images):
-        found[path.relative_to(images).with_suffix("").as_posix()]["image"] = path
-    for path in _pictures(masks):
-        name = path.relative_to(masks).with_suffix("").as_posix()
-        plain = _MASK_SUFFIX.sub("", name)
-        found[plain if name not in found and plain in found else name]["mask"] = path
+    for own, other, words, kind in (
+        (image_of, mask_of, _IMAGE_WORDS, "image"),
+        (mask_of, image_of, _MASK_WORDS, "mask"),
+    ):
+        for name, path in own.items():
+            found[name if name in other else words.sub("", name)][kind] = path
     pairs = []
     for name in sorted(found, key=_natural):
         parent = name.split("/")[0].lower() if "/" in name else ""
@@ -165,7 +162,8 @@ def check_pictures(
         _unmatched(pair, location, result.findings)
         if image is not None and pair.image is not None:
             file = _relative(pair.image, location)
-            modes[image.mode].append(file)
+            if image.format != "NPY":
+                modes[image.mode].append(file)
             result.findings += _image_findings(image, file)
         if mask is not None and pair.mask is not None:
             result.findings += mask_findings(mask, _relative(pair.mask, location))
@@ -186,6 +184,11 @@ def _open(path: Path | None, location: str, findings: list[Finding]) -> Picture 
     if path is None:
         return None
     try:
+        if path.suffix.lower() == ".npy":
+            array = read_npy(path)
+            if array.ndim not in (2, 3):
+                raise DataError(f"has shape {array.shape}", path=path, remedy="Save (rows, columns[, channels])")
+            return Picture(array, "NPY", "NPY", array.dtype.itemsize * 8, lossy=False)
         return inspect_picture(path)
     except DataError as error:
         findings.append(Finding("error", "unreadable", _relative(path, location), error.problem, error.remedy or ""))
@@ -210,7 +213,7 @@ def _image_findings(picture: Picture, file: str) -> list[Finding]:
     elif picture.bits == 16 and picture.mode in ("RGB", "RGBA"):
         what = "has 16 bits a colour, of which 8 are read"
         findings.append(Finding("warning", "image-16-bit-colour", file, what, "Save the channels as NPY to keep all"))
-    elif picture.bits == 16:
+    elif picture.bits == 16 and picture.format != "NPY":
         what = f"is 16-bit, values {picture.pixels.min()} to {picture.pixels.max()}"
         remedy = 'Read in full here; tools that call .convert("L") saturate it at 255'
         findings.append(Finding("note", "image-16-bit", file, what, remedy))

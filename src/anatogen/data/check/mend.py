@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.check.files import MOST_CLASSES, is_junk, label_pixels, pair_pictures, picture_roots
-from anatogen.data.check.values import mapping_to_classes
+from anatogen.data.check.values import MENDABLE, mapping_to_classes
+from anatogen.data.sources import open_source
 from anatogen.errors import DataError, SettingsError
 from anatogen.io.inspect import inspect_picture
 from anatogen.io.nifti import read_nifti, write_nifti
+from anatogen.io.npy import read_npy, write_npy
 from anatogen.io.pictures import write_label_png
 from anatogen.runtime import writing
 from anatogen.volume import Volume
@@ -30,7 +32,7 @@ class Mended:
     files: int
 
 
-def mend(location: str, out: str | Path, classes: Sequence[str] | None = None) -> Mended:
+def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *, layout: str = "auto") -> Mended:
     """Copy the data set at `location` to the new folder `out`, with those label maps mended that need no guess.
 
     Values that are no class are mapped in ascending order to 0, 1, 2, ... where all label maps together hold just as
@@ -50,9 +52,13 @@ def mend(location: str, out: str | Path, classes: Sequence[str] | None = None) -
     if (source / "dataset.json").is_file() and (source / "labelsTr").is_dir():
         masks = sorted(p for p in (source / "labelsTr").glob("*.nii*") if not is_junk(p))
         return _copy(source, out, masks, _declared(source / "dataset.json"))
-    raise SettingsError(
-        "label maps of this layout cannot be mended", path=source, remedy="--fix takes folders of pictures, or nnU-Net"
-    )
+    cases = open_source(location, layout, classes if classes is not None else ["class 1"]).cases
+    masks = [case.files[-1] for case in cases if case.files]
+    if not masks or not all(p.name.lower().endswith(MENDABLE) and p.is_relative_to(source) for p in masks):
+        raise SettingsError(
+            "label maps of this layout cannot be mended", path=source, remedy="--fix takes pictures, NPY and NIfTI"
+        )
+    return _copy(source, out, masks, None if classes is None else len(classes) + 1)
 
 
 def _declared(description: Path) -> int:
@@ -106,6 +112,9 @@ def _read(path: Path) -> tuple[NDArray[np.generic] | None, bool]:
         if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
             return None, True
         return labels.astype(np.int64), True
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+        return (array if array.ndim == 2 and array.dtype.kind in "iu" else None), True
     picture = inspect_picture(path)
     pixels = label_pixels(picture)
     if pixels is None or len(np.unique(pixels)) > MOST_CLASSES:
@@ -124,5 +133,7 @@ def _write(path: Path, copy: Path, labels: NDArray[np.int64]) -> None:
     if path.name.endswith((".nii", ".nii.gz")):
         kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
         write_nifti(copy, Volume(labels.astype(kind), read_nifti(path).affine))
+    elif path.suffix.lower() == ".npy":
+        write_npy(copy, labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16))
     else:
         write_label_png(copy.with_suffix(".png"), labels)

@@ -20,9 +20,9 @@ _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 def prepared_source(dataset: PreparedDataset) -> Source:
     """The cases of `dataset`: its slices stacked, or its volumes, on a grid of unit spacing, as the model sees them."""
-    rows: dict[str, list[Row]] = {}
+    rows: dict[tuple[str, str], list[Row]] = {}
     for row in dataset.rows:
-        rows.setdefault(row.case, []).append(row)
+        rows.setdefault((row.case, row.split), []).append(row)
     cases = [
         SourceCase(
             case,
@@ -32,7 +32,7 @@ def prepared_source(dataset: PreparedDataset) -> Source:
             own[0].annotated,
             own[0].split,
         )
-        for case, own in rows.items()
+        for (case, _), own in rows.items()
     ]
     return Source(
         "prepared", str(dataset.folder), dataset.schema, tuple(dataset.info.channels), tuple(cases), dataset.info.notice

@@ -11,7 +11,6 @@ from anatogen.data.check import cohort
 from anatogen.data.check.cases import CaseSummary, examine, place
 from anatogen.data.check.files import (
     MOST_CLASSES,
-    PictureFolders,
     check_pictures,
     listing_findings,
     nnunet_findings,
@@ -45,7 +44,7 @@ def check(
         detected = any(candidate.detect(location) for candidate in candidates)
         if not detected and not (candidates and picture_roots(folder)):
             raise
-        return _unopened(location, classes, error, progress)
+        return _unopened(location, layout, classes, error, progress)
     findings = _file_findings(source)
     pictures = check_pictures(location)
     if pictures is not None:
@@ -60,6 +59,13 @@ def check_source(
 
     splits: whether its cases are to be split, or have been, into those that are trained on and those that judge.
     """
+    cases, findings, examples = _read(source, progress)
+    guessed = not named and all(c.name == f"class {c.index}" for c in source.schema.classes)
+    report = _across(source.location, source.schema, cases, examples, source.channels, guessed=guessed, splits=splits)
+    return replace(_with(report, findings), layout=source.layout, cases=len(source.cases))
+
+
+def _read(source: Source, progress: Progress | None) -> tuple[list[CaseSummary], list[Finding], list[Example]]:
     findings: list[Finding] = []
     cases: list[CaseSummary] = []
     examples: list[Example] = []
@@ -72,9 +78,7 @@ def check_source(
         examples += [example] if example is not None else []
         if progress is not None:
             progress(number + 1, len(source.cases))
-    guessed = not named and all(c.name == f"class {c.index}" for c in source.schema.classes)
-    report = _across(source.location, source.schema, cases, examples, source.channels, guessed=guessed, splits=splits)
-    return replace(_with(report, findings), layout=source.layout, cases=len(source.cases))
+    return cases, findings, examples
 
 
 def _across(
@@ -93,11 +97,16 @@ def _across(
         return CheckReport(location, "", 0, 0, schema, ())
     known = [case for case in cases if case.values is not None]
     uses, voxels = cohort.class_use(known, schema)
+    values = cohort.label_findings(known, schema, declared=not guessed)
+    classes = cohort.class_findings(known, schema, uses, location, guessed=guessed)
+    if any(finding.code in ("labels-stretched", "labels-past-count") for finding in values):
+        # Which classes are missing shows once their values are right.
+        classes = [f for f in classes if f.code not in ("no-labels", "class-absent", "class-lacking", "labels-gaps")]
     findings = [
-        *cohort.label_findings(known, schema, declared=not guessed),
+        *values,
         *cohort.duplicate_findings(cases),
         *(cohort.split_findings(cases, location) if splits else ()),
-        *cohort.class_findings(known, schema, uses, location, guessed=guessed),
+        *classes,
         *cohort.geometry_findings(cases, location),
         *cohort.intensity_findings(cases, channels, location),
     ]
@@ -130,27 +139,36 @@ def _file_findings(source: Source) -> list[Finding]:
 
 
 def _unopened(
-    location: str, classes: Sequence[str] | None, error: AnatogenError, progress: Progress | None
+    location: str, layout: str, classes: Sequence[str] | None, error: AnatogenError, progress: Progress | None
 ) -> CheckReport:
-    """The report where no layout takes the data: why, and what the files themselves show."""
+    """The report where the layout refuses the data: why, and what the files themselves show."""
     folder = Path(location)
     findings = listing_findings(folder) if folder.is_dir() else []
     refusal = Finding("error", "cannot-open", place(error.path, location), error.problem, error.remedy or "")
     pictures = check_pictures(location, wanted_examples=_EXAMPLES, progress=progress)
-    if pictures is None:
-        empty = CheckReport(location, "", 0, 0, LabelSchema.from_names(classes or ()), ())
-        return _with(empty, [refusal, *findings])
-    guessed = classes is None
-    schema = LabelSchema.from_names(classes) if classes is not None else _guess(pictures)
-    report = _across(location, schema, pictures.cases, pictures.examples, ("image",), guessed=guessed)
-    report = replace(_with(report, findings + pictures.findings), cases=len(pictures.pairs))
+    channels: tuple[str, ...] = ("image",)
+    if pictures is not None:
+        cases, count, examples = pictures.cases, len(pictures.pairs), pictures.examples
+        findings += pictures.findings
+    else:
+        try:  # where only the values that occur are no names of classes, any name opens it
+            source = open_source(location, layout, classes or ["class 1"])
+        except AnatogenError:
+            nothing = CheckReport(location, "", 0, 0, LabelSchema(()), ())
+            return _with(nothing, [refusal, *findings])
+        cases, found, examples = _read(source, progress)
+        findings += found
+        count, channels = len(source.cases), source.channels
+    schema = LabelSchema.from_names(classes) if classes is not None else _guess(cases)
+    report = _across(location, schema, cases, examples, channels, guessed=classes is None)
+    report = replace(_with(report, findings), cases=count)
     explained = any(f.severity == "error" and f.file == refusal.file for f in report.findings)
     return report if explained else _with(report, [refusal])
 
 
-def _guess(pictures: PictureFolders) -> LabelSchema:
-    """Classes that are named after the values of masks: up to the highest, or as many as are stretched over 0..255."""
-    values = pictures.values
+def _guess(cases: Sequence[CaseSummary]) -> LabelSchema:
+    """Classes named after the values that occur: up to the highest, or as many as are stretched over 0..255."""
+    values = {int(v) for case in cases for v in case.values or () if v == int(v)}
     highest = max(values, default=0)
     count = len(values) - 1 if stretched(values) or highest > MOST_CLASSES else highest
     return LabelSchema.from_names(f"class {i}" for i in range(1, count + 1))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+# Label maps that `mend` can write anew.
+MENDABLE = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
+
 
 def stretched(values: Collection[int]) -> bool:
     """Whether `values` are a few classes spread evenly over 0..255 (or 0..65535): {0, 255}, {0, 128, 255}, ..."""
