@@ -38,14 +38,14 @@ def label_findings(cases: Sequence[CaseSummary], schema: LabelSchema, *, declare
             findings.append(Finding("error", "labels-negative", case.file, what, remedy))
         past = values[whole & (values >= schema.count)]
         if past.size:
-            findings.append(_past_the_count(case, past, schema, mapping, union))
+            findings.append(_past_the_count(case, past, schema if declared else None, mapping, union))
     return findings
 
 
 def _past_the_count(
     case: CaseSummary,
     past: np.typing.NDArray[np.float64],
-    schema: LabelSchema,
+    schema: LabelSchema | None,
     mapping: dict[int, int] | None,
     union: set[int],
 ) -> Finding:
@@ -56,6 +56,10 @@ def _past_the_count(
         return Finding(
             "error", kind, case.file, f"holds label {listed} instead of 1, 2, ...", f"--fix OUT maps {way}", True
         )
+    if schema is None:
+        what = f"holds label {listed}: gray levels, not classes numbered 1, 2, ..."
+        remedy = "Export the masks again with label values; these may be colours that went through a gray conversion"
+        return Finding("error", "labels-past-count", case.file, what, remedy)
     what = f"holds label {listed}, but classes 0 to {schema.count - 1} are declared"
     if stretched(union) and mapping is None:
         remedy = (
@@ -109,6 +113,12 @@ def split_findings(cases: Sequence[CaseSummary], location: str) -> list[Finding]
     ]
     patients = len({case.patient for case in cases})
     if not splits:
+        if patients == len(cases) > 1 and all(case.slices == 1 for case in cases):
+            what = "every slice counts as a patient of its own, since nothing says which slices belong together"
+            remedy = (
+                "Name the patients to prepare (--patient-pattern, --patients), else slices of one may train and test"
+            )
+            findings.append(Finding("warning", "patients-unknown", location, what, remedy))
         return findings + _few_patients(patients, location)
     findings += [
         Finding("error", "case-without-split", case.file, "is in no split, while others are", "Give every case a split")
