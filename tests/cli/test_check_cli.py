@@ -86,6 +86,7 @@ def test_the_page_is_whole_and_alone(cli: Cli, nnunet: Path, tmp_path: Path) -> 
     report = check(str(nnunet))
     assert page.open == [] and page.outside == [] and page.pictures == 1
     assert not any(c.patients for c in report.classes) and page.rows == 1 + len(report.groups())
+    assert "Magenta are values" in text
     assert "NOT fit to train on" in text and "<b>" not in text.replace('<b style="left', "") and "&lt;b&gt;" in text
 
 

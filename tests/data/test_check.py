@@ -205,7 +205,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     ),
     "labels-empty": ("warning", memory_source(change=one(labels=np.zeros_like)), "the label map is empty"),
     "label-not-annotated": ("warning", memory_source(change=one(annotated=("organ",))), "holds core, which"),
-    "empty-slices": ("note", memory_source(), "48 of 144 axial slices (33%) have no label"),
+    "empty-slices": ("note", memory_source(), "48 of 144 slices (33%) have no label"),
     "spacing-differs": (
         "warning",
         memory_source(change=one(image_affine=moved(stretch=2), labels_affine=moved(stretch=2))),
@@ -214,7 +214,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     "orientation-differs": (
         "note",
         memory_source(change=one(image_affine=moved(flip=-1), labels_affine=moved(flip=-1))),
-        "LPS in 23 cases, RPS in 1 cases",
+        "LPS (23), RPS (1)",
     ),
     "shape-differs": (
         "note",
@@ -224,7 +224,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     "dtype-differs": (
         "note",
         memory_source(change=one(image=lambda a: a.astype(np.float32))),
-        "int16 in 23 cases, float32 in 1 cases",
+        "int16 (23), float32 (1)",
     ),
     "hounsfield": ("note", memory_source(), "look like Hounsfield units"),
     "ct-not-hounsfield": (
@@ -574,6 +574,7 @@ def test_values() -> None:
 
 def test_a_prepared_data_set_is_checked_too(dataset_folder: Path, tmp_path: Path) -> None:
     report = check_prepared(dataset_folder)
+    assert not {"shape-differs", "few-patients"} & {f.code for f in report.findings}
     assert report.fit and report.cases == 8 and [c.name for c in report.classes] == ["ball", "core"]
     shutil.copytree(dataset_folder, tmp_path / "copy")
     index = tmp_path / "copy" / "index.csv"

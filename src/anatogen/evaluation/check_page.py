@@ -53,6 +53,9 @@ def overlays(report: CheckReport) -> Figure | None:
         "Of each case the axial slice with the most labels: image, label map, and the map's contours on the image. "
         "Look for maps that are shifted, flipped, or from another case."
     )
+    last = report.schema.count - 1
+    if any((example.labels > last).any() or (example.labels < 0).any() for example in report.examples):
+        caption += " Magenta are values that no class has."
     return Figure("overlays", "Slices to look at", figures.grid(wide, cell=1.9), caption)
 
 

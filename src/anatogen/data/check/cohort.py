@@ -208,7 +208,7 @@ def class_findings(
                 findings.append(Finding("warning", "label-not-annotated", case.file, what, remedy))
     slices, empty = sum(c.slices for c in cases), sum(c.empty_slices for c in cases)
     if empty:
-        what = f"{empty:,} of {slices:,} axial slices ({empty / slices:.0%}) have no label"
+        what = f"{empty:,} of {slices:,} slices ({empty / slices:.0%}) have no label"
         remedy = "prepare leaves them out unless --keep-empty"
         findings.append(Finding("note", "empty-slices", location, what, remedy))
     return findings
@@ -260,7 +260,7 @@ def geometry_findings(cases: Sequence[CaseSummary], location: str) -> list[Findi
         findings.append(Finding("warning" if far else "note", "spacing-differs", location, what, remedy))
     directions = Counter(case.orientation for case in cases)
     if len(directions) > 1:
-        what = "axes run differently: " + ", ".join(f"{name} in {n} cases" for name, n in directions.most_common())
+        what = "axes run differently: " + ", ".join(f"{name} ({n})" for name, n in directions.most_common())
         remedy = "prepare turns all to one orientation; nothing to do"
         findings.append(Finding("note", "orientation-differs", location, what, remedy))
     shapes = np.array([case.grid for case in cases])
@@ -276,7 +276,7 @@ def intensity_findings(cases: Sequence[CaseSummary], channels: Sequence[str], lo
     findings = []
     kinds = Counter(case.dtype for case in cases)
     if len(kinds) > 1:
-        what = "images are of different types: " + ", ".join(f"{name} in {n} cases" for name, n in kinds.most_common())
+        what = "images are of different types: " + ", ".join(f"{name} ({n})" for name, n in kinds.most_common())
         findings.append(Finding("note", "dtype-differs", location, what, "Right if their intensities mean the same"))
     low, high = min(c.low for c in cases), max(c.high for c in cases)
     hounsfield = [c for c in cases if -4096 <= c.low <= -200 and 0 < c.high < 40000]

@@ -46,10 +46,18 @@ def check(
             raise
         return _unopened(location, layout, classes, error, progress)
     findings = _file_findings(source)
-    pictures = check_pictures(location)
+    pictures = check_pictures(location, progress=_part(progress, 0, 2))
     if pictures is not None:
         findings += pictures.findings
+        progress = _part(progress, 1, 2)
     return _with(check_source(source, named=classes is not None, progress=progress), findings)
+
+
+def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
+    """The progress of one of several walks over the same cases."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(part * total + done, parts * total)
 
 
 def check_source(
