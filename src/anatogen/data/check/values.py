@@ -1,0 +1,33 @@
+"""What the values in label maps may mean: which are stretched over a picture's range, and how they map back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+# Label maps that `mend` can write anew.
+MENDABLE = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
+
+
+def stretched(values: Collection[int]) -> bool:
+    """Whether `values` are a few classes spread evenly over 0..255 (or 0..65535): {0, 255}, {0, 128, 255}, ..."""
+    ordered = sorted(values)
+    if len(ordered) not in range(2, 18) or ordered[0] != 0 or ordered[-1] not in (255, 65535):
+        return False
+    step = ordered[-1] / (len(ordered) - 1)
+    return all(abs(value - step * i) <= 1 for i, value in enumerate(ordered))
+
+
+def mapping_to_classes(values: Collection[int], count: int | None) -> dict[int, int] | None:
+    """The way from the `values` of all label maps together to 0..C-1 in ascending order; None where it would be a guess.
+
+    count: C where classes are declared; the number of values must be equal to it, or, where it is None, the values must
+    be `stretched`. None also where there is nothing to map.
+    """
+    ordered = sorted(values)
+    if not ordered or ordered[0] != 0 or ordered == list(range(len(ordered))):
+        return None
+    if count is not None and (len(ordered) != count or ordered[-1] < count):
+        return None
+    if count is None and not stretched(ordered):
+        return None
+    return {value: index for index, value in enumerate(ordered)}

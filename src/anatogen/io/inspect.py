@@ -1,0 +1,69 @@
+"""What a picture file is, before anything is converted: format, mode, bit depth, raw pixels. By Pillow."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anatogen.errors import DataError
+
+PICTURE_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".gif", ".webp")
+
+_DAMAGED = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as its file has it.
+
+    pixels: (H, W), or (H, W, channels); a palette's indices, not its colours. format: "PNG", "JPEG", ... mode:
+    Pillow's ("L", "P", "RGB", "I;16", ...). bits: of one channel in the file, which Pillow reduces to 8 in colour
+    pictures. lossy: whether the compression changes values. frames: pages of a TIFF or GIF.
+    """
+
+    pixels: NDArray[np.generic]
+    format: str
+    mode: str
+    bits: int
+    lossy: bool
+    frames: int = 1
+
+    @property
+    def palette(self) -> bool:
+        """Whether the pixels are indices into a table of colours."""
+        return self.mode in ("P", "PA")
+
+    @property
+    def gray_in_colour(self) -> bool:
+        """Whether it has colour channels that are all the same: a gray picture saved as RGB."""
+        colours = self.pixels[..., :3] if self.mode in ("RGB", "RGBA") else self.pixels[..., :1]
+        return self.mode in ("RGB", "RGBA", "LA") and bool((colours == colours[..., :1]).all())
+
+
+def inspect_picture(path: Path) -> Picture:
+    """The picture in `path`, unconverted. Raises DataError where it is missing, damaged, or too large to be true."""
+    try:
+        with Image.open(path) as picture:
+            decoder = str(picture.tile[0].args) if picture.tile else ""
+            compression = str(picture.info.get("compression", ""))
+            facts = (str(picture.format), picture.mode, int(getattr(picture, "n_frames", 1)))
+            pixels = np.asarray(picture)
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", path=path) from error
+    except _DAMAGED as error:
+        raise DataError(
+            f"cannot be read as a picture ({error})", path=path, remedy="Export or copy the file again"
+        ) from error
+    if not pixels.size:
+        raise DataError("has no pixels", path=path, remedy="Export the file again")
+    kind, mode, frames = facts
+    bits = 16 if "16" in decoder or "16" in mode else 1 if mode == "1" else pixels.dtype.itemsize * 8
+    if mode == "I" and pixels.max() < 65536:  # Pillow widens some 16-bit files
+        bits = 16
+    return Picture(pixels, kind, mode, bits, kind == "JPEG" or "jpeg" in compression, frames)
