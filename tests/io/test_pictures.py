@@ -281,7 +281,7 @@ def test_other_arrays_are_refused(tmp_path: Path) -> None:
         assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("how", ["objects", "archive", "claims too much", "text", "missing"])
+@pytest.mark.parametrize("how", ["objects", "archive", "claims too much", "text", "missing", "damaged header"])
 def test_npy_files_that_are_none(tmp_path: Path, how: str) -> None:
     path = tmp_path / "a.npy"
     if how == "objects":
@@ -293,5 +293,33 @@ def test_npy_files_that_are_none(tmp_path: Path, how: str) -> None:
         _npy_claiming(path, (1 << 22, 1 << 22))
     elif how == "text":
         path.write_text("not an array")
+    elif how == "damaged header":  # NumPy answers with a TokenError
+        np.save(path, GRAY8)
+        path.write_bytes(path.read_bytes().replace(b"}", b"("))
     with pytest.raises(DataError, match=r"a\.npy: "):
         read_npy_picture(path)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "jpg", "npy"])
+def test_no_damage_makes_a_traceback(tmp_path: Path, ending: str) -> None:
+    """Bytes changed at random: a file is read or refused, whatever the library beneath makes of it."""
+    rng, path = np.random.default_rng(5), tmp_path / f"a.{ending}"
+    if ending == "npy":
+        np.save(path, RGB16)
+    elif ending == "tif":
+        tifffile.imwrite(path, RGB16, photometric="rgb", compression="zlib")
+    else:
+        Image.fromarray(RGB8).save(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(150):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, min(len(data), 400), rng.integers(1, 8))
+        data[places] = rng.integers(0, 256, len(places))
+        path.write_bytes(data.tobytes())
+        for read in (read_npy_picture, read_label_npy) if ending == "npy" else (read_picture, read_label_picture):
+            try:
+                read(path)
+            except DataError as error:
+                refused += 1
+                assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > 50

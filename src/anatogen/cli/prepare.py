@@ -30,6 +30,7 @@ def prepare(
     ),
     split: str = typer.Option("train=70,heldout=15,val=7.5,test=7.5", help="Shares of the patients."),
     seed: int = typer.Option(0, help="Seed of the split, and of a phantom."),
+    ignore_split: bool = typer.Option(False, "--ignore-split", help="Split anew a layout that has its own split."),
     classes: str | None = typer.Option(
         None, metavar="A,B", help="Names of the classes 1, 2, ... where the layout has none."
     ),
@@ -70,6 +71,7 @@ def prepare(
         keep_empty=keep_empty,
         shares=parse_shares(split),
         seed=seed,
+        ignore_split=ignore_split,
         workers=workers,
     )
     if source.startswith("phantom:") and "?" not in source:

@@ -30,11 +30,12 @@ _FEW_CASES = 12  # below, starting workers takes longer than the work
 class PrepareSettings(SliceSettings):
     """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
 
-    seed: of that split. workers: processes that read cases; None for one a core.
+    seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
     """
 
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     seed: int = 0
+    ignore_split: bool = False
     workers: int | None = None
 
 
@@ -137,7 +138,7 @@ def _cut_all(source: Source, settings: PrepareSettings) -> Iterator[CaseItems]:
 
 def _splits(source: Source, settings: PrepareSettings) -> dict[str, str]:
     """The split of each patient: the source's own where it has one. Raises DataError where a patient is in two."""
-    if all(case.split is None for case in source.cases):
+    if settings.ignore_split or all(case.split is None for case in source.cases):
         return split_patients((case.patient for case in source.cases), settings.shares, settings.seed)
     splits: dict[str, str] = {}
     for case in source.cases:

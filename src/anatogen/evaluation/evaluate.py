@@ -175,7 +175,7 @@ def _require_judge(dataset: PreparedDataset) -> None:
         raise DataError(
             f"has no split {' and '.join(sorted(missing))}, which the segmenter needs",
             path=dataset.folder,
-            remedy="Prepare it with --split train=70,heldout=15,val=7.5,test=7.5",
+            remedy="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
         )
 
 

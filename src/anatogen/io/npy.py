@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import DataError
+
+# What NumPy raises for headers and bodies that are damaged.
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, TokenError, ArithmeticError, MemoryError)
 
 
 def write_npy(path: Path, array: NDArray[np.generic]) -> None:
@@ -20,7 +24,7 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     """The array in `path`. Raises DataError where it is missing, damaged or holds objects."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except _DAMAGED as error:
         raise DataError(f"cannot be read as NPY ({_reason(error)})", path=path, remedy="Write it again") from error
     if not isinstance(array, np.ndarray):
         raise DataError("is an archive of arrays (NPZ), not one array", path=path, remedy="Save one NPY a case")

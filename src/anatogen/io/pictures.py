@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,17 @@ Pixels = NDArray[np.generic]
 
 _FORMATS = ("PNG", "TIFF", "JPEG")
 _GRAY = ("1", "L", "I", "I;16", "I;16B", "F")
-_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error, zlib.error)
+# What Pillow and tifffile raise for damaged files (found by changing bytes at random).
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 _AGAIN = "Export or copy the file again"
 _GRAY_REMEDY = "Save the label values 0, 1, 2, ... as gray or palette pixels of a PNG"
 # Resolutions that programs write without having measured anything.
 _DEFAULT_DPI = (1, 72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 400, 600, 1200, 2400)
 # Pillow spreads gray values of 2 and 4 bits over 0..255.
 _SPREAD = {"L;2": 85, "L;4": 17}
-_BITS, _PHOTOMETRIC, _SAMPLES, _ORIENTATION = 258, 262, 277, 274  # TIFF tags; the last one is EXIF's too
+_PHOTOMETRIC, _SAMPLES, _ORIENTATION = 262, 277, 274  # TIFF tags; the last one is EXIF's too
 _WHITE_IS_ZERO = 0
 
 
@@ -74,7 +78,7 @@ def read_label_picture(path: Path) -> NDArray[np.integer]:
     Raises DataError for what `read_picture` refuses, and for RGB and JPEG: neither keeps label values.
     """
     with _opened(path) as (picture, raw_mode):
-        if picture.format == "JPEG":
+        if picture.format not in ("PNG", "TIFF"):
             raise DataError(
                 "is a JPEG, whose compression changes label values", path=path, remedy="Export the masks as PNG"
             )
@@ -122,18 +126,10 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     if not path.is_file():
         raise DataError("there is no such file", path=path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            picture = Image.open(path, formats=_FORMATS)
-        with picture:
-            if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 0):
-                raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
-            if getattr(picture, "n_frames", 1) != 1:
-                raise DataError(
-                    "holds more than one picture", path=path, remedy="Save each page or frame as a file of its own"
-                )
-            raw_mode = _raw_mode(picture)  # gone once it is loaded
-            picture.load()
+        with path.open("rb") as file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of damaged metadata and of sizes that are refused below
+                picture, raw_mode = _decoded(file, path)
             yield picture, raw_mode
     except Image.DecompressionBombError as error:
         raise DataError(
@@ -143,6 +139,17 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
         raise DataError(
             f"cannot be read as PNG, TIFF or JPEG ({_first_line(error)})", path=path, remedy=_AGAIN
         ) from error
+
+
+def _decoded(file: BinaryIO, path: Path) -> tuple[ImageFile.ImageFile, str]:
+    picture = Image.open(file, formats=_FORMATS)
+    if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 0):
+        raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
+    if getattr(picture, "n_frames", 1) != 1:
+        raise DataError("holds more than one picture", path=path, remedy="Save each page or frame as a file of its own")
+    raw_mode = _raw_mode(picture)  # gone once it is loaded
+    picture.load()
+    return picture, raw_mode
 
 
 def _first_line(error: BaseException) -> str:

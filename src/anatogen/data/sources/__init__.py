@@ -23,15 +23,15 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 
 # In the order in which they are tried: the more a layout asks for, the earlier.
 LAYOUTS: dict[str, Layout] = {
-    "nnunet": nnunet,
-    "brain-template": brain_template,
     "phantom": phantom,
+    "brain-template": brain_template,
+    "nnunet": nnunet,
     "ct-org": ct_org,
     "segguided": segguided,
     "nifti-pairs": nifti_pairs,
-    "folders": folders,
     "duke-breast": duke_breast,
     "dicom": dicom,
+    "folders": folders,
 }
 
 
@@ -44,13 +44,19 @@ def open_source(location: str, layout: str = "auto", classes: Sequence[str] | No
         if layout not in LAYOUTS:
             raise SettingsError(f"there is no layout '{layout}'", remedy=nearest(layout, LAYOUTS))
         return LAYOUTS[layout].open_source(location, classes)
-    for candidate in LAYOUTS.values():
-        if candidate.detect(location):
-            return candidate.open_source(location, classes)
-    if not Path(location).exists():
+    try:
+        for candidate in LAYOUTS.values():
+            if candidate.detect(location):
+                return candidate.open_source(location, classes)
+        there = Path(location).exists()
+    except OSError as error:  # a name that is too long, a loop of links, a folder that may not be read
+        raise DataError(
+            f"cannot be looked at ({error.strerror or error})", path=location, remedy="Check the path"
+        ) from error
+    if not there:
         raise DataError("there is no such file or folder", path=location, remedy="Check the path")
     raise DataError(
         "no known layout is found here",
         path=location,
-        remedy="Expected an nnU-Net raw data set: dataset.json beside imagesTr/ and labelsTr/",
+        remedy=f"Arrange it as one of {', '.join(LAYOUTS)} (the README shows them), or name it with --layout",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +161,8 @@ def _depth_below(
 
 def _frame(canvas: Canvas, patient: Patient) -> _Frame:
     heights = canvas.axes[2][None, None, :]
-    spine_x = patient.curve * np.sin(heights / 95 + patient.curve_phase) * np.exp(-((heights / 260) ** 4))
+    sway = patient.curve * np.sin(heights / 95 + patient.curve_phase) * np.exp(-((heights / 260) ** 4))
+    spine_x: Array = sway.astype(np.float32)
     spine_y = _profile(canvas, [(-290, 70), (-250, 78), (-205, 74), (-165, 48), (-100, 32), (-40, 34), (40, 46), (120, 54), (200, 40), (285, 18)])  # fmt: skip
     spine_y = (spine_y * patient.depth).astype(np.float32)
     back = _profile(canvas, [(-290, -6), (-160, -8), (-80, -8), (0, -2), (285, -2)])
@@ -171,12 +173,12 @@ def _frame(canvas: Canvas, patient: Patient) -> _Frame:
     left = np.exp(-(((x - 72) / 52) ** 2) - ((y + 4) / 58) ** 2)
     heart = np.exp(-(((x - 18) / 50) ** 2) - ((y + 35) / 40) ** 2)
     diaphragm = (6 - 0.22 * y + patient.dome + 86 * right + 64 * left + 26 * heart).astype(np.float32)
-    return _Frame(patient, spine_x.astype(np.float32), spine_y, wall, cage, diaphragm)
+    return _Frame(patient, spine_x, spine_y, wall, cage, diaphragm)
 
 
 def _body(canvas: Canvas, frame: _Frame, rng: np.random.Generator) -> Mask:
     """Skin, fat and muscle; returns what is not air."""
-    patient, x, y = frame.patient, canvas.x, canvas.y
+    patient, y = frame.patient, canvas.y
     fat = patient.fat * _profile(
         canvas, [(-290, 20), (-220, 22), (-140, 19), (-60, 15), (40, 10), (120, 8), (200, 8), (285, 7)]
     )
@@ -245,7 +247,7 @@ class _Parts:
 def _colon(canvas: Canvas, cavity: Mask, rng: np.random.Generator) -> None:
     sag = rng.uniform(-30, 10)
     course: list[Point] = [(-88, 22, -160), (-96, 16, -62), (-70, -40, -58), (0, -58, -78 + sag), (66, -44, -38), (100, 26, -20), (98, 28, -130), (62, 12, -175), (8, 20, -185), (0, 42, -215)]  # fmt: skip
-    for start, end in zip(course, course[1:], strict=False):
+    for start, end in pairwise(course):
         middle = tuple((a + b) / 2 for a, b in zip(start, end, strict=True))
         reach = tuple(abs(a - b) / 2 + 24 for a, b in zip(start, end, strict=True))
         part, inside = _Parts(canvas, cavity)((middle[0], middle[1], middle[2]), (reach[0], reach[1], reach[2]))
@@ -463,7 +465,7 @@ def _spine(canvas: Canvas, frame: _Frame, bone: Mask) -> None:
     canvas.paint(disc, 85)
     canal_y = y - deep - 8
     canal = (x / 11) ** 2 + (canal_y / 8) ** 2
-    arch = (canal < 2.6) & (canal >= 1) & ~disc & (within < 0.72) & ~sacrum & (y > 0.3 * deep)
+    arch = (canal < 2.6) & (canal >= 1) & ~disc & ((within < 0.72) | (np.abs(x) > 6)) & ~sacrum & (y > 0.3 * deep)
     spinous = (np.abs(x) < 4) & (canal_y > 6) & (canal_y < 34) & (within < 0.55) & ~sacrum
     transverse = (np.abs(x) < wide + 20) & (np.abs(canal_y + 1) < 5) & (np.abs(within - 0.4) < 0.18) & ~sacrum
     posterior = (arch | spinous | transverse) & (canal >= 1)
