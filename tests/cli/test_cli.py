@@ -198,7 +198,9 @@ def test_help_is_quick_and_has_examples() -> None:
     assert min(took) < 0.5
 
 
-@pytest.mark.parametrize("command", ["demo", "prepare", "info", "train", "sample", "evaluate"])
+@pytest.mark.parametrize(
+    "command", ["demo", "check", "prepare", "info", "train", "sample", "interpolate", "evaluate", "import", "export"]
+)
 def test_every_command_has_an_example(cli: Cli, command: str) -> None:
     code, out, _ = cli(command, "--help")
     assert code == 0 and f"Example: anatogen {command}" in out

@@ -30,6 +30,12 @@ def test_ends(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_time_of_is_the_inverse_of_the_ratio(path: Path) -> None:
+    t = torch.tensor([0.0005, 0.001, 0.1, 0.2405, 0.77, 0.995], dtype=torch.float64)
+    assert torch.allclose(path.time_of(path.sigma(t) / path.alpha(t)), t, atol=1e-7)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 @pytest.mark.parametrize("shape", [(5, 2, 4, 4), (5, 1, 4, 4, 4)])
 def test_every_target_implies_the_same_image(path: Path, shape: tuple[int, ...]) -> None:
     x0, eps = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

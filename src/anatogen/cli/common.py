@@ -6,12 +6,16 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
 from anatogen import __version__
 from anatogen.errors import AnatogenError
+
+if TYPE_CHECKING:
+    from anatogen.generation.engine import Generator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +43,18 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 def command_line() -> str:
     """The command as it was typed."""
     return shlex.join(["anatogen", *sys.argv[1:]])
+
+
+def sampling_about(generator: Generator, run: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """What a sample set says of its making."""
+    return {
+        "run": str(run.resolve()),
+        "channels": generator.about.get("channels"),
+        "request": request,
+        "about_model": generator.about,
+        "command": command_line(),
+        "version": __version__,
+    }
 
 
 def split_names(text: str | None) -> list[str] | None:

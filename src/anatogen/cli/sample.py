@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 
-from anatogen import __version__
-from anatogen.cli.common import command_line, device_option, guarded, split_names
+from anatogen.cli.common import device_option, guarded, sampling_about, split_names
 
 
 @guarded
@@ -20,7 +19,7 @@ def sample(
     free: str | None = typer.Option(None, metavar="A,B", help="Classes that the model infers; the others are given."),
     per_mask: int = typer.Option(1, min=1, help="Images for each label map."),
     count: int | None = typer.Option(None, min=1, help="Images in all, spread over the label maps."),
-    solver: str | None = typer.Option(None, help="dpmpp_2m or ddim. [default: the run's]"),
+    solver: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]"),
     steps: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]"),
     eta: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full."),
     seed: int = typer.Option(0, help="The same seed gives the same images."),
@@ -35,6 +34,7 @@ def sample(
     Example: anatogen sample runs/liver --masks data/liver --free tumour --per-mask 4 --out samples
     """
     from anatogen.data.store import PreparedDataset
+    from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
     from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
@@ -43,8 +43,8 @@ def sample(
     from anatogen.runtime import Progress
 
     generator = Generator.load(run, device=device)
-    if solver is not None and solver not in ("dpmpp_2m", "ddim"):
-        raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, ("dpmpp_2m", "ddim")))
+    if solver is not None and solver not in SOLVERS:
+        raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, SOLVERS))
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
     states = generator.schema.states(given=split_names(given), free=split_names(free))
     if (masks / "dataset.json").is_file():
@@ -67,14 +67,7 @@ def sample(
             settings=settings,
             image_format=format,
             batch_size=batch_size,
-            about={
-                "run": str(run.resolve()),
-                "channels": generator.about.get("channels"),
-                "request": {"given": states.given_names(generator.schema), "seed": seed},
-                "about_model": generator.about,
-                "command": command_line(),
-                "version": __version__,
-            },
+            about=sampling_about(generator, run, {"given": states.given_names(generator.schema), "seed": seed}),
             progress=lambda done, total: bar.update(done),
         )
     print(f"{out}: {len(samples.entries)} images")

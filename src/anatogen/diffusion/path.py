@@ -32,6 +32,10 @@ class Path(Protocol):
         """(a, s) with v = a x0 + s eps, the direction in which x_t moves along the path."""
         ...
 
+    def time_of(self, ratio: Tensor) -> Tensor:
+        """The t at which sigma(t) / alpha(t) is `ratio`."""
+        ...
+
     def times(self, steps: int) -> Tensor:
         """The default grid of a solver, float64 (steps + 1,), falling from (about) 1 to 0."""
         ...
@@ -57,6 +61,9 @@ class FlowPath:
 
     def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return -torch.ones_like(t), torch.ones_like(t)
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        return ratio / (1 + ratio)
 
     def times(self, steps: int) -> Tensor:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** self.bend
@@ -92,6 +99,13 @@ class DDPMPath:
     def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """v = alpha eps - sigma x0 (Salimans and Ho 2022, "Progressive Distillation", Appendix D)."""
         return -self.sigma(t), self.alpha(t)
+
+    def time_of(self, ratio: Tensor) -> Tensor:
+        log_alpha = -0.5 * torch.log1p(ratio.double() ** 2)
+        table = self._log_alpha.to(ratio.device)
+        below = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.count - 1)
+        part = (log_alpha - table[below]) / (table[below + 1] - table[below])
+        return ((below + part.clamp(0, 1)) / self.count).to(ratio.dtype)
 
     def times(self, steps: int) -> Tensor:
         """diffusers' "leading" spacing, on which its DDIM step is right: k = (steps-1) r, ..., r, 0, r = count // steps."""

@@ -15,11 +15,12 @@ import math
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from anatogen.diffusion.path import Path
 
-SolverName = Literal["ddim", "dpmpp_2m"]
+SolverName = Literal["ddpm", "ddim", "dpmpp_2m", "heun"]
 Denoise = Callable[[Tensor, Tensor], Tensor]
 Callback = Callable[[int, int, Tensor, Tensor], None]
 
@@ -114,7 +115,75 @@ def dpmpp_2m(
     return x
 
 
-SOLVERS: dict[SolverName, Solver] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m}
+def ddpm(
+    denoise: Denoise,
+    x: Tensor,
+    times: Tensor,
+    path: Path,
+    *,
+    eta: float = 1.0,
+    noise: Callable[[], Tensor] | None = None,
+    clip: float | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Ancestral sampling: Ho et al. 2020, Algorithm 2, on any grid and path.
+
+    x_s is drawn from q(x_s | x_t, x0) (their Eq. 6 and 7, with the posterior variance). Unlike `ddim` at eta = 1, where
+    `clip` leaves eps alone, the mean is taken with the bounded image, as diffusers' DDPMScheduler does. `eta` scales the
+    noise that is drawn; its default is the algorithm's.
+    """
+    alphas, sigmas = path.alpha(times), path.sigma(times)
+    for i in range(len(times) - 1):
+        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
+        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
+        shrink = (alpha * next_sigma) / (sigma * next_alpha)
+        x = next_alpha * (1 - shrink**2) * x0 + shrink * next_sigma / sigma * x
+        if eta > 0 and next_sigma > 0:
+            x = x + eta * next_sigma * (1 - shrink**2) ** 0.5 * _draw(noise)
+        if callback is not None:
+            callback(i, len(times) - 1, x, x0)
+    return x
+
+
+def heun(
+    denoise: Denoise,
+    x: Tensor,
+    times: Tensor,
+    path: Path,
+    *,
+    eta: float = 0.0,
+    noise: Callable[[], Tensor] | None = None,
+    clip: float | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Heun's method of second order, two calls of the denoiser a step (Karras et al. 2022, Algorithm 1), for any path.
+
+    It walks y = x / alpha over r = sigma / alpha, where the flow is dy/dr = (y - x0) / r. A step that begins where alpha
+    is 0, or ends where sigma is 0, is of first order. With eta > 0 a step goes down further, to where the noise that is
+    put back (that of `ddim`) brings it up to the next time.
+    """
+    alphas, sigmas = path.alpha(times), path.sigma(times)
+    for i in range(len(times) - 1):
+        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
+        shrink = (alpha * next_sigma) / (sigma * next_alpha)
+        put_back = eta * next_sigma * (1 - shrink**2) ** 0.5
+        down = max(0.0, next_sigma**2 - put_back**2) ** 0.5  # the noise left before any is put back, beside next_alpha
+        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
+        following = next_alpha * x0 + down / sigma * (x - alpha * x0)
+        if alpha > 0 and down > 0:
+            time = path.time_of(torch.tensor(down / next_alpha, dtype=torch.float64))
+            scale = float(path.alpha(time)) / next_alpha
+            ahead = _clipped(denoise(following * scale, _time_like(x, time)), clip)
+            slope = (x / alpha - x0) / (sigma / alpha)
+            slope_ahead = (following / next_alpha - ahead) / (down / next_alpha)
+            following = next_alpha * (x / alpha + (down / next_alpha - sigma / alpha) * 0.5 * (slope + slope_ahead))
+        x = following + put_back * _draw(noise) if put_back > 0 else following
+        if callback is not None:
+            callback(i, len(times) - 1, x, x0)
+    return x
+
+
+SOLVERS: dict[SolverName, Solver] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
 
 
 def _time_like(x: Tensor, t: Tensor) -> Tensor:

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
+from anatogen.diffusion.interpolate import Mixing, mix
 from anatogen.diffusion.noise import SampleNoise
+from anatogen.diffusion.path import DDPMPath
 from anatogen.diffusion.solvers import SOLVERS, Callback
 from anatogen.errors import SettingsError
-from anatogen.generation.request import Request
+from anatogen.generation.request import Likeness, Request
 from anatogen.model import Denoiser, load_denoiser
 from anatogen.runtime import autocast, derive_seed, pick_device
 from anatogen.training.config import SamplingSettings
@@ -77,6 +80,32 @@ class Generator:
         requests = [Request(f"{i}", labels.astype(np.int64), states, seed) for i, seed in enumerate(seeds)]
         return np.stack([image for _, image in self.generate(requests, settings, batch_size=batch_size)])
 
+    def interpolate(
+        self,
+        labels: NDArray[np.integer],
+        real: NDArray[np.float32],
+        similarities: Sequence[float] = (0.25, 0.5, 0.75),
+        *,
+        given: Sequence[str] | None = None,
+        free: Sequence[str] | None = None,
+        seed: int = 0,
+        step: int = 240,
+        mixing: Mixing = "variance_preserving",
+        batch_size: int = 16,
+    ) -> NDArray[np.float32]:
+        """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, more and more alike to `real` (C, *spatial).
+
+        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Likeness`.
+
+        >>> generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=["bone"])    # doctest: +SKIP
+        """
+        states = self.schema.states(given=given, free=free)
+        requests = [
+            Request(str(i), labels.astype(np.int64), states, seed, likeness=Likeness(real, s, step, mixing))
+            for i, s in enumerate(similarities)
+        ]
+        return np.stack([image for _, image in self.generate(requests, batch_size=batch_size)])
+
     def with_settings(self, **changes: Any) -> SamplingSettings:
         """The run's own sampling settings with `changes`, of which None changes nothing."""
         return SamplingSettings.model_validate(
@@ -97,24 +126,44 @@ class Generator:
         An image depends on its request alone: its noise comes from its own seed, on the CPU.
         """
         settings = settings or self.settings
-        path = self.denoiser.path
-        times = path.times(settings.steps)
-        shape = (self.denoiser.config.image_channels, *self.size)
         remaining = iter(requests)
         while batch := list(islice(remaining, batch_size)):
-            condition = Condition(
-                torch.from_numpy(np.stack([r.labels for r in batch])), torch.tensor([r.states.given for r in batch])
-            ).to(self.device)
-            noise = SampleNoise([derive_seed("sample", r.seed) for r in batch], shape, self.device)
             with autocast(self.device, settings.precision):
-                images = SOLVERS[settings.solver](
-                    self.denoiser.under(condition),
-                    noise() * float(path.sigma(times[0])),
-                    times,
-                    path,
-                    eta=settings.eta,
-                    noise=noise,
-                    clip=settings.clip,
-                    callback=callback,
-                )
+                images = self._solve(batch, settings, callback)
             yield from zip(batch, images.float().clamp(-1, 1).cpu().numpy(), strict=True)
+
+    def _solve(self, batch: list[Request], settings: SamplingSettings, callback: Callback | None) -> Tensor:
+        path, times = self.denoiser.path, self.denoiser.path.times(settings.steps)
+        condition = Condition(
+            torch.from_numpy(np.stack([r.labels for r in batch])), torch.tensor([r.states.given for r in batch])
+        )
+        denoise = self.denoiser.under(condition.to(self.device))
+        shape = (self.denoiser.config.image_channels, *self.size)
+        noise = SampleNoise([derive_seed("sample", r.seed) for r in batch], shape, self.device)
+
+        def walk(x: Tensor, along: Tensor) -> Tensor:
+            return SOLVERS[settings.solver](
+                denoise, x, along, path, eta=settings.eta, noise=noise, clip=settings.clip, callback=callback
+            )
+
+        start = noise() * float(path.sigma(times[0]))
+        alike = [r.likeness for r in batch if r.likeness is not None]
+        if not alike:
+            return walk(start, times)
+        if len(alike) < len(batch) or len({(a.step, a.mixing) for a in alike}) > 1:
+            raise ValueError("requests of one batch must all be alike to an image, at one step and by one mixing")
+        # Halt where the paper does, whatever the path: at the noise-to-image ratio of its step.
+        paper, at = DDPMPath(), torch.tensor(alike[0].step / 1000, dtype=torch.float64)
+        halt = path.time_of(paper.sigma(at) / paper.alpha(at))
+        before, after = times[times > halt], times[times < halt]
+        generated = walk(start, torch.cat([before, halt[None]]))
+        mixed = mix(
+            torch.from_numpy(np.stack([a.image for a in alike])).to(self.device),
+            generated,
+            float(halt),
+            path,
+            torch.tensor([a.similarity for a in alike], device=self.device),
+            SampleNoise([derive_seed("mix", r.seed) for r in batch], shape, self.device),
+            alike[0].mixing,
+        )
+        return walk(mixed, torch.cat([halt[None], after]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
+from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import DataError, SettingsError
 from anatogen.io.npy import read_npy
 from anatogen.io.pictures import read_label_picture
@@ -20,10 +21,30 @@ from anatogen.runtime import derive_seed
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """To what real image (C, *spatial) in [-1, 1] a generated one is to be alike, and how much.
+
+    similarity: in [0, 1), 1 - lambda of Konz et al. 2024, section 3.2.2; more is more alike. step: of the 1000 of the
+    `ddpm` path, whose noise the generation is halted at (240 in the paper); other paths halt at the same noise.
+    """
+
+    image: NDArray[np.float32]
+    similarity: float
+    step: int = 240
+    mixing: Mixing = "variance_preserving"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.similarity < 1:
+            raise SettingsError(f"similarity {self.similarity:g} is outside [0, 1)", remedy="Choose for instance 0.5")
+        if not 1 <= self.step <= 999:
+            raise SettingsError(f"step {self.step} is outside 1 to 999", remedy="The paper's is 240")
+
+
+@dataclass(frozen=True)
 class Request:
     """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from.
 
-    place: the grid and units of the scan that the map was drawn on, where there is one.
+    place: the grid and units of the scan that the map was drawn on, where there is one. likeness: to a real image.
     """
 
     id: str
@@ -32,6 +53,7 @@ class Request:
     seed: int
     origin: dict[str, Any] = field(default_factory=dict)
     place: Placement | None = None
+    likeness: Likeness | None = None
 
 
 def requests_from_dataset(
@@ -69,6 +91,33 @@ def requests_from_dataset(
             )
         )
     return requests
+
+
+def requests_alike(
+    dataset: PreparedDataset,
+    requests: Sequence[Request],
+    similarities: Sequence[float],
+    *,
+    step: int = 240,
+    mixing: Mixing = "variance_preserving",
+) -> list[Request]:
+    """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
+    by_place = {(row.case, row.slice): row for row in dataset.rows}
+    alike = []
+    for request in requests:
+        image = dataset.load([by_place[request.origin["case"], request.origin["slice"]]]).images[0].numpy()
+        for similarity in similarities:
+            likeness = Likeness(image, similarity, step, mixing)
+            origin = {
+                **request.origin,
+                "similarity": similarity,
+                "lambda": round(1 - similarity, 6),
+                "halted_at": step,
+                "mixing": mixing,
+            }
+            name = f"{request.id}_alike{round(1000 * similarity):03d}"
+            alike.append(replace(request, id=name, likeness=likeness, origin=origin))
+    return alike
 
 
 def requests_from_folder(

@@ -46,5 +46,6 @@ class PaperUNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
-        prediction: Tensor = self.unet(torch.cat([x, planes], dim=1), t * 1000 - 1).sample
+        step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is no float32, step 980 is
+        prediction: Tensor = self.unet(torch.cat([x, planes], dim=1), step).sample
         return prediction
