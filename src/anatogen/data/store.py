@@ -210,7 +210,7 @@ class PreparedDataset:
     def open(cls, folder: str | Path) -> PreparedDataset:
         """The data set in `folder`. Raises DataError where there is none, or where it is damaged."""
         folder = Path(folder)
-        if not (folder / "dataset.json").is_file():
+        if not all((folder / name).is_file() for name in ("dataset.json", "index.csv", "images.b2nd", "labels.b2nd")):
             what = "is not a prepared data set" if folder.exists() else "there is no such folder"
             raise DataError(what, path=folder, remedy="Make one with: anatogen prepare SOURCE OUT")
         try:

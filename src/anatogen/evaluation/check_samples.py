@@ -15,6 +15,7 @@ from anatogen.data.check import CheckReport, Finding, check_source
 from anatogen.data.check.run import Progress
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import AnatogenError
+from anatogen.generation.sample_set import SampleSet
 from anatogen.generation.writers import FORMATS
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.volume import Volume
@@ -31,14 +32,16 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
     try:
         header = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
         schema = LabelSchema(tuple(LabelClass(i, name, c) for i, (name, c) in enumerate(header["classes"], 1)))
-        ending = FORMATS[header["format"]].ending
+        samples = SampleSet(folder, {"model": "", **header}, [])
+        known = FORMATS[header["format"]]
+        endings = {"images": known.ending, "labels": known.ending_of_labels}
     except (OSError, ValueError, KeyError, TypeError, AnatogenError) as error:
         what = f"is damaged ({type(error).__name__}: {error})"
         finding = Finding("error", "damaged", "samples.json", what, "Sample again to a new folder")
         return CheckReport(location, "sample set", 0, 0, LabelSchema(()), (finding,))
     entries, findings = _entries(folder)
     listed = {entry[key] for entry in entries for key in ("file", "labels")}
-    stray = [f"{name}/{p.name}" for name in ("images", "labels") for p in sorted((folder / name).glob(f"*.{ending}"))]
+    stray = [f"{name}/{p.name}" for name, ending in endings.items() for p in sorted((folder / name).glob(f"*{ending}"))]
     findings += [
         Finding("note", "file-not-listed", name, "is in no line of manifest.jsonl", "Sample again: it is made anew")
         for name in stray
@@ -48,17 +51,17 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
         SourceCase(
             str(entry.get("id", number)),
             str(entry.get("patient", entry.get("id", number))),
-            partial(_load, folder, entry, header["format"]),
+            partial(_load, samples, entry),
             (folder / entry["file"], folder / entry["labels"]),
             tuple(entry["given"]),
         )
         for number, entry in enumerate(entries)
-        if (folder / entry["file"]).is_file() and (folder / entry["labels"]).is_file()
+        if (folder / entry["file"]).exists() and (folder / entry["labels"]).exists()
     )
     if not cases:
         findings.append(Finding("error", "no-samples", "manifest.jsonl", "holds no image", "Run anatogen sample again"))
         return CheckReport(location, "sample set", 0, 0, schema, tuple(findings))
-    channels = ("image",) * _load(folder, entries[0], header["format"])[0].array.shape[-1] if not findings else ()
+    channels = ("image",) * _load(samples, entries[0])[0].array.shape[-1] if not findings else ()
     report = check_source(
         Source("sample set", location, schema, channels or ("image",), cases), splits=False, progress=progress
     )
@@ -84,15 +87,14 @@ def _entries(folder: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
         findings += [
             Finding("error", "file-missing", name, f"is named in line {number} of manifest.jsonl", "Sample again")
             for name in files
-            if not (folder / name).is_file()
+            if not (folder / name).exists()
         ]
         entries.append(entry)
     return entries, findings
 
 
-def _load(folder: Path, entry: dict[str, Any], form: str) -> tuple[Volume, Volume]:
-    image = np.asarray(FORMATS[form].read_image(folder / entry["file"]))
-    labels = np.asarray(FORMATS[form].read_labels(folder / entry["labels"]))
+def _load(samples: SampleSet, entry: dict[str, Any]) -> tuple[Volume, Volume]:
+    image, labels = samples.image(entry), samples.label_map(entry)
     return Volume(_stack(image), _FLAT), Volume(_stack(labels[None])[..., 0], _FLAT)
 
 

@@ -28,9 +28,9 @@ LAYOUTS: dict[str, Layout] = {
     "nnunet": nnunet,
     "ct-org": ct_org,
     "segguided": segguided,
-    "nifti-pairs": nifti_pairs,
     "duke-breast": duke_breast,
     "dicom": dicom,
+    "nifti-pairs": nifti_pairs,
     "folders": folders,
 }
 
