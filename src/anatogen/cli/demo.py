@@ -33,7 +33,10 @@ def demo(
 
     if out.exists():
         raise SettingsError("is there already", path=out, remedy="Remove it or choose another with --out")
-    settings = build_settings(training={"steps": None, "max_time_s": parse_duration(max_time)})
+    # Half of the draws ablated: these classes fill the brain, so what is freed must be made up from nothing.
+    settings = build_settings(
+        training={"steps": None, "max_time_s": parse_duration(max_time)}, conditioning={"ablated_share": 0.5}
+    )
     source = open_source("brain-template")
     print(source.notice)
     with Progress("preparing", len(source.cases), "cases") as bar:

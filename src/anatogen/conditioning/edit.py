@@ -11,7 +11,7 @@ from anatogen.errors import DataError
 LabelMap = NDArray[np.int64]
 
 
-def innermost_component(labels: LabelMap, index: int, *, share: float = 0.25) -> NDArray[np.bool_]:
+def innermost_component(labels: LabelMap, index: int, *, share: float = 0.4) -> NDArray[np.bool_]:
     """The parts of class `index` that lie deep inside the drawn anatomy: cavities such as the brain's ventricles.
 
     Connected parts (of at least 3 pixels, full connectivity) whose mean depth below the surface of the foreground is

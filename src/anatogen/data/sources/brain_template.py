@@ -112,6 +112,6 @@ def _deform(points_mm: NDArray[np.float64], rng: np.random.Generator) -> NDArray
     centre = np.array([[0.0], [-18.0], [10.0]])
     moved = (stretch + turn) @ (points_mm - centre) + centre
     knots_mm, reach = 30.0, 8  # displacements at knots 30 mm apart, cubic splines between them
-    knots = rng.normal(0, 5.0, (3, reach, reach, reach))
+    knots = rng.normal(0, 4.0, (3, reach, reach, reach))
     position = (points_mm - centre) / knots_mm + (reach - 1) / 2
     return moved + np.stack([ndimage.map_coordinates(k, position, order=3, mode="nearest") for k in knots])
