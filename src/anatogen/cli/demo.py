@@ -13,7 +13,7 @@ from anatogen.cli.common import command_line, guarded
 @guarded
 def demo(
     out: Path = typer.Option(Path("demo"), help="New folder for everything that the demo makes."),
-    max_time: str = typer.Option("4m", help="Time to train, for instance 4m."),
+    max_time: str = typer.Option("5m", help="Time to train, for instance 5m."),
     size: int = typer.Option(80, help="Height and width of the images."),
 ) -> None:
     """Brain MRI from anatomy, on this machine, within minutes: prepare, train, sample, evaluate.
