@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Scan:
         rng = np.random.default_rng(seed)
         smooth = ndimage.zoom(rng.normal(size=(8, 8, 5)), (SIZE / 8, SIZE / 8, DEPTH / 5), order=1)
         labels = np.digitize(smooth, (-0.5, 0.2, 0.6, 0.9, 1.2)).astype(np.uint8)
-        np.save(self.files[0], (labels * 200 - 500 + rng.normal(0, 20, labels.shape)).astype(np.int16))
+        np.save(self.files[0], (labels.astype(np.int16) * 200 - 500 + rng.normal(0, 20, labels.shape)).astype(np.int16))
         np.save(self.files[1], labels)
 
     def __call__(self) -> tuple[Volume, Volume]:
@@ -63,24 +64,19 @@ def source(folder: Path, cases: int) -> Source:
     return Source("benchmark", "scans", LabelSchema.from_names("abcde"), ("CT",), entries)
 
 
-def prepared(work: Path, cases: int) -> tuple[float, float, int]:
-    """Slices a second, peak memory in MB of a fresh process and its workers, and slices."""
+def prepared(work: Path, cases: int, workers: int | None) -> tuple[float, float, int]:
+    """Slices a second, peak memory of this process in MB, and slices."""
     shutil.rmtree(work / "out", ignore_errors=True)
     opened = source(work / "scans", cases)
     start = time.perf_counter()
-    dataset = prepare(opened, work / "out", PrepareSettings((SIZE, SIZE), keep_empty=True))
+    dataset = prepare(opened, work / "out", PrepareSettings((SIZE, SIZE), keep_empty=True, workers=workers))
     took = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return len(dataset.rows) / took, peak / 1024, len(dataset.rows)
+    return len(dataset.rows) / took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(dataset.rows)
 
 
-def in_fresh_process(work: Path, cases: int) -> tuple[float, float, int]:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_prepared, (work, cases))
-
-
-def _prepared(work: Path, cases: int) -> tuple[float, float, int]:
-    return prepared(work, cases)
+def in_fresh_process(work: Path, cases: int, workers: int | None) -> tuple[float, float, int]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(prepared, work, cases, workers).result()
 
 
 def copied(work: Path, cases: int) -> float:
@@ -110,8 +106,9 @@ def main() -> None:
     options = parser.parse_args()
     work: Path = options.work
     source(work / "scans", 200)
-    _, small_peak, small = in_fresh_process(work, 40)
-    speed, peak, count = in_fresh_process(work, 200)
+    _, small_peak, small = in_fresh_process(work, 40, 1)
+    _, peak, _ = in_fresh_process(work, 200, 1)
+    speed, _, count = in_fresh_process(work, 200, None)
     copy = copied(work, 200)
 
     disk, memory = PreparedDataset.open(work / "out"), PreparedDataset.open(work / "out")
@@ -151,13 +148,13 @@ def main() -> None:
 | | slices/s | ratio |
 | --- | --- | --- |
 | reading the scans and writing the same bytes with NumPy | {copy:.0f} | 1 |
-| `prepare` (two workers) | {speed:.0f} | {speed / copy:.2f} |
+| `prepare` (a worker a core) | {speed:.0f} | {speed / copy:.2f} |
 | loader from memory, in [-1, 1], one process | {held:.0f} | {held / mapped:.2f} of the memory map |
 | loader from disk (Blosc2, {stored / 1024:.0f} KiB a slice), one process | {read:.0f} | {read / mapped:.2f} of the memory map |
 | alternative: NumPy memory map ({SIZE * SIZE * 3 / 1024:.0f} KiB a slice) | {mapped:.0f} | 1 |
 | alternative: one compressed NPZ a slice | {files:.0f} | {files / mapped:.2f} |
 
-Peak memory of `prepare` (the largest process and the largest worker): {small_peak:.0f} MB at {small} slices, {peak:.0f} MB at {count}.
+Peak memory of `prepare` in one process (`--workers 1`): {small_peak:.0f} MB at {small} slices, {peak:.0f} MB at {count}.
 """,
     )
 

@@ -52,7 +52,9 @@ def evaluate(
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
     _require_judge(dataset)
     if len(dataset.size) != 2:
-        raise SettingsError("only slices can be evaluated so far", path=dataset.folder, remedy="Prepare it with --dim 2")
+        raise SettingsError(
+            "only slices can be evaluated so far", path=dataset.folder, remedy="Prepare it with --dim 2"
+        )
     out = Path(out)
     samples, generator = _samples_and_generator(Path(subject), dataset, out, split, count, device)
     rows, chosen = _rows_of(samples, dataset)
