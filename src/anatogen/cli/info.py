@@ -35,13 +35,15 @@ def _dataset(path: Path) -> None:
 
     dataset = PreparedDataset.open(path)
     about = dataset.info
+    what = "volumes" if about.axis == "volume" else "slices"
+    kind = what if what == "volumes" else f"{about.axis} slices"
     print(f"{path}: prepared data set from {about.source['name']} ({about.source['layout']})")
     print(
-        f"  {len(dataset.rows)} {about.axis} slices of {' x '.join(map(str, dataset.size))}, {', '.join(about.channels)}"
+        f"  {len(dataset.rows)} {kind} of {' x '.join(map(str, dataset.size))}, {', '.join(about.channels)}"
     )
     for name in dict.fromkeys(row.split for row in dataset.rows):
         rows = dataset.split(name)
-        print(f"  {name:8} {len(rows):6} slices, {len({row.patient for row in rows})} patients")
+        print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     counts = np.zeros(dataset.schema.count, dtype=np.int64)
     for start in range(0, len(dataset.rows), 256):
         labels = dataset.load(dataset.rows[start : start + 256]).labels.numpy()
