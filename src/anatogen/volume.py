@@ -103,6 +103,8 @@ class Fitting:
 
         Labels are resized by nearest neighbour, images linearly (smoothed first where they shrink).
         """
+        if self.shape == self.resized == self.size:
+            return array
         array = _resize(array, self.resized, labels=labels)
         result = np.full(self.size, fill, dtype=array.dtype)
         source, target = [], []

@@ -38,9 +38,7 @@ def _dataset(path: Path) -> None:
     what = "volumes" if about.axis == "volume" else "slices"
     kind = what if what == "volumes" else f"{about.axis} slices"
     print(f"{path}: prepared data set from {about.source['name']} ({about.source['layout']})")
-    print(
-        f"  {len(dataset.rows)} {kind} of {' x '.join(map(str, dataset.size))}, {', '.join(about.channels)}"
-    )
+    print(f"  {len(dataset.rows)} {kind} of {' x '.join(map(str, dataset.size))}, {', '.join(about.channels)}")
     for name in dict.fromkeys(row.split for row in dataset.rows):
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")

@@ -18,20 +18,19 @@ from numpy.typing import NDArray
 from anatogen.data.check.cases import CaseSummary, example_of, summarise
 from anatogen.data.check.findings import Example, Finding, shown
 from anatogen.data.sources.base import SourceCase
+from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
 from anatogen.errors import DataError
 from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
 from anatogen.io.npy import read_npy
 from anatogen.volume import Volume
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "segmentations", "segmentation")
 SPLIT_FOLDERS = ("train", "heldout", "val", "test")
 MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
 
 _JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 # What a name may end with to tell an image from its mask.
-_MASK_WORDS = re.compile(r"[-_. ](labels?|segm?|segmentation|masks?|gt)$", re.IGNORECASE)
-_IMAGE_WORDS = re.compile(r"[-_. ](image|img|imaging|ct|mri?|t[12]w?|flair|orig|0000)$", re.IGNORECASE)
+_MASK_WORDS = re.compile(rf"[-_. ]({'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(rf"[-_. ]({'|'.join(IMAGE_WORDS)})$", re.IGNORECASE)
 _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 
