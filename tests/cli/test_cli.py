@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anatogen.data.store import PreparedDataset
 from anatogen.generation.sample_set import SampleSet
 from anatogen.model import load_denoiser
 
@@ -69,6 +70,17 @@ def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
     for folder, word in ((data, "prepared data set"), (run, "hourglass"), (samples, "5 samples")):
         code, out, _ = cli("info", folder)
         assert code == 0 and word in out
+
+
+def test_phantoms_by_count_and_patients_by_table(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
+    split = ("--split", "train=1", "--size", 64)
+    assert cli("prepare", "phantom:breast-mri", tmp_path / "phantom", "--patients", 2, *split)[0] == 0
+    assert len(PreparedDataset.open(tmp_path / "phantom").info.cases) == 2
+    (tmp_path / "who.csv").write_text("case,patient\n" + "".join(f"ball_{i:03d},p{i // 4}\n" for i in range(8)))
+    assert cli("prepare", nnunet, tmp_path / "data", "--patients", tmp_path / "who.csv", *split)[0] == 0
+    assert {r.patient for r in PreparedDataset.open(tmp_path / "data").rows} == {"p0", "p1"}
+    code, _, err = cli("prepare", "phantom:breast-mri", tmp_path / "x", "--patients", "many")
+    assert code == 2 and "many" in err and "Traceback" not in err
 
 
 def test_masks_from_a_folder(cli: Cli, run_folder: Path, tmp_path: Path) -> None:

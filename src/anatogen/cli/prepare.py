@@ -37,9 +37,8 @@ def prepare(
     merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
     drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
     patient_pattern: str | None = typer.Option(None, metavar="REGEX", help="Finds the patient in a case's name."),
-    patients: Path | None = typer.Option(None, metavar="FILE.csv", help="Table with the columns case and patient."),
-    phantom_patients: int = typer.Option(
-        40, "--phantom-patients", min=1, help="How many virtual patients a phantom has."
+    patients: str | None = typer.Option(
+        None, metavar="FILE.csv|N", help="Table with the columns case and patient; for a phantom, how many patients."
     ),
     keep_empty: bool = typer.Option(False, "--keep-empty", help="Keep slices without any label too."),
     workers: int | None = typer.Option(None, min=1, help="Processes that read cases. [default: one a core]"),
@@ -74,11 +73,12 @@ def prepare(
         ignore_split=ignore_split,
         workers=workers,
     )
+    table = Path(patients) if patients is not None else None
     if source.startswith("phantom:") and "?" not in source:
-        source = f"{source}?patients={phantom_patients}&seed={seed}"
+        source, table = f"{source}?patients={patients or 40}&seed={seed}", None
     opened = open_source(source, layout, split_names(classes))
     opened = relabelled(opened, merge, split_names(drop) or ())
-    opened = with_patients(opened, pattern=patient_pattern, table=patients)
+    opened = with_patients(opened, pattern=patient_pattern, table=table)
     if opened.notice:
         print(opened.notice)
     with Progress("preparing", len(opened.cases), "cases") as bar:
