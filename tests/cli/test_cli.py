@@ -149,7 +149,11 @@ def test_bad_input(
 
 
 def anatogen(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    """The command in a process of its own, for which Ctrl-C means what it means at a terminal: a shell that runs the
+    tests in the background has its children ignore it.
+    """
     command = [sys.executable, "-m", "anatogen", *map(str, arguments)]
+    options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
 
