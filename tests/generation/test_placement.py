@@ -115,6 +115,9 @@ def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: P
         export_nnunet(samples, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     whole = SampleSet(samples.folder, samples.header, [{**samples.entries[0], "free": []}])
+    unconditional = SampleSet(samples.folder, {**samples.header, "encoding": "none"}, whole.entries)
+    with pytest.raises(DataError, match="made by an unconditional model"):
+        export_nnunet(unconditional, tmp_path / "out")
     export_nnunet(whole, tmp_path / "out")
     with pytest.raises(SettingsError, match="is there already"):
         export_nnunet(whole, tmp_path / "out")

@@ -103,6 +103,7 @@ def write_sample_set(
         "classes": [(c.name, c.colour) for c in generator.schema.classes],
         "format": image_format,
         "model": generator.model_hash,
+        "encoding": generator.denoiser.config.encoding,
         "sampling": settings.model_dump(mode="json"),
         **(about or {}),
     }

@@ -20,7 +20,7 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
     """Write `samples` to the new folder `out`, on which nnU-Net's integrity check passes. Returns `out`.
 
     NIfTI samples keep their geometry and units; others lie on a grid of 1 mm, their values from -1 to 1 spread over
-    0 to 1000. A slice becomes a volume of one voxel across its axis. Raises DataError where a class was left free, for
+    0 to 1000. A slice becomes a volume of one voxel across its axis. Raises DataError where a class was left free or the model is unconditional, for
     its label map then does not say what is in the image, and SettingsError where `out` is there already.
     """
     if out.exists():
@@ -31,6 +31,12 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
             f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
             path=samples.folder,
             remedy="Sample with every class given",
+        )
+    if samples.header.get("encoding") == "none":
+        raise DataError(
+            "was made by an unconditional model, which does not see the label maps",
+            path=samples.folder,
+            remedy="Sample with a model that was trained on label maps",
         )
     with writing(out) as partial:
         (partial / "imagesTr").mkdir(parents=True)
