@@ -63,15 +63,24 @@ class LabelSchema:
                 return c.index
         raise SettingsError(f"there is no class '{name}'", remedy=nearest(name, self.names))
 
-    def states(self, *, given: Sequence[str] | None = None, free: Sequence[str] | None = None) -> ClassStates:
-        """Class states from names: all classes but `free` are given, or only those in `given`.
+    def states(
+        self,
+        *,
+        given: Sequence[str] | None = None,
+        free: Sequence[str] | None = None,
+        absent: Sequence[str] | None = None,
+    ) -> ClassStates:
+        """Class states from names: all classes but `free` are given, or only those in `given`; and those in `absent`.
 
-        Raises SettingsError for an unknown name, or one that is both given and free.
+        Raises SettingsError for an unknown name, or one that is both free and given or absent.
         """
-        both = sorted(set(given or ()) & set(free or ()))
-        if both:
-            raise SettingsError(f"class '{both[0]}' is both given and free", remedy="Leave it in one of the two lists")
-        given_indices = {self.index_of(name) for name in (self.names if given is None else given)}
+        for kind, names in (("given", given), ("absent", absent)):
+            both = sorted(set(names or ()) & set(free or ()))
+            if both:
+                problem = f"class '{both[0]}' is both {kind} and free"
+                raise SettingsError(problem, remedy="Leave it in one of the two lists")
+        bound = [*(self.names if given is None else given), *(absent or ())]
+        given_indices = {self.index_of(name) for name in bound}
         free_indices = {self.index_of(name) for name in free or ()}
         return ClassStates(tuple(c.index in given_indices - free_indices for c in self.classes))
 

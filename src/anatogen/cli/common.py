@@ -16,6 +16,7 @@ from anatogen.errors import AnatogenError
 
 if TYPE_CHECKING:
     from anatogen.generation.engine import Generator
+    from anatogen.generation.sample_set import SampleSet
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +56,14 @@ def sampling_about(generator: Generator, run: Path, request: dict[str, Any]) -> 
         "command": command_line(),
         "version": __version__,
     }
+
+
+def overview_of(samples: SampleSet) -> str:
+    """Draws a sample set's overview; what to print of it."""
+    from anatogen.evaluation.overview import write_overview
+
+    name = write_overview(samples)
+    return f", at a glance in {samples.folder / name}" if name else ""
 
 
 def split_names(text: str | None) -> list[str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from anatogen.cli.common import device_option, guarded, sampling_about, split_names
+from anatogen.cli.common import device_option, guarded, overview_of, sampling_about, split_names
 
 
 @guarded
@@ -65,7 +65,7 @@ def interpolate(
         samples = write_sample_set(
             generator, requests, out, image_format=format, about=about, progress=lambda done, total: bar.update(done)
         )
-    print(f"{out}: {len(samples.entries)} images")
+    print(f"{out}: {len(samples.entries)} images" + overview_of(samples))
     print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from anatogen.cli.common import device_option, guarded, sampling_about, split_names
+from anatogen.cli.common import device_option, guarded, overview_of, sampling_about, split_names
 
 
 @guarded
@@ -17,6 +18,15 @@ def sample(
     split: str = typer.Option("test", help="Which label maps of the data set."),
     given: str | None = typer.Option(None, metavar="A,B", help="Classes that are obeyed; the others are free."),
     free: str | None = typer.Option(None, metavar="A,B", help="Classes that the model infers; the others are given."),
+    absent: str | None = typer.Option(
+        None, metavar="A,B", help="Classes erased from the label maps, and obeyed: none there."
+    ),
+    combine: str | None = typer.Option(
+        None, metavar="A,B|all", help="Every combination of these classes given or free, with a labelled grid."
+    ),
+    paired: bool = typer.Option(
+        False, "--paired", help="Keep the real image of each label map beside the generated one, in folder real."
+    ),
     per_mask: int = typer.Option(1, min=1, help="Images for each label map."),
     count: int | None = typer.Option(None, min=1, help="Images in all, spread over the label maps."),
     solver: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]"),
@@ -32,13 +42,16 @@ def sample(
     """Make images from label maps.
 
     Example: anatogen sample runs/liver --masks data/liver --free tumour --per-mask 4 --out samples
+
+    Pairs of real and generated images that share the bones alone:
+    anatogen sample runs/ct --masks data/ct --given bone --paired --out pairs
     """
     from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
     from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
-    from anatogen.generation.request import requests_from_dataset, requests_from_folder
+    from anatogen.generation.request import requests_combined, requests_from_dataset, requests_from_folder
     from anatogen.generation.sample_set import write_sample_set
     from anatogen.runtime import Progress
 
@@ -46,19 +59,44 @@ def sample(
     if solver is not None and solver not in SOLVERS:
         raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, SOLVERS))
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
-    states = generator.schema.states(given=split_names(given), free=split_names(free))
+    names = generator.schema.names
+    empty = split_names(absent) or []
+    states = generator.schema.states(given=split_names(given), free=split_names(free), absent=empty)
     if (masks / "dataset.json").is_file():
         dataset = PreparedDataset.open(masks)
         check_same_anatomy(generator, dataset)
         requests = requests_from_dataset(
-            dataset, dataset.split(split), states, seed=seed, per_mask=per_mask, count=count
+            dataset,
+            dataset.split(split),
+            states,
+            absent=empty,
+            seed=seed,
+            per_mask=per_mask,
+            count=count,
+            paired=paired,
         )
     else:
+        if paired:
+            raise SettingsError(
+                "a folder of label maps has no real images", remedy="Give a prepared data set as --masks"
+            )
         requests = requests_from_folder(
-            masks, generator.schema, generator.size, states, seed=seed, per_mask=per_mask, count=count
+            masks,
+            generator.schema,
+            generator.size,
+            states,
+            absent=empty,
+            seed=seed,
+            per_mask=per_mask,
+            count=count,
         )
-    if not all(states.given) and not generator.about.get("mask_ablation", False):
+    combined = list(names) if combine == "all" else split_names(combine)
+    if combined is not None:
+        requests = requests_combined(requests, generator.schema, combined)
+    if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
         print("note: this run was trained without mask ablation: it has never seen a free class")
+    asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": seed}
+    asked |= {key: value for key, value in (("absent", empty), ("combine", combined), ("paired", paired)) if value}
     with Progress("sampling", len(requests), "images") as bar:
         samples = write_sample_set(
             generator,
@@ -67,10 +105,10 @@ def sample(
             settings=settings,
             image_format=format,
             batch_size=batch_size,
-            about=sampling_about(generator, run, {"given": states.given_names(generator.schema), "seed": seed}),
+            about=sampling_about(generator, run, asked),
             progress=lambda done, total: bar.update(done),
         )
-    print(f"{out}: {len(samples.entries)} images")
+    print(f"{out}: {len(samples.entries)} images" + overview_of(samples))
     print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.conditioning.edit import erase
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
@@ -18,6 +20,8 @@ from anatogen.io.npy import read_npy
 from anatogen.io.pictures import read_label_picture
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.runtime import derive_seed
+
+MOST_COMBINATIONS = 256
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,15 @@ class Likeness:
     mixing: Mixing = "variance_preserving"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.similarity < 1:
-            raise SettingsError(f"similarity {self.similarity:g} is outside [0, 1)", remedy="Choose for instance 0.5")
-        if not 1 <= self.step <= 999:
-            raise SettingsError(f"step {self.step} is outside 1 to 999", remedy="The paper's is 240")
+        check_likeness(self.similarity, self.step)
+
+
+def check_likeness(similarity: float, step: int) -> None:
+    """Raises SettingsError where a similarity is outside [0, 1) or a step outside 1 to 999."""
+    if not 0 <= similarity < 1:
+        raise SettingsError(f"similarity {similarity:g} is outside [0, 1)", remedy="Choose for instance 0.5")
+    if not 1 <= step <= 999:
+        raise SettingsError(f"step {step} is outside 1 to 999", remedy="The paper's is 240")
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Request:
     """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from.
 
     place: the grid and units of the scan that the map was drawn on, where there is one. likeness: to a real image.
+    partner: the real image (C, *spatial) that the sample set is to hold beside the generated one.
     """
 
     id: str
@@ -54,6 +64,27 @@ class Request:
     origin: dict[str, Any] = field(default_factory=dict)
     place: Placement | None = None
     likeness: Likeness | None = None
+    partner: NDArray[np.float32] | None = None
+
+
+class Requests(Sequence[Request]):
+    """Requests that are made when they are asked for, so that a hundred thousand of them take no memory."""
+
+    def __init__(self, count: int, make: Callable[[int], Request]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+    @overload
+    def __getitem__(self, index: slice) -> Requests: ...
+    def __getitem__(self, index: int | slice) -> Request | Requests:
+        chosen = range(self._count)[index]
+        if isinstance(chosen, range):
+            return Requests(len(chosen), lambda i: self[chosen[i]])
+        return self._make(chosen)
 
 
 def requests_from_dataset(
@@ -61,36 +92,68 @@ def requests_from_dataset(
     rows: Sequence[Row],
     states: ClassStates,
     *,
+    absent: Sequence[str] = (),
     seed: int = 0,
     per_mask: int = 1,
     count: int | None = None,
-) -> list[Request]:
+    paired: bool = False,
+) -> Requests:
     """`per_mask` requests for each row's label map, or `count` in all, spread evenly over the rows.
 
-    A class is given where `states` and the case's annotation have it. Each seed depends on `seed`, the row and the
-    repetition alone, so that more images later leave these as they are.
+    A class is given where `states` and the case's annotation have it; those in `absent` are erased from the map and
+    given. Each seed depends on `seed`, the row and the repetition alone, so that more images later leave these as they
+    are. paired: each request takes along the real image of its map, with which it shares the given classes.
     """
-    labels = dataset.load(rows).labels.numpy()
-    requests = []
-    for place, repeat in _places(len(rows), per_mask, count):
+    places = _places(len(rows), per_mask, count)
+    emptied = _Emptied(dataset.schema, absent)
+
+    def make(number: int) -> Request:
+        place, repeat = places[number]
         row = rows[place]
-        requests.append(
-            Request(
-                id=f"{row.id}_{repeat:02d}",
-                labels=labels[place],
-                states=states.and_also(dataset.states(row)),
-                seed=derive_seed(seed, row.id, repeat),
-                place=Placement.of(dataset, row),
-                origin={
-                    "case": row.case,
-                    "patient": row.patient,
-                    "slice": row.slice,
-                    "split": row.split,
-                    "repeat": repeat,
-                },
-            )
+        item = dataset.load([row])
+        return Request(
+            id=f"{row.id}_{repeat:02d}",
+            labels=emptied.labels(item.labels[0].numpy()),
+            states=emptied.states(states.and_also(dataset.states(row))),
+            seed=derive_seed(seed, row.id, repeat),
+            place=Placement.of(dataset, row),
+            origin={
+                "case": row.case,
+                "patient": row.patient,
+                "slice": row.slice,
+                "split": row.split,
+                "repeat": repeat,
+                **emptied.origin,
+            },
+            partner=item.images[0].numpy() if paired else None,
         )
-    return requests
+
+    return Requests(len(places), make)
+
+
+def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: Sequence[str]) -> Requests:
+    """Each of `requests` with every combination of the classes `names` given or free (Konz et al. 2024, Fig. 3).
+
+    The seed stays, so that images differ by what is given alone. First comes everything given, last everything free; a class that
+    a request has free already stays so. Raises SettingsError for unknown names, or for more than 256 combinations.
+    """
+    chosen = [schema.index_of(name) for name in dict.fromkeys(names)]
+    if 2 ** len(chosen) > MOST_COMBINATIONS:
+        raise SettingsError(
+            f"{len(chosen)} classes have {2 ** len(chosen)} combinations, more than {MOST_COMBINATIONS}",
+            remedy="Name the classes to combine, for instance --combine " + ",".join(names[:3]),
+        )
+    every = [set(np.compress(kept, chosen).tolist()) for kept in product((False, True), repeat=len(chosen))]
+    every.sort(key=len)
+
+    def make(number: int) -> Request:
+        request, combination = requests[number // len(every)], number % len(every)
+        freed = every[combination]
+        given = tuple(g and i not in freed for i, g in enumerate(request.states.given, start=1))
+        digits = len(str(len(every) - 1))
+        return replace(request, id=f"{request.id}_free{combination:0{digits}d}", states=ClassStates(given))
+
+    return Requests(len(requests) * len(every), make)
 
 
 def requests_alike(
@@ -100,24 +163,31 @@ def requests_alike(
     *,
     step: int = 240,
     mixing: Mixing = "variance_preserving",
-) -> list[Request]:
+) -> Requests:
     """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
     by_place = {(row.case, row.slice): row for row in dataset.rows}
-    alike = []
-    for request in requests:
+    similarities = list(dict.fromkeys(similarities))
+    for similarity in similarities:
+        check_likeness(similarity, step)
+
+    def make(number: int) -> Request:
+        request, similarity = requests[number // len(similarities)], similarities[number % len(similarities)]
         image = dataset.load([by_place[request.origin["case"], request.origin["slice"]]]).images[0].numpy()
-        for similarity in similarities:
-            likeness = Likeness(image, similarity, step, mixing)
-            origin = {
-                **request.origin,
-                "similarity": similarity,
-                "lambda": round(1 - similarity, 6),
-                "halted_at": step,
-                "mixing": mixing,
-            }
-            name = f"{request.id}_alike{round(1000 * similarity):03d}"
-            alike.append(replace(request, id=name, likeness=likeness, origin=origin))
-    return alike
+        origin = {
+            **request.origin,
+            "similarity": similarity,
+            "lambda": round(1 - similarity, 6),
+            "halted_at": step,
+            "mixing": mixing,
+        }
+        return replace(
+            request,
+            id=f"{request.id}_alike{similarity:.6g}",
+            likeness=Likeness(image, similarity, step, mixing),
+            origin=origin,
+        )
+
+    return Requests(len(requests) * len(similarities), make)
 
 
 def requests_from_folder(
@@ -126,10 +196,11 @@ def requests_from_folder(
     size: tuple[int, ...],
     states: ClassStates,
     *,
+    absent: Sequence[str] = (),
     seed: int = 0,
     per_mask: int = 1,
     count: int | None = None,
-) -> list[Request]:
+) -> Requests:
     """Requests for the label maps (PNG or NPY) in `folder`, each of shape `size` with values of `schema`."""
     if not folder.is_dir():
         raise DataError(
@@ -138,20 +209,40 @@ def requests_from_folder(
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".npy") and not f.name.startswith("."))
     if not files:
         raise DataError("holds no label maps (PNG or NPY)", path=folder)
-    maps = [_read_map(file, schema, size) for file in files]
-    return [
-        Request(
-            id=f"{files[place].stem}_{repeat:02d}",
-            labels=maps[place],
-            states=states,
-            seed=derive_seed(seed, files[place].stem, repeat),
-            origin={"file": files[place].name, "repeat": repeat},
+    for file in files:
+        _read_map(file, schema, size)
+    places = _places(len(files), per_mask, count)
+    emptied = _Emptied(schema, absent)
+
+    def make(number: int) -> Request:
+        place, repeat = places[number]
+        file = files[place]
+        return Request(
+            id=f"{file.stem}_{repeat:02d}",
+            labels=emptied.labels(_read_map(file, schema, size)),
+            states=emptied.states(states),
+            seed=derive_seed(seed, file.stem, repeat),
+            origin={"file_of_map": file.name, "repeat": repeat, **emptied.origin},
         )
-        for place, repeat in _places(len(files), per_mask, count)
-    ]
+
+    return Requests(len(places), make)
 
 
-def _places(masks: int, per_mask: int, count: int | None) -> Iterable[tuple[int, int]]:
+class _Emptied:
+    """The classes that are absent: given, and erased from every label map."""
+
+    def __init__(self, schema: LabelSchema, names: Sequence[str]) -> None:
+        self._indices = {schema.index_of(name) for name in names}
+        self.origin: dict[str, Any] = {"absent": list(names)} if names else {}
+
+    def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        return erase(labels, self._indices) if self._indices else labels
+
+    def states(self, states: ClassStates) -> ClassStates:
+        return ClassStates(tuple(g or i in self._indices for i, g in enumerate(states.given, start=1)))
+
+
+def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
     """(mask, repetition) pairs."""
     if per_mask < 1 or (count is not None and count < 1):
         raise SettingsError("there must be at least one image to make", remedy="Give --per-mask or --count at least 1")

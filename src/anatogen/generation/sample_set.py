@@ -66,6 +66,11 @@ class SampleSet:
         read = FORMATS[self.header["format"]].read_labels
         return np.asarray(read(self.folder / entry["labels"], entry, self.maker), dtype=np.int64)
 
+    def real_image(self, entry: dict[str, Any]) -> NDArray[np.float32]:
+        """The real image (C, *spatial) in [-1, 1] that a manifest line of a paired set names."""
+        read = FORMATS[self.header["format"]].read_image
+        return np.asarray(read(self.folder / entry["real"], entry, self.maker), dtype=np.float32)
+
     def images(self) -> NDArray[np.float32]:
         """All images (N, C, *spatial) in [-1, 1]."""
         return np.stack([self.image(entry) for entry in self.entries])
@@ -99,6 +104,12 @@ def write_sample_set(
         raise SettingsError(f"there is no format '{image_format}'", remedy=nearest(image_format, FORMATS))
     settings = settings or generator.settings
     form, maker = FORMATS[image_format], Maker(generator.schema, generator.model_hash)
+    paired = len(requests) > 0 and requests[0].partner is not None
+    if paired and form.write_real is None:
+        raise SettingsError(
+            f"pairs cannot be written as {image_format}, where a real image would pass for a synthetic one",
+            remedy="Choose --format png, npy or nifti",
+        )
     header = {
         "classes": [(c.name, c.colour) for c in generator.schema.classes],
         "format": image_format,
@@ -108,16 +119,19 @@ def write_sample_set(
         **(about or {}),
     }
     done = _open_or_create(out, header)
-    open_requests = [r for r in requests if r.id not in done]
-    written = len(requests) - len(open_requests)
+    open_requests = (r for r in requests if r.id not in done)
+    written = min(len(done), len(requests))
     try:
-        (out / "images").mkdir(exist_ok=True)
-        (out / "labels").mkdir(exist_ok=True)
+        for name in ("images", "labels", "real") if paired else ("images", "labels"):
+            (out / name).mkdir(exist_ok=True)
         with (out / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
             for request, image in generator.generate(open_requests, settings, batch_size=batch_size):
                 entry = _entry(request, form, generator.schema)
                 with writing(out / entry["file"]) as image_path, writing(out / entry["labels"]) as labels_path:
                     form.write(image_path, labels_path, request, image, maker)
+                if form.write_real is not None and request.partner is not None:
+                    with writing(out / entry["real"]) as path:
+                        form.write_real(path, request)
                 manifest.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 manifest.flush()
                 written += 1
@@ -150,6 +164,7 @@ def _entry(request: Request, form: Format, schema: LabelSchema) -> dict[str, Any
         "free": request.states.free_names(schema),
         "seed": request.seed,
         **request.origin,
+        **({"real": f"real/{request.id}{form.ending}"} if request.partner is not None else {}),
         **({"place": request.place.describe()} if request.place is not None else {}),
     }
 
@@ -184,7 +199,8 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            missing = [entry[key] for key in ("file", "labels") if not (folder / entry[key]).exists()]
+            named = [entry["file"], entry["labels"], *([entry["real"]] if "real" in entry else [])]
+            missing = [name for name in named if not (folder / name).exists()]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"line {number} is damaged", path=path, remedy="Remove the line and sample again"

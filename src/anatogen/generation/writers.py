@@ -39,13 +39,15 @@ class Maker:
 class Format:
     """write: (image path, labels path, request, image). read_image, read_labels: (path, manifest line) -> array.
 
-    All are told the set's maker. ending: of the files' names, with its dot; "" where an image is a folder.
+    All are told the set's maker. ending: of the files' names, with its dot; "" where an image is a folder. write_real:
+    (path, request) for the real image of a pair, where the format can hold one beside the generated one.
     """
 
     ending: str
     write: Callable[[Path, Path, Request, NDArray[np.float32], Maker], None]
     read_image: Callable[[Path, Entry, Maker], NDArray[Any]]
     read_labels: Callable[[Path, Entry, Maker], NDArray[Any]]
+    write_real: Callable[[Path, Request], None] | None = None
     label_ending: str = ""
 
     @property
@@ -135,6 +137,11 @@ def _dicom_modality(channel: str) -> str:
     return "MR" if {"MR", "MRI", "T1", "T2", "T1W", "T2W", "FLAIR", "DWI", "ADC", "PD"} & set(words) else "OT"
 
 
+def _partner(request: Request) -> NDArray[np.float32]:
+    assert request.partner is not None
+    return request.partner
+
+
 def placement_of(request: Request, name: str) -> Placement:
     """The placement of `request`. Raises DataError where its label map has none."""
     if request.place is None:
@@ -146,8 +153,26 @@ def placement_of(request: Request, name: str) -> Placement:
 
 
 FORMATS = {
-    "png": Format(".png", _write_png, lambda p, *_: read_png(p), lambda p, *_: read_label_picture(p)),
-    "npy": Format(".npy", _write_npy, lambda p, *_: read_npy(p), lambda p, *_: read_npy(p)),
-    "nifti": Format(".nii.gz", _write_nifti, _read_nifti_image, _read_nifti_labels),
+    "png": Format(
+        ".png",
+        _write_png,
+        lambda p, *_: read_png(p),
+        lambda p, *_: read_label_picture(p),
+        lambda p, request: write_png(p, _partner(request)),
+    ),
+    "npy": Format(
+        ".npy",
+        _write_npy,
+        lambda p, *_: read_npy(p),
+        lambda p, *_: read_npy(p),
+        lambda p, request: write_npy(p, _partner(request)),
+    ),
+    "nifti": Format(
+        ".nii.gz",
+        _write_nifti,
+        _read_nifti_image,
+        _read_nifti_labels,
+        lambda p, request: write_nifti(p, placement_of(request, "nifti").image(_partner(request))),
+    ),
     "dicom": Format("", _write_dicom, _read_dicom_image, _read_dicom_labels, label_ending=".dcm"),
 }

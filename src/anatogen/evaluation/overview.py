@@ -1,0 +1,77 @@
+"""A sample set at a glance: a line for each label map, every image with what was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from anatogen.evaluation import figures
+from anatogen.generation.sample_set import SampleSet
+from anatogen.labels import LabelSchema
+from anatogen.runtime import writing
+
+_MAPS = 8
+_A_LINE = 8
+_AN_IMAGE = 64
+
+
+def write_overview(samples: SampleSet) -> str:
+    """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return ""."""
+    if len(samples.label_map(samples.entries[0]).shape) != 2:
+        return ""
+    with writing(samples.folder / "overview.png") as path:
+        path.write_bytes(overview(samples))
+    return "overview.png"
+
+
+def overview(samples: SampleSet, maps: int = _MAPS) -> bytes:
+    """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them."""
+    by_map: dict[str, list[dict[str, Any]]] = {}
+    for entry in samples.entries:
+        by_map.setdefault(_map_of(entry), []).append(entry)
+    names = list(by_map)
+    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(maps, len(names))).round().astype(int)]
+    lines = []
+    for name in chosen:
+        entries = by_map[name][:_AN_IMAGE]
+        labels = samples.label_map(entries[0])
+        line: list[figures.Picture] = [(f"map: {name}", figures.coloured(labels, samples.schema))]
+        if "real" in entries[0]:
+            line.append(("real", figures.gray(samples.real_image(entries[0]))))
+        mixed = any(entry["free"] or entry.get("absent") for entry in by_map[name])
+        for entry in entries:
+            given = [samples.schema.index_of(n) for n in entry["given"]]
+            obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
+            picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
+            line.append((_title(entry, samples.schema, mixed), picture))
+        lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
+    return figures.grid(lines)
+
+
+def _map_of(entry: dict[str, Any]) -> str:
+    if "case" in entry:
+        return f"{entry['case']} {entry['slice']}"
+    return str(entry.get("file_of_map", entry["id"]))
+
+
+def _title(entry: dict[str, Any], schema: LabelSchema, mixed: bool) -> str:
+    """What sets an image apart from the others of its map."""
+    given, free = [name for name in entry["given"] if name not in entry.get("absent", ())], entry["free"]
+    parts = []
+    if "similarity" in entry:
+        parts.append(f"alike {entry['similarity']:g}")
+    if entry.get("absent"):
+        parts.append("no " + ", ".join(entry["absent"]))
+    if free and len(free) == len(schema.names):
+        parts.append("all free")
+    elif free and len(free) <= len(given):
+        parts.append(", ".join(free) + " free")
+    elif free:
+        parts.append("given: " + ", ".join(given))
+    elif mixed and not entry.get("absent"):
+        parts.append("all given")
+    if entry.get("repeat"):
+        parts.append(f"image {entry['repeat'] + 1}")
+    text = "; ".join(parts) or "generated"
+    return text if len(text) <= 34 else text[:33] + "…"
