@@ -61,6 +61,16 @@ class Placement:
         }
 
 
+def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
+    """The size in mm of a pixel of the item `row` along each of its spatial axes: (H, W), or (D, H, W) for a volume.
+
+    That of the item as it is stored: resized, where the data set's fit did that. It may differ from case to case.
+    """
+    place = Placement.of(dataset, row)
+    spacing = place.labels(np.zeros(dataset.size, np.uint8)).spacing_mm
+    return tuple(spacing[axis] for axis in (2, 1, 0) if axis != place.cut.sliced)
+
+
 def item_of(volume: Volume, axis: str) -> NDArray[Any]:
     """The item (C, *spatial) that became `volume`: the way back of `Placement.image`, units apart."""
     array = volume.array.reshape(*volume.grid, -1).transpose(3, 2, 1, 0)

@@ -55,3 +55,12 @@ def class_means(scores: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     there = ~np.isnan(scores)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(there, scores, 0).sum(axis=axis) / there.sum(axis=axis))
+
+
+def worst(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """The rows of at most `count` patients with the lowest mean over their classes in `scores` (patients, classes).
+
+    The worst comes first; patients without any score are left out. For distances and errors, give their negative.
+    """
+    means = class_means(scores, axis=1)
+    return np.argsort(means, kind="stable")[: min(count, int((~np.isnan(means)).sum()))]
