@@ -43,8 +43,12 @@ def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_pat
     assert saved["dice_against_steps"]["steps"] == [2, 4, 8, 16, 32]
     assert len(results["realism"]["power_ratio"]) == 16
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "http" not in page.replace("http-equiv", "")
-    assert {p.name for p in (out / "figures").iterdir()} == {"examples.png", "freed.png", "steps.png", "power.png"}
+    assert page.count("data:image/png;base64,") == 7 and "http" not in page.replace("http-equiv", "")
+    assert {p.name for p in (out / "figures").iterdir()} == {
+        f"{name}.png" for name in ("examples", "worst", "freed", "seeds_free", "seeds_given", "steps", "power")
+    }
+    apart = saved["variation"]
+    assert apart["free"]["core"] > 1.5 * apart["given"]["core"]  # only what is free varies
 
 
 def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -57,7 +61,8 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
         np.save(tmp_path / "samples" / entry["file"], image)
     results = evaluate(tmp_path / "samples", own_dataset, tmp_path / "report", segmenter_settings=QUICK, device="cpu")
     measures = results["faithfulness"]
-    assert measures["dice_gen_map"] == measures["dice_real_map"]
+    for measure in ("dice", "hd95", "nsd", "missed", "volume_error"):
+        assert measures[f"{measure}_gen_map"] == measures[f"{measure}_real_map"]
     assert measures["dice_gen_real"]["mean"] == 1
     assert np.allclose(results["realism"]["power_ratio"], 1)
 

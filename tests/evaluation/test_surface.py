@@ -173,7 +173,7 @@ def test_small_types_and_values_beyond_the_classes() -> None:
 
 def test_bad_input_is_named() -> None:
     maps = np.stack([EMPTY] * 3)
-    for spacing in ((1.0,), (1, 1, 1), np.ones((2, 2)), 1.0):
+    for spacing in ((1.0,), (1, 1, 1), np.ones((2, 2))):
         with pytest.raises(SettingsError, match="for 3 label maps of 2 axes"):
             hd95_by_group(maps, maps, np.arange(3), 2, spacing)
     for spacing in ((1, 0), (1, -1), (1, NAN), (np.inf, 1)):

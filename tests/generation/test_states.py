@@ -82,9 +82,7 @@ def test_pairs_hold_the_real_image(longer_run: Path, dataset: PreparedDataset, t
         assert np.abs(made.real_image(entry) - made.image(entry)).max() > 0.05
 
 
-def test_pairs_are_never_written_as_synthetic_dicom(
-    longer_run: Path, dataset: PreparedDataset, tmp_path: Path
-) -> None:
+def test_pairs_are_never_written_as_synthetic_dicom(longer_run: Path, dataset: PreparedDataset, tmp_path: Path) -> None:
     requests = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states(), paired=True)
     with pytest.raises(SettingsError, match="pass for a synthetic"):
         write_sample_set(Generator.load(longer_run, device="cpu"), requests, tmp_path / "o", image_format="dicom")

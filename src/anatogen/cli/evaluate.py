@@ -49,6 +49,8 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
         ("dice_gen_real", "generated, real"),
         ("dice_real_map", "real, map"),
     ):
+        if key not in measures:
+            continue
         per_class = ", ".join(f"{name} {value:.3f}" for name, value in measures[key]["per_class"].items())
         low, high = measures[key]["ci95"]
         print(f"Dice({text}) {measures[key]['mean']:.3f} [{low:.3f}, {high:.3f}]: {per_class}")

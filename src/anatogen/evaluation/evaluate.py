@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from anatogen.data.store import Batch, PreparedDataset, Row
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, ModelError, SettingsError
-from anatogen.evaluation import figures
-from anatogen.evaluation.faithfulness import bootstrap_mean, class_means, dice_by_group
-from anatogen.evaluation.realism import power_ratio
 from anatogen.evaluation.report import Figure, write_report
+from anatogen.evaluation.sections.base import Subject, blocks
+from anatogen.evaluation.sections.faithfulness import Faithfulness
+from anatogen.evaluation.sections.generator import freed_figure, steps_curve, variation
+from anatogen.evaluation.sections.likeness import Likeness
+from anatogen.evaluation.sections.realism import Texture
 from anatogen.evaluation.segmenter import Segmenter, SegmenterSettings, train_segmenter
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request, requests_from_dataset
+from anatogen.generation.request import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
 from anatogen.runtime import Progress, pick_device
-
-_CURVE_STEPS = (2, 4, 8, 16, 32)
-_CURVE_IMAGES = 48
-_GRID_ROWS = 8
 
 
 def evaluate(
@@ -46,8 +41,9 @@ def evaluate(
     """Judge a sample set, or a run (whose `split` is sampled first), against `dataset` and write a report to `out`.
 
     Returns what report.json holds. With a run at hand (named in the sample set) the report also shows classes freed one
-    by one and the Dice-against-steps curve; `quick` leaves these two out. more_figures: shown after the examples. Raises DataError, ModelError or SettingsError
-    where subject and data set do not belong together.
+    by one, how they vary with the seed, and the Dice-against-steps curve; `quick` leaves these out. more_figures: shown
+    after the examples. Images are read block by block, whatever their count. Raises DataError, ModelError or SettingsError where
+    subject and data set do not belong together.
     """
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
     _require_judge(dataset)
@@ -57,69 +53,37 @@ def evaluate(
         )
     out = Path(out)
     samples, generator = _samples_and_generator(Path(subject), dataset, out, split, count, device)
-    rows, chosen = _rows_of(samples, dataset)
-    if not rows:
-        raise SettingsError(
-            "no image of the sample set was made from a label map of this data set", path=samples.folder
-        )
-    real = dataset.load(rows)
-    segmenter = segmenter_for(dataset, segmenter_settings, device=device)
+    entries, rows = _entries_and_rows(samples, dataset)
+    judge = segmenter_for(dataset, segmenter_settings, device=device)
+    judged = Subject(dataset, samples, entries, rows, judge, generator, device)
 
-    generated = samples.images()[chosen]
-    counted = samples.given()[chosen] & real.annotated.numpy()
-    judged = _Judged(generated, segmenter(generated), real, segmenter(real.images), counted)
-    groups = np.array([row.patient for row in rows])
-    classes = dataset.schema.count
-    faithfulness = {
-        "dice_gen_map": _summary(dataset, dice_by_group(judged.found, judged.asked, groups, classes, counted)),
-        "dice_gen_real": _summary(dataset, dice_by_group(judged.found, judged.found_in_real, groups, classes, counted)),
-        "dice_real_map": _summary(dataset, dice_by_group(judged.found_in_real, judged.asked, groups, classes, counted)),
-    }
-    ratio = power_ratio(generated, real.images.numpy())
+    faithfulness, texture, likeness = Faithfulness(judged), Texture(judged), Likeness(judged)
+    for block in blocks(judged):
+        for section in (faithfulness, texture, likeness):
+            section.add(block)
     results: dict[str, Any] = {
-        "n": {"images": len(rows), "patients": len(set(groups))},
-        "split": sorted({row.split for row in rows}),
+        "n": {"images": len(entries), "patients": len(set(judged.patients()))},
+        "split": sorted({row.split for row in rows}) if rows is not None else ["elsewhere"],
         "command": command,
         "version": version,
-        "faithfulness": faithfulness,
-        "realism": {"power_ratio": ratio.round(4).tolist()},
         "sampling": samples.header["sampling"],
         "model": samples.header.get("about_model", {}),
         "dataset": {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)},
     }
-    pages = [_examples_figure(dataset, judged, rows), *more_figures]
-    curves = {f"{samples.header['sampling']['steps']} steps": ratio}
+    results["faithfulness"], pages = faithfulness.finish()
+    pages = [*pages[:1], *more_figures, *pages[1:]]
+    results["likeness"], figures_of_likeness = likeness.finish()
+    pages += figures_of_likeness
     if generator is not None and not quick:
-        pages.append(_freed_figure(dataset, generator, rows))
-        curve, textures = _curve(dataset, generator, rows, segmenter)
-        results["dice_against_steps"] = curve
-        curves |= textures
-        ceiling = curve["ceiling"]
-        picture = figures.dice_against_steps(curve["steps"], curve["dice"], ceiling)
-        caption = f"Dice(m_gen, m) against solver steps, on {curve['n']} label maps of the split {' and '.join(results['split'])}."
-        pages.append(Figure("steps", "How many steps?", picture, caption))
-    texture = (
-        "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
-        "noisy. Dice does not see it."
-    )
-    pages.append(Figure("power", "Is the texture right?", figures.power_against_frequency(curves), texture))
-    write_report(out, results, pages, dataset.schema)
+        pages.append(freed_figure(judged, generator))
+        if generator.about.get("mask_ablation", False):
+            results["variation"], of_seeds = variation(judged, generator)
+            pages += of_seeds
+        results["dice_against_steps"], of_steps, texture.more_curves = steps_curve(judged, generator)
+        pages += of_steps
+    results["realism"], of_texture = texture.finish()
+    write_report(out, results, pages + of_texture, dataset.schema)
     return results
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """Images and what the segmenter finds in them; the label maps asked for; counted: where a class counts."""
-
-    generated: NDArray[np.float32]
-    found: NDArray[np.int64]
-    real: Batch
-    found_in_real: NDArray[np.int64]
-    counted: NDArray[np.bool_]
-
-    @property
-    def asked(self) -> NDArray[np.int64]:
-        return self.real.labels.numpy()
 
 
 def _samples_and_generator(
@@ -183,12 +147,19 @@ def _require_judge(dataset: PreparedDataset) -> None:
         )
 
 
-def _rows_of(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[Row], list[int]]:
-    """The data set's row of each image, and the places of the images that have one."""
+def _entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[dict[str, Any]], list[Row] | None]:
+    """The manifest lines that can be judged, and the data set's row of each: None where all label maps are from elsewhere."""
+    elsewhere = [entry for entry in samples.entries if "elsewhere" in entry]
+    if elsewhere:
+        return elsewhere, None
     by_place = {(row.case, row.slice): row for row in dataset.rows}
-    found = [(by_place.get((e.get("case"), e.get("slice"))), i) for i, e in enumerate(samples.entries)]  # type: ignore[arg-type]
-    pairs = [(row, i) for row, i in found if row is not None]
-    return [row for row, _ in pairs], [i for _, i in pairs]
+    pairs = [(entry, by_place.get((entry.get("case"), entry.get("slice")))) for entry in samples.entries]  # type: ignore[arg-type]
+    found = [(entry, row) for entry, row in pairs if row is not None]
+    if not found:
+        raise SettingsError(
+            "no image of the sample set was made from a label map of this data set", path=samples.folder
+        )
+    return [entry for entry, _ in found], [row for _, row in found]
 
 
 def segmenter_for(
@@ -211,86 +182,3 @@ def segmenter_for(
             cache=dataset.folder,
             progress=lambda done, total, text: bar.update(done, text),
         )
-
-
-def _summary(dataset: PreparedDataset, scores: NDArray[np.float64]) -> dict[str, Any]:
-    mean, interval = bootstrap_mean(scores)
-    per_class = dict(zip(dataset.schema.names, map(float, class_means(scores, axis=0)), strict=True))
-    return {"mean": mean, "per_class": per_class, "ci95": list(interval)}
-
-
-def _spread(rows: Sequence[Row], count: int) -> list[int]:
-    """Places of `count` rows, one patient after the other, each near the middle of its slices."""
-    by_patient: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        by_patient.setdefault(row.patient, []).append(place)
-    order = [places[len(places) * k // 8] for k in (4, 2, 6, 1, 5, 3, 7, 0) for places in by_patient.values()]
-    return sorted(list(dict.fromkeys(order))[:count])
-
-
-def _examples_figure(dataset: PreparedDataset, judged: _Judged, rows: list[Row]) -> Figure:
-    lines = []
-    for i in _spread(rows, _GRID_ROWS):
-        asked, schema = judged.asked[i], dataset.schema
-        lines.append(
-            [
-                (f"map: {rows[i].id}", figures.coloured(asked, schema)),
-                ("real", figures.gray(judged.real.images[i].numpy())),
-                ("generated", figures.gray(judged.generated[i])),
-                ("generated, map outlined", figures.outlined(judged.generated[i], asked, schema)),
-                ("found in generated", figures.coloured(judged.found[i], schema)),
-            ]
-        )
-    caption = (
-        "Label map, the real image it was drawn on, an image generated from the map alone, the same with the map's outlines, "
-        "and what the segmenter finds in it. One slice a patient first, none chosen by its quality."
-    )
-    return Figure("examples", "Do the images follow the maps?", figures.grid(lines), caption)
-
-
-def _freed_figure(dataset: PreparedDataset, generator: Generator, rows: list[Row]) -> Figure:
-    """Each line: one map; everything given, then each class freed by itself, then all of them. The seed stays."""
-    schema, batch = dataset.schema, dataset.load([rows[i] for i in _spread(rows, 4)])
-    freed = [(), *((name,) for name in schema.names[:6]), *([schema.names] if len(schema.names) > 1 else [])]
-    lines = []
-    for labels, row in zip(batch.labels.numpy(), batch.rows, strict=True):
-        requests = [Request(str(i), labels, schema.states(free=list(names)), seed=0) for i, names in enumerate(freed)]
-        pictures = []
-        for names, (_, image) in zip(freed, generator.generate(requests), strict=True):
-            title = "all given" if not names else "all free" if names == schema.names else f"{names[0]} free"
-            pictures.append((title, figures.gray(image)))
-        lines.append([(f"map: {row.id}", figures.coloured(labels, schema)), *pictures])
-    caption = "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
-    if not generator.about.get("mask_ablation", False):
-        caption += " This run was trained without mask ablation, so it has never seen a free class: train with --mask-ablation."
-    return Figure("freed", "What if a class is left free?", figures.grid(lines), caption)
-
-
-def _curve(
-    dataset: PreparedDataset, generator: Generator, rows: list[Row], segmenter: Segmenter
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
-    chosen = [rows[i] for i in _spread(rows, _CURVE_IMAGES)]
-    states = ClassStates.all_given(dataset.schema)
-    requests = requests_from_dataset(dataset, chosen, states, seed=1)
-    real = dataset.load(chosen)
-    groups = np.array([row.patient for row in chosen])
-    counted = real.annotated.numpy()
-
-    def dice(images: NDArray[np.float32]) -> float:
-        found = segmenter(images)
-        return bootstrap_mean(
-            dice_by_group(found, real.labels.numpy(), groups, dataset.schema.count, counted), draws=1
-        )[0]
-
-    scores, textures = [], {}
-    with Progress("Dice against steps", len(_CURVE_STEPS) * len(requests), "images") as bar:
-        for steps in _CURVE_STEPS:
-            images = []
-            for _, image in generator.generate(requests, generator.with_settings(steps=steps)):
-                images.append(image)
-                bar.advance()
-            scores.append(dice(np.stack(images)))
-            if steps in (4, 32):
-                textures[f"{steps} steps"] = power_ratio(np.stack(images), real.images.numpy())
-    curve = {"steps": list(_CURVE_STEPS), "dice": scores, "ceiling": dice(real.images.numpy()), "n": len(requests)}
-    return curve, textures

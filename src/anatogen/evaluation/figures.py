@@ -78,6 +78,23 @@ def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: flo
     return _png(figure)
 
 
+def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
+    """Correlation with the real image and Dice on given classes against similarity."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    x = [row["similarity"] for row in rows]
+    axis.plot(x, [row["correlation"] for row in rows], "o-", color="#0072B2", label="correlation with the real image")
+    dice = [row["dice_given"]["mean"] for row in rows]
+    if not np.isnan(dice).any():
+        low, high = (np.array([row["dice_given"]["ci95"][k] for row in rows]) for k in (0, 1))
+        axis.fill_between(x, low, high, color="#D55E00", alpha=0.2, linewidth=0)
+        axis.plot(x, dice, "s-", color="#D55E00", label="Dice on given classes")
+    axis.set(xlabel="similarity (1 - lambda)", ylim=(0, 1))
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return _png(figure)
+
+
 def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     """Power of generated over real images in rings of spatial frequency; 1 is right."""
     figure, axis = plt.subplots(figsize=(5, 3))

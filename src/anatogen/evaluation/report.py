@@ -47,6 +47,7 @@ def write_report(out: Path, results: dict[str, Any], pages: list[Figure], schema
     environment = Environment(
         loader=PackageLoader("anatogen.evaluation"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
+    environment.filters["number"] = lambda value: f"{value:.3f}" if math.isfinite(value) else "–"
     page = environment.get_template("report.html").render(
         results=results,
         measures=_MEASURES,

@@ -1,0 +1,140 @@
+"""Do the images follow their label maps? (Konz et al. 2024, Table 1)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.placement import item_spacing
+from anatogen.evaluation import figures
+from anatogen.evaluation.faithfulness import worst
+from anatogen.evaluation.report import Figure
+from anatogen.evaluation.sections.base import Block, Subject, spread, summary
+from anatogen.evaluation.tally import Tally, tally
+
+_GRID_ROWS = 8
+_WORST = 4
+_CEILING_BLOCK = 256
+Line = list[figures.Picture]
+
+
+class Faithfulness:
+    """Overlap, surfaces and volumes of (generated, map), (generated, real) and (real, map), the last being the ceiling.
+
+    On given classes and, apart, on free ones, where the model was free to differ. surfaces: measure distances too.
+    """
+
+    def __init__(self, subject: Subject, *, surfaces: bool = True) -> None:
+        self.subject, self.surfaces = subject, surfaces
+        self.names = subject.dataset.schema.names
+        self._tallies: dict[str, list[Tally]] = {"gen_map": [], "gen_real": [], "real_map": []}
+        self._given: list[NDArray[np.bool_]] = []
+        self._known: list[NDArray[np.bool_]] = []
+        self._absent: list[NDArray[np.bool_]] = []
+        rows = subject.test_rows
+        self._shown = {id(subject.entries[i]) for i in spread(rows, _GRID_ROWS)} if subject.rows is not None else set()
+        if not self._shown:
+            self._shown = {id(e) for e in subject.entries[:: max(1, len(subject.entries) // _GRID_ROWS)][:_GRID_ROWS]}
+        self._examples: list[Line] = []
+        self._worst: list[tuple[float, int, Line]] = []
+        self._count = 0
+        self._spacings: dict[str, tuple[float, ...]] = {}
+
+    def add(self, block: Block) -> None:
+        """Tally the overlaps of `block`, and keep the pictures that are to be shown."""
+        spacing = self._spacing(block)
+        pairs = {"gen_map": (block.found, block.asked)}
+        if block.real is not None and block.found_in_real is not None:
+            pairs["gen_real"] = (block.found, block.found_in_real)
+            pairs["real_map"] = (block.found_in_real, block.real.labels.numpy())
+        for name, (found, truth) in pairs.items():
+            self._tallies[name].append(
+                tally(found, truth, len(self.names) + 1, spacing, block.known, surfaces=self.surfaces)
+            )
+        self._given.append(block.given & block.known)
+        self._known.append(block.known)
+        self._absent.append(block.absent)
+        scores = self._tallies["gen_map"][-1].where(block.given).dice_by(np.arange(len(block.entries)))
+        for i in worst(scores, _WORST):
+            dice = float(np.nanmean(scores[i]))
+            self._worst.append((dice, self._count + int(i), self._line(block, int(i), dice)))
+        self._worst = sorted(self._worst, key=lambda found: found[:2])[:_WORST]
+        for i, entry in enumerate(block.entries):
+            if id(entry) in self._shown:
+                self._examples.append(self._line(block, i))
+        self._count += len(block.entries)
+
+    def finish(self) -> tuple[dict[str, Any], list[Figure]]:
+        """Means, class means and intervals by patient; examples; the worst images."""
+        patients, given = self.subject.patients(), np.concatenate(self._given)
+        known, absent = np.concatenate(self._known), np.concatenate(self._absent)
+        results: dict[str, Any] = {}
+        for name, parts in self._tallies.items():
+            if parts:
+                counted = given if name == "gen_map" else given & ~absent
+                results |= self._measures(name, Tally.joined(parts).where(counted), patients)
+        if "dice_real_map" not in results:
+            results |= self._ceiling_of_own_test_set()
+        free = known & ~given
+        if free.any() and self._tallies["gen_real"]:
+            results["free"] = {}
+            for name in ("gen_map", "gen_real"):
+                results["free"] |= self._measures(name, Tally.joined(self._tallies[name]).where(free), patients)
+        return results, [self._examples_figure(), *([self._worst_figure()] if self._worst else [])]
+
+    def _measures(self, name: str, of_images: Tally, patients: NDArray[np.str_]) -> dict[str, Any]:
+        values = {f"dice_{name}": of_images.dice_by(patients), f"missed_{name}": of_images.missed_by(patients)}
+        error = of_images.volume_error_by(patients)
+        values |= {f"volume_error_{name}": error, f"volume_error_abs_{name}": np.abs(error)}
+        if self.surfaces:
+            values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
+        return {key: summary(self.names, scores) for key, scores in values.items()}
+
+    def _ceiling_of_own_test_set(self) -> dict[str, Any]:
+        """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
+        dataset, rows, parts = self.subject.dataset, self.subject.test_rows, []
+        for start in range(0, len(rows), _CEILING_BLOCK):
+            batch = dataset.load(rows[start : start + _CEILING_BLOCK])
+            spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
+            found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
+            truth = batch.labels.numpy()
+            parts.append(tally(found, truth, len(self.names) + 1, spacing, known, surfaces=self.surfaces))
+        return self._measures("real_map", Tally.joined(parts), np.array([row.patient for row in rows]))
+
+    def _spacing(self, block: Block) -> NDArray[np.float64]:
+        """mm of each image's pixels; of label maps from elsewhere, the model's own."""
+        if block.real is None:
+            about = self.subject.samples.header.get("about_model", {})
+            own = about.get("spacing_mm") or item_spacing(self.subject.dataset, self.subject.test_rows[0])
+            return np.tile(np.asarray(own, dtype=np.float64), (len(block.entries), 1))
+        for row in block.real.rows:
+            if row.case not in self._spacings:
+                self._spacings[row.case] = item_spacing(self.subject.dataset, row)
+        return np.array([self._spacings[row.case] for row in block.real.rows])
+
+    def _line(self, block: Block, i: int, dice: float | None = None) -> Line:
+        schema, entry = self.subject.dataset.schema, block.entries[i]
+        asked = np.where(np.isin(block.asked[i], np.flatnonzero(block.given[i]) + 1), block.asked[i], 0)
+        title = f"map: {entry['case']} {entry['slice']}" if "slice" in entry else f"map: {entry['id']}"
+        line: Line = [(title, figures.coloured(asked, schema))]
+        if block.real is not None:
+            line.append(("real", figures.gray(block.real.images[i].numpy())))
+        return [
+            *line,
+            ("generated" if dice is None else f"generated, Dice {dice:.2f}", figures.gray(block.generated[i])),
+            ("generated, map outlined", figures.outlined(block.generated[i], asked, schema)),
+            ("found in generated", figures.coloured(block.found[i], schema)),
+        ]
+
+    def _examples_figure(self) -> Figure:
+        caption = (
+            "Label map, the real image it was drawn on, an image generated from the map alone, the same with the map's outlines, "
+            "and what the segmenter finds in it. One slice a patient first, none chosen by its quality."
+        )
+        return Figure("examples", "Do the images follow the maps?", figures.grid(self._examples), caption)
+
+    def _worst_figure(self) -> Figure:
+        caption = f"The images, of {self._count}, in which the segmenter finds least of what was given. One of its own faults is as likely."
+        return Figure("worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption)
