@@ -1,0 +1,431 @@
+"""Label maps from another data set (the cross-modality use of Konz et al. 2024), brought to a model's classes and geometry."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import partial
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from anatogen.data.placement import Placement
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.errors import DataError, SettingsError, nearest
+from anatogen.labels import ClassStates, LabelSchema
+from anatogen.volume import SLICE_AXES, Fitting
+
+MOST_CUT = 0.01
+_LISTED = 12  # names in a message
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """Which classes of other label maps (`theirs`) make up each class of a model's (`ours`).
+
+    parts: for each class 1..C-1 of ours, the names of theirs that become it; none where it is missing there.
+    """
+
+    ours: LabelSchema
+    theirs: LabelSchema
+    parts: tuple[tuple[str, ...], ...]
+
+    @property
+    def table(self) -> NDArray[np.int64]:
+        """For each value of their label maps, ours; 0 where ours has no such class."""
+        table = np.zeros(self.theirs.count, np.int64)
+        for c, parts in zip(self.ours.classes, self.parts, strict=True):
+            table[[self.theirs.index_of(part) for part in parts]] = c.index
+        return table
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """The classes of ours that theirs has."""
+        return tuple(name for name, parts in zip(self.ours.names, self.parts, strict=True) if parts)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The classes of ours that theirs has not: they are free."""
+        return tuple(name for name, parts in zip(self.ours.names, self.parts, strict=True) if not parts)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The classes of theirs that ours has not: they become background."""
+        used = {part for parts in self.parts for part in parts}
+        return tuple(name for name in self.theirs.names if name not in used)
+
+    def apply(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Their label map, of any shape, with our values. Raises DataError for a value that is none of theirs."""
+        wrong = labels[(labels < 0) | (labels >= self.theirs.count)]
+        if wrong.size:
+            raise DataError(
+                f"holds label {wrong.flat[0]}, but classes 0 to {self.theirs.count - 1} are declared",
+                remedy="Declare the missing classes, or relabel the map",
+            )
+        return self.table[labels]
+
+    def summary(self) -> str:
+        """What was matched, what is free and what is left out, in one line."""
+        same = [
+            name if parts == (name,) else f"{name} (there {' + '.join(parts)})"
+            for name, parts in zip(self.ours.names, self.parts, strict=True)
+            if parts
+        ]
+        text = f"classes matched: {', '.join(same)}"
+        if self.missing:
+            text += f"; free, as the label maps lack them: {', '.join(self.missing)}"
+        if self.unknown:
+            text += f"; left out, as the model lacks them: {_some(self.unknown)}"
+        return text
+
+
+def parse_renames(texts: Sequence[str]) -> dict[str, str]:
+    """Texts "OURS=THEIRS" or "OURS=THEIRS+THEIRS2" as the `renames` of `match_classes`. Raises SettingsError."""
+    renames: dict[str, str] = {}
+    for text in texts:
+        ours, _, theirs = (part.strip() for part in text.partition("="))
+        if not ours or not theirs:
+            raise SettingsError(
+                f"'{text}' matches nothing", remedy="Write for instance kidneys=left kidney+right kidney"
+            )
+        if ours in renames:
+            raise SettingsError(f"'{ours}' is matched twice", remedy=f"Write {ours}={renames[ours]}+{theirs}")
+        renames[ours] = theirs
+    return renames
+
+
+def match_classes(ours: LabelSchema, theirs: LabelSchema, renames: Mapping[str, str] | None = None) -> ClassMatch:
+    """Match classes by `renames`, then by name, then by name up to case, spaces, underscores and hyphens.
+
+    renames: from a class of ours to "THEIRS", or "THEIRS+THEIRS2" where it is drawn in parts there. Raises SettingsError
+    where a name of `renames` is unknown or used twice, where names can be matched in two ways, and where nothing matches.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    used: dict[str, str] = {}
+    for name, text in (renames or {}).items():
+        if name not in ours.names:
+            raise SettingsError(f"the model has no class '{name}'", remedy=nearest(name, ours.names))
+        whole = text in theirs.names  # a name may hold a plus itself
+        found[name] = (text,) if whole else tuple(part.strip() for part in text.split("+") if part.strip())
+        if not found[name]:
+            raise SettingsError(f"'{name}={text}' matches nothing", remedy=nearest(name, theirs.names))
+        for part in found[name]:
+            if part not in theirs.names:
+                raise SettingsError(f"the label maps have no class '{part}'", remedy=nearest(part, theirs.names))
+            if part in used:
+                problem = f"their class '{part}' is matched with both '{used[part]}' and '{name}'"
+                raise SettingsError(problem, remedy="Match it once; the class that is left is free")
+            used[part] = name
+    for name in ours.names:
+        if name not in found and name in theirs.names and name not in used:
+            found[name] = (name,)
+            used[name] = name
+    ours_left = [name for name in ours.names if name not in found]
+    theirs_left = [name for name in theirs.names if name not in used]
+    for name in ours_left:
+        alike = [other for other in theirs_left if _plain(other) == _plain(name)]
+        rivals = [other for other in ours_left if _plain(other) == _plain(name)]
+        if alike and len(alike) + len(rivals) > 2:
+            raise SettingsError(
+                f"the model's {_quoted(rivals)} can be matched with the label maps' {_quoted(alike)} in several ways",
+                remedy=f"Say which, for instance --rename '{name}={alike[0]}'",
+            )
+        if alike:
+            found[name] = (alike[0],)
+    if not found:
+        raise SettingsError(
+            f"no class of the label maps ({_some(theirs.names)}) is one of the model's ({_some(ours.names)})",
+            remedy=f"Match them with --rename, for instance --rename '{_best_guess(ours, theirs)}'",
+        )
+    return ClassMatch(ours, theirs, tuple(found.get(name, ()) for name in ours.names))
+
+
+def given_states(match: ClassMatch, annotated: Iterable[str]) -> ClassStates:
+    """The states of our classes on a map of theirs: given where matched, and all parts are among the `annotated` names."""
+    drawn = set(annotated)
+    return ClassStates(tuple(bool(parts) and set(parts) <= drawn for parts in match.parts))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a grid of `size` lies on a grid of `shape`: along each axis, pixel j has its centre at scale j + offset."""
+
+    shape: tuple[int, ...]
+    size: tuple[int, ...]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+
+    @classmethod
+    def plan(
+        cls,
+        drawn: NDArray[Any],
+        spacing_mm: tuple[float, ...] | None,
+        size: tuple[int, ...],
+        to_spacing_mm: tuple[float, ...] | None,
+        *,
+        fit: Literal["crop", "pad"] = "crop",
+        most_cut: float = MOST_CUT,
+    ) -> Window:
+        """The window of `size` pixels of `to_spacing_mm` on a grid of pixels of `spacing_mm` that shows what is drawn.
+
+        drawn: how much anatomy each pixel of the grid has (bool, or counts over several maps of one grid). The window lies
+        around the grid's middle or, where more is kept so, around the middle of what is drawn. Raises DataError where more
+        than the share `most_cut` of that would still be cut; `fit` "pad" shrinks it instead, the aspect ratio kept. Where a
+        spacing is None (unknown), the whole grid is shrunk where it is too large, and filled up, the aspect ratio kept.
+        """
+        if drawn.ndim != len(size):
+            raise DataError(
+                f"the label map has {drawn.ndim} axes where the model's have {len(size)}",
+                remedy="Prepare the label maps again with the --dim of the model's data",
+            )
+        if spacing_mm is None or to_spacing_mm is None:
+            scale, offset = zip(*Fitting.plan(drawn.shape, size, "pad").to_original(), strict=True)
+            return cls(drawn.shape, size, scale, offset)
+        if not all(0 < s < math.inf for s in (*spacing_mm, *to_spacing_mm)):
+            raise DataError(f"pixels of {_by(spacing_mm)} mm make no sense", remedy="Mend the header's affine")
+        steps = [_ratio(to, own) for own, to in zip(spacing_mm, to_spacing_mm, strict=True)]
+        box = [_extent(drawn, axis) for axis in range(drawn.ndim)]
+        needed = max((stop - first) / (n * step) for (first, stop), n, step in zip(box, size, steps, strict=True))
+        if fit == "pad" and needed > 1:
+            steps = [step * needed for step in steps]
+        middle = cls._around([n / 2 for n in drawn.shape], drawn.shape, size, steps)
+        shifted = cls._around(
+            [
+                n / 2 if low - 1e-6 <= first and stop <= high + 1e-6 else (first + stop) / 2
+                for n, (low, high), (first, stop) in zip(drawn.shape, middle.reach, box, strict=True)
+            ],
+            drawn.shape,
+            size,
+            steps,
+        )
+        window = min(middle, shifted, key=lambda candidate: candidate.cut(drawn))
+        if window.cut(drawn) > most_cut:
+            anatomy = _by((stop - first) * own for (first, stop), own in zip(box, spacing_mm, strict=True))
+            view = _by(n * to for n, to in zip(size, to_spacing_mm, strict=True))
+            raise DataError(
+                f"the labelled anatomy measures {anatomy} mm and the model's images {view} mm, so that "
+                f"{100 * window.cut(drawn):.1f} % of it would be cut ({100 * most_cut:g} % may be)",
+                remedy="Shrink it with --fit pad, or use a model of a larger field of view",
+            )
+        return window
+
+    @classmethod
+    def _around(
+        cls, centre: Sequence[float], shape: tuple[int, ...], size: tuple[int, ...], steps: Sequence[float]
+    ) -> Window:
+        """The window whose middle is at `centre`, in pixels from the grid's edge; to whole pixels where none is resampled."""
+        edges = [c - n * step / 2 for c, n, step in zip(centre, size, steps, strict=True)]
+        edges = [float(math.trunc(e)) if step == 1 else e for e, step in zip(edges, steps, strict=True)]
+        offset = tuple(edge + step / 2 - 0.5 for edge, step in zip(edges, steps, strict=True))
+        return cls(shape, size, tuple(steps), offset)
+
+    @property
+    def reach(self) -> list[tuple[float, float]]:
+        """From where to where the window reaches along each axis of the grid, in pixels from the grid's edge."""
+        edges = [o + 0.5 - s / 2 for o, s in zip(self.offset, self.scale, strict=True)]
+        return [(edge, edge + n * s) for edge, n, s in zip(edges, self.size, self.scale, strict=True)]
+
+    def cut(self, drawn: NDArray[Any]) -> float:
+        """The share of what is drawn (see `plan`) that lies outside the window, 0 to 1."""
+        inside = []
+        for n, (low, high) in zip(self.shape, self.reach, strict=True):
+            centre = np.arange(n) + 0.5
+            inside.append(np.flatnonzero((low - 1e-6 <= centre) & (centre <= high + 1e-6)))
+        total = float(drawn.sum())
+        return 1 - float(drawn[np.ix_(*inside)].sum()) / total if total else 0.0
+
+    def apply(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """The label map (*shape) as the window shows it (*size), background beyond the grid.
+
+        Each pixel takes the class with the largest share, interpolated linearly between the grid's pixels, and the nearest
+        pixel's class where shares are equal. On shapes with a known outline that is closer to it than nearest neighbours.
+        """
+        at = [s * np.arange(n) + o for n, s, o in zip(self.size, self.scale, self.offset, strict=True)]
+        near = [np.floor(a + 0.5 + 1e-6).astype(int) for a in at]
+        result = labels[np.ix_(*(i.clip(0, n - 1) for i, n in zip(near, self.shape, strict=True)))].astype(np.int64)
+        if any(s != 1 for s in self.scale):
+            nearest_value, largest = result.copy(), np.zeros(self.size, np.float32)
+            for value in np.unique(labels):
+                share = ndimage.affine_transform(
+                    (labels == value).astype(np.float32),
+                    np.diag(self.scale),
+                    self.offset,
+                    output_shape=self.size,
+                    order=1,
+                    mode="nearest",
+                )
+                share += 1e-4 * (nearest_value == value)
+                result[share > largest] = value
+                np.maximum(share, largest, out=largest)
+        for axis, (i, n) in enumerate(zip(near, self.shape, strict=True)):
+            np.moveaxis(result, axis, 0)[(i < 0) | (i >= n)] = 0
+        return result
+
+
+def bring(
+    labels: NDArray[Any],
+    spacing_mm: tuple[float, ...] | None,
+    size: tuple[int, ...],
+    to_spacing_mm: tuple[float, ...] | None,
+    *,
+    fit: Literal["crop", "pad"] = "crop",
+    most_cut: float = MOST_CUT,
+) -> tuple[NDArray[np.int64], Window]:
+    """A label map (H, W) or (D, H, W) with pixels of `spacing_mm`, item axis by item axis, on a model's grid.
+
+    Returns the map (*size) with pixels of `to_spacing_mm`, and where it lies on the old grid. See `Window.plan` for what is
+    kept where it does not fit or a spacing is None, and for the DataError; `Window.apply` for the resampling.
+    """
+    window = Window.plan(labels > 0, spacing_mm, size, to_spacing_mm, fit=fit, most_cut=most_cut)
+    return window.apply(labels), window
+
+
+def typical_spacing(dataset: PreparedDataset) -> tuple[float, ...] | None:
+    """The median pixel size in mm of the training cases' items, along (H, W) or (D, H, W); None where it is unknown."""
+    rows = {row.case: row for row in dataset.split("train")}
+    if any(_is_picture(dataset, case) for case in rows):
+        return None
+    spacings = [_item_spacing(dataset, row) for row in rows.values()]
+    return tuple(median(along) for along in zip(*spacings, strict=True))
+
+
+def maps_from_dataset(
+    dataset: PreparedDataset,
+    rows: Sequence[Row],
+    ours: LabelSchema,
+    size: tuple[int, ...],
+    axis: str | None,
+    spacing_mm: tuple[float, ...] | None,
+    renames: Mapping[str, str] | None = None,
+    *,
+    fit: Literal["crop", "pad"] = "crop",
+    most_cut: float = MOST_CUT,
+    keep_empty: bool = False,
+) -> Iterator[tuple[Row, NDArray[np.int64], ClassStates]]:
+    """Each row's label map (*size) with the values of `ours`, and which of those classes are given there, in order.
+
+    size, axis ("volume" for whole volumes), spacing_mm: the geometry of the model's items; axis and spacing None where
+    unknown. All slices of a case are cut alike. Classes that are free in a case are left out of its maps, and maps
+    that then show nothing are left out unless `keep_empty`. Raises SettingsError where classes or axes do not match, and,
+    as the maps are read, DataError where anatomy does not fit (see `Window.plan`) or no map is left.
+    """
+    match = match_classes(ours, dataset.schema, renames)
+    _check_axis(dataset, rows, axis, size)
+    plan = partial(Window.plan, size=size, to_spacing_mm=spacing_mm, fit=fit, most_cut=most_cut)
+    return _maps(dataset, rows, match, plan, keep_empty)
+
+
+def _maps(
+    dataset: PreparedDataset, rows: Sequence[Row], match: ClassMatch, plan: Callable[..., Window], keep_empty: bool
+) -> Iterator[tuple[Row, NDArray[np.int64], ClassStates]]:
+    of_case: dict[str, list[Row]] = {}
+    for row in dataset.rows:
+        of_case.setdefault(row.case, []).append(row)
+    windows: dict[str, Window] = {}
+    shown = False
+    for row in rows:
+        if row.case not in windows:
+            drawn = np.zeros(dataset.size, np.int64)
+            for other in of_case[row.case]:  # all of them: a map does not depend on which others are asked for
+                drawn += _given_labels(dataset, other, match) > 0
+            spacing = None if _is_picture(dataset, row.case) else _item_spacing(dataset, row)
+            try:
+                windows[row.case] = plan(drawn, spacing)
+            except DataError as error:
+                problem = f"case {row.case}: {error.problem}"
+                raise DataError(problem, path=dataset.folder, remedy=error.remedy) from error
+        labels = windows[row.case].apply(_given_labels(dataset, row, match))
+        if keep_empty or labels.any():
+            shown = True
+            yield row, labels, given_states(match, row.annotated)
+    if not shown:
+        raise DataError(
+            f"none of the label maps shows {_some(match.matched, 'or')}",
+            path=dataset.folder,
+            remedy="Choose another split, or match other classes with --rename",
+        )
+
+
+def _given_labels(dataset: PreparedDataset, row: Row, match: ClassMatch) -> NDArray[np.int64]:
+    """The label map of `row` with our values, without what is free there."""
+    labels = match.apply(dataset.load([row]).labels[0].numpy())
+    given = np.array([False, *given_states(match, row.annotated).given])
+    return np.where(given[labels], labels, 0)
+
+
+def _check_axis(dataset: PreparedDataset, rows: Sequence[Row], axis: str | None, size: tuple[int, ...]) -> None:
+    theirs, volumes = dataset.info.axis, len(size) == 3
+    if (theirs == "volume") != volumes:
+        kinds = ("slices", "whole volumes") if volumes else ("whole volumes", "slices")
+        raise SettingsError(
+            f"holds {kinds[0]}, and the model makes {kinds[1]}",
+            path=dataset.folder,
+            remedy=f"Prepare it again with --dim {len(size)}",
+        )
+    pictures = all(_is_picture(dataset, case) for case in {row.case for row in rows})
+    if axis is not None and axis != theirs and not pictures:
+        raise SettingsError(
+            f"holds {theirs} slices, and the model makes {axis} ones",
+            path=dataset.folder,
+            remedy=f"Prepare it again with --axis {axis}",
+        )
+
+
+def _is_picture(dataset: PreparedDataset, case: str) -> bool:
+    """Whether a case is a picture whose file knows no pixel size: sources of pictures then give it 1 mm (`as_volume`)."""
+    record = dataset.info.cases[case]
+    return record.grid[2] == 1 and np.array_equal(record.affine, np.diag([-1.0, -1.0, -1.0, 1.0]))
+
+
+def _item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
+    """The pixel size in mm of an item along (H, W) or (D, H, W)."""
+    placed = Placement.of(dataset, row).labels(np.zeros(dataset.size, np.uint8)).spacing_mm
+    across = SLICE_AXES.get(dataset.info.axis)
+    return tuple(placed[axis] for axis in (2, 1, 0) if axis != across)
+
+
+def _ratio(to_mm: float, own_mm: float) -> float:
+    """Pixels of theirs in a pixel of ours; 1 where they differ by less than one in a thousand, so as not to resample."""
+    return 1.0 if math.isclose(to_mm, own_mm, rel_tol=1e-3) else to_mm / own_mm
+
+
+def _extent(drawn: NDArray[Any], axis: int) -> tuple[int, int]:
+    """From which to before which pixel along `axis` something is drawn; nothing is (0, 0) wide, in the middle."""
+    along = np.flatnonzero(drawn.any(axis=tuple(a for a in range(drawn.ndim) if a != axis)))
+    return (int(along[0]), int(along[-1]) + 1) if along.size else (drawn.shape[axis] // 2,) * 2
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _best_guess(ours: LabelSchema, theirs: LabelSchema) -> str:
+    """The most alike pair of names as `parse_renames` reads it, or a pattern where none is alike: no match is made up."""
+    pairs = [(_likeness(name, other), name, other) for name in ours.names for other in theirs.names]
+    likeness, name, other = max(pairs, default=(0.0, "", ""))
+    return f"{name}={other}" if likeness >= 0.8 else "OURS=THEIRS"
+
+
+def _likeness(name: str, other: str) -> float:
+    return SequenceMatcher(None, _plain(name), _plain(other)).ratio()
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
+
+
+def _some(names: Sequence[str], last: str = "") -> str:
+    listed = [*names[:_LISTED], "..."] if len(names) > _LISTED else list(names)
+    if last and len(listed) > 1:
+        return f"{', '.join(listed[:-1])} {last} {listed[-1]}"
+    return ", ".join(listed)
+
+
+def _by(lengths: Iterable[float]) -> str:
+    return " x ".join(f"{length:.4g}" for length in lengths)
