@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import typer
 
@@ -29,6 +29,10 @@ def sample(
     ),
     per_mask: int = typer.Option(1, min=1, help="Images for each label map."),
     count: int | None = typer.Option(None, min=1, help="Images in all, spread over the label maps."),
+    rename: list[str] = typer.Option(
+        [], "--rename", metavar="OURS=THEIRS", help="A class that another data set calls otherwise: liver=liver+tumour."
+    ),
+    fit: str = typer.Option("crop", help="Label maps of another geometry: crop to the field of view, or pad (shrink)."),
     solver: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]"),
     steps: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]"),
     eta: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full."),
@@ -45,36 +49,57 @@ def sample(
 
     Pairs of real and generated images that share the bones alone:
     anatogen sample runs/ct --masks data/ct --given bone --paired --out pairs
+
+    Label maps of another data set, its classes matched by name:
+    anatogen sample runs/ct --masks data/mr --rename liver=liver+tumour --out from-mr
     """
+    from anatogen.data.elsewhere import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
-    from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
-    from anatogen.generation.request import requests_combined, requests_from_dataset, requests_from_folder
+    from anatogen.generation.request import (
+        requests_combined,
+        requests_from_dataset,
+        requests_from_elsewhere,
+        requests_from_folder,
+    )
     from anatogen.generation.sample_set import write_sample_set
     from anatogen.runtime import Progress
 
     generator = Generator.load(run, device=device)
     if solver is not None and solver not in SOLVERS:
         raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, SOLVERS))
+    if fit not in ("crop", "pad"):
+        raise SettingsError(f"there is no --fit '{fit}'", remedy=nearest(fit, ("crop", "pad")))
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
     names = generator.schema.names
     empty = split_names(absent) or []
     states = generator.schema.states(given=split_names(given), free=split_names(free), absent=empty)
     if (masks / "dataset.json").is_file():
         dataset = PreparedDataset.open(masks)
-        check_same_anatomy(generator, dataset)
-        requests = requests_from_dataset(
-            dataset,
-            dataset.split(split),
-            states,
-            absent=empty,
-            seed=seed,
-            per_mask=per_mask,
-            count=count,
-            paired=paired,
-        )
+        rows = dataset.split(split)
+        how_many: dict[str, Any] = {"absent": empty, "seed": seed, "per_mask": per_mask, "count": count}
+        if not rename and generator.geometry.is_that_of(dataset):
+            requests = requests_from_dataset(dataset, rows, states, paired=paired, **how_many)
+        else:
+            if paired:
+                raise SettingsError(
+                    "holds label maps of other classes or another geometry, and images that are no partners",
+                    path=masks,
+                    remedy="Leave --paired out, or prepare the data as the model's was",
+                )
+            renames = parse_renames(rename)
+            print(match_classes(generator.schema, dataset.schema, renames).summary())
+            requests = requests_from_elsewhere(
+                dataset,
+                rows,
+                generator.geometry,
+                states,
+                renames=renames,
+                fit=cast(Literal["crop", "pad"], fit),
+                **how_many,
+            )
     else:
         if paired:
             raise SettingsError(
@@ -109,7 +134,10 @@ def sample(
             progress=lambda done, total: bar.update(done),
         )
     print(f"{out}: {len(samples.entries)} images" + overview_of(samples))
-    print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
+    if "elsewhere" not in samples.entries[0]:
+        print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
+    else:
+        print(f"Next: anatogen evaluate {out} --dataset DATASET_OF_THE_MODEL --out REPORT")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from anatogen.data.placement import Placement
+from anatogen.data.placement import item_spacing
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.labels import ClassStates, LabelSchema
-from anatogen.volume import SLICE_AXES, Fitting
+from anatogen.volume import Fitting
 
 MOST_CUT = 0.01
 _LISTED = 12  # names in a message
@@ -287,11 +287,14 @@ def bring(
 
 
 def typical_spacing(dataset: PreparedDataset) -> tuple[float, ...] | None:
-    """The median pixel size in mm of the training cases' items, along (H, W) or (D, H, W); None where it is unknown."""
-    rows = {row.case: row for row in dataset.split("train")}
+    """The median pixel size in mm of the items along (H, W) or (D, H, W), a training case one vote; None where unknown.
+
+    Of all cases, where a data set has none to train on.
+    """
+    rows = {row.case: row for row in dataset.rows if row.split == "train"} or {row.case: row for row in dataset.rows}
     if any(_is_picture(dataset, case) for case in rows):
         return None
-    spacings = [_item_spacing(dataset, row) for row in rows.values()]
+    spacings = [item_spacing(dataset, row) for row in rows.values()]
     return tuple(median(along) for along in zip(*spacings, strict=True))
 
 
@@ -334,7 +337,7 @@ def _maps(
             drawn = np.zeros(dataset.size, np.int64)
             for other in of_case[row.case]:  # all of them: a map does not depend on which others are asked for
                 drawn += _given_labels(dataset, other, match) > 0
-            spacing = None if _is_picture(dataset, row.case) else _item_spacing(dataset, row)
+            spacing = None if _is_picture(dataset, row.case) else item_spacing(dataset, row)
             try:
                 windows[row.case] = plan(drawn, spacing)
             except DataError as error:
@@ -381,13 +384,6 @@ def _is_picture(dataset: PreparedDataset, case: str) -> bool:
     """Whether a case is a picture whose file knows no pixel size: sources of pictures then give it 1 mm (`as_volume`)."""
     record = dataset.info.cases[case]
     return record.grid[2] == 1 and np.array_equal(record.affine, np.diag([-1.0, -1.0, -1.0, 1.0]))
-
-
-def _item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
-    """The pixel size in mm of an item along (H, W) or (D, H, W)."""
-    placed = Placement.of(dataset, row).labels(np.zeros(dataset.size, np.uint8)).spacing_mm
-    across = SLICE_AXES.get(dataset.info.axis)
-    return tuple(placed[axis] for axis in (2, 1, 0) if axis != across)
 
 
 def _ratio(to_mm: float, own_mm: float) -> float:

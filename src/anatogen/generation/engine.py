@@ -19,7 +19,7 @@ from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.path import DDPMPath
 from anatogen.diffusion.solvers import SOLVERS, Callback
 from anatogen.errors import SettingsError
-from anatogen.generation.request import Likeness, Request
+from anatogen.generation.request import Likeness, ModelGeometry, Request
 from anatogen.model import Denoiser, load_denoiser
 from anatogen.runtime import autocast, derive_seed, pick_device
 from anatogen.training.config import SamplingSettings
@@ -54,6 +54,12 @@ class Generator:
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
         settings = SamplingSettings.model_validate(about.get("sampling", {}))
         return cls(denoiser, settings, device=device, model_hash=digest, about=about)
+
+    @property
+    def geometry(self) -> ModelGeometry:
+        """What label maps it takes."""
+        spacing = self.about.get("spacing_mm")
+        return ModelGeometry(self.schema, self.size, self.about.get("axis"), tuple(spacing) if spacing else None)
 
     def sample(
         self,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.conditioning.edit import erase
+from anatogen.data.elsewhere import maps_from_dataset, typical_spacing
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
@@ -65,6 +66,26 @@ class Request:
     place: Placement | None = None
     likeness: Likeness | None = None
     partner: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class ModelGeometry:
+    """What a model takes: its classes, (H, W) or (D, H, W), the slices' axis ("volume"; None unknown), mm a pixel."""
+
+    schema: LabelSchema
+    size: tuple[int, ...]
+    axis: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+
+    def is_that_of(self, dataset: PreparedDataset) -> bool:
+        """Whether the maps of `dataset` can be taken as they are: the same classes, size, axis and, to 15 %, pixels."""
+        own = (self.schema.names, self.size, self.axis or dataset.info.axis)
+        if own != (dataset.schema.names, dataset.size, dataset.info.axis):
+            return False
+        theirs = typical_spacing(dataset)
+        if self.spacing_mm is None or theirs is None:
+            return True
+        return all(abs(a / b - 1) <= 0.15 for a, b in zip(self.spacing_mm, theirs, strict=True))
 
 
 class Requests(Sequence[Request]):
@@ -188,6 +209,56 @@ def requests_alike(
         )
 
     return Requests(len(requests) * len(similarities), make)
+
+
+def requests_from_elsewhere(
+    dataset: PreparedDataset,
+    rows: Sequence[Row],
+    model: ModelGeometry,
+    states: ClassStates,
+    *,
+    renames: Mapping[str, str] | None = None,
+    fit: Literal["crop", "pad"] = "crop",
+    absent: Sequence[str] = (),
+    seed: int = 0,
+    per_mask: int = 1,
+    count: int | None = None,
+) -> Requests:
+    """Requests for label maps of another data set, brought to the classes and the geometry of `model`.
+
+    Classes are matched by name (see `match_classes`); those that `dataset` lacks are free. Maps that show none of the
+    matched classes are left out. Raises SettingsError where classes or axes do not match, DataError where anatomy does not
+    fit.
+    """
+    found = [
+        (row, labels.astype(np.uint16), own)
+        for row, labels, own in maps_from_dataset(
+            dataset, rows, model.schema, model.size, model.axis, model.spacing_mm, renames, fit=fit
+        )
+    ]
+    places = _places(len(found), per_mask, count)
+    emptied = _Emptied(model.schema, absent)
+
+    def make(number: int) -> Request:
+        place, repeat = places[number]
+        row, labels, own = found[place]
+        return Request(
+            id=f"{row.id}_{repeat:02d}",
+            labels=emptied.labels(labels.astype(np.int64)),
+            states=emptied.states(states.and_also(own)),
+            seed=derive_seed(seed, row.id, repeat),
+            origin={
+                "elsewhere": str(dataset.info.source.get("name", dataset.folder.name)),
+                "case": row.case,
+                "patient": row.patient,
+                "slice": row.slice,
+                "split": row.split,
+                "repeat": repeat,
+                **emptied.origin,
+            },
+        )
+
+    return Requests(len(places), make)
 
 
 def requests_from_folder(

@@ -13,6 +13,7 @@ import yaml
 from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import Augment
+from anatogen.data.elsewhere import typical_spacing
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.loss import denoising_loss, draw_times
@@ -76,6 +77,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     with writing(out / "config.yaml") as path:
         path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    spacing = typical_spacing(dataset)
     log = MetricsLog(out / "metrics.jsonl", how.batch_size)
 
     def save() -> None:
@@ -84,6 +86,7 @@ def train(
             "version": version,
             "dataset": dataset.info.source,
             "axis": dataset.info.axis,
+            "spacing_mm": spacing,
             "channels": list(dataset.info.channels),
             "notice": dataset.info.notice,
             "mask_ablation": settings.conditioning.mask_ablation,

@@ -137,4 +137,6 @@ class Faithfulness:
 
     def _worst_figure(self) -> Figure:
         caption = f"The images, of {self._count}, in which the segmenter finds least of what was given. One of its own faults is as likely."
-        return Figure("worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption)
+        return Figure(
+            "worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption
+        )

@@ -117,9 +117,7 @@ def steps_curve(
     groups, counted = np.array([row.patient for row in chosen]), real.annotated.numpy()
 
     def dice(images: NDArray[np.float32]) -> float:
-        scores = dice_by_group(
-            subject.segmenter(images), real.labels.numpy(), groups, dataset.schema.count, counted
-        )
+        scores = dice_by_group(subject.segmenter(images), real.labels.numpy(), groups, dataset.schema.count, counted)
         return bootstrap_mean(scores, draws=1)[0]
 
     scores, textures = [], {}

@@ -46,7 +46,7 @@ class Likeness:
         rows = []
         for value in np.unique(parts["similarity"]):
             chosen = parts["similarity"] == value
-            row = {"similarity": float(value), "n": int(chosen.sum())}
+            row: dict[str, Any] = {"similarity": float(value), "n": int(chosen.sum())}
             row["correlation"] = float(parts["alike"][chosen].mean())
             row["rms_difference"] = float(parts["rms"][chosen].mean())
             row["dice_given"] = summary(names, given.of(chosen).dice_by(patients[chosen]))
