@@ -169,7 +169,7 @@ def _degrade(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -> Tensor:
     """Squared errors of noise, blur and areas, and cross-entropy of presence, over the annotated classes."""
-    loss = nn.functional.mse_loss(answers[:, :2], amounts)
+    loss = 4 * nn.functional.mse_loss(answers[:, :2], amounts)
     count, classes = annotated.shape
     if not classes or not annotated.any():
         return loss
