@@ -51,7 +51,7 @@ class Segmenter:
         """The most likely class of every pixel."""
         results = []
         for part in torch.split(torch.as_tensor(images), batch_size):
-            results.append(self._network(part.to(self._device)).argmax(dim=1).cpu())
+            results.append(_logits(self._network, part.to(self._device)).argmax(dim=1).cpu())
         return torch.cat(results).numpy()
 
 
@@ -144,7 +144,7 @@ class _Training:
         images, labels = _vary(images, labels, self.generator)
         self.network.train()
         with autocast(self.device, "auto"):
-            logits = self.network(images)
+            logits = _logits(self.network, images)
         loss = _loss(logits.float(), labels, annotated)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -231,6 +231,20 @@ def _unet(channels: int, class_count: int, dim: int) -> nn.Module:
     from monai.networks.nets import UNet
 
     return UNet(dim, channels, class_count, CHANNELS, strides=(2, 2, 2, 2), num_res_units=2)
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, *spatial) for images of any size: the network itself needs sides of multiples of 16, and not 16 alone."""
+    sides = images.shape[2:]
+    whole = [-(-side // 16) * 16 for side in sides]
+    if all(side == 16 for side in whole):
+        whole[-1] = 32
+    if list(sides) == whole:
+        return network(images)
+    margins = [(0, w - side) for side, w in zip(sides, whole, strict=True)]
+    padding = [margin for pair in reversed(margins) for margin in pair]
+    logits = network(nn.functional.pad(images, padding, value=-1.0))
+    return logits[(..., *(slice(side) for side in sides))]
 
 
 def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
