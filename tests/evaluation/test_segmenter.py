@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anatogen.errors import DataError
+from anatogen.errors import DataError, OutputError
 from anatogen.evaluation import segmenter as module
 from anatogen.evaluation.segmenter import Segmenter, SegmenterSettings, train_segmenter
 
@@ -99,7 +100,7 @@ def test_damaged_files_are_trained_anew(whole: Segmenter, tmp_path: Path, damage
     kept = checkpoint.with_suffix(".safetensors")
     if damage == "other":
         torch.save({"network": weights_of(whole), "optimizer": {}}, checkpoint)
-        module.save_file({"x": torch.ones(1)}, kept)
+        kept.write_bytes(module.save({"x": torch.ones(1)}))
     else:
         length = 0 if damage == "empty" else checkpoint.stat().st_size // 2
         checkpoint.write_bytes(checkpoint.read_bytes()[:length])
@@ -107,6 +108,19 @@ def test_damaged_files_are_trained_anew(whole: Segmenter, tmp_path: Path, damage
     trained, steps = steps_of(tmp_path)
     assert steps == list(range(1, 13)) and equal(trained, whole)
     assert steps_of(tmp_path)[1] == [] and list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_full_disk_is_an_error_of_ours(whole: Segmenter, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        for settings in (SETTINGS, dataclasses.replace(SETTINGS, validations=1)):  # at a checkpoint, and at the end
+            with pytest.raises(OutputError, match=r"segmenter-\w+\.(checkpoint|safetensors): cannot be written"):
+                train_segmenter(TRAIN, VALIDATION, 3, settings, cache=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    assert equal(steps_of(tmp_path)[0], whole)
 
 
 def test_global_random_state_neither_matters_nor_changes(whole: Segmenter) -> None:

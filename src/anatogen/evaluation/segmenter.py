@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from anatogen.errors import DataError
@@ -103,7 +104,7 @@ def train_segmenter(
     training.network.load_state_dict(training.best_weights)
     if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
         with writing(kept) as path:
-            save_file({k: v.contiguous().cpu() for k, v in training.best_weights.items()}, path)
+            path.write_bytes(save({k: v.contiguous().cpu() for k, v in training.best_weights.items()}))
         checkpoint.unlink(missing_ok=True)
     return Segmenter(training.network, device)
 
@@ -171,8 +172,10 @@ class _Training:
             "score": self.score,
             "step": self.step,
         }
+        buffer = io.BytesIO()  # for torch tells of a full disk as a RuntimeError, safetensors as one of its own
+        torch.save(state, buffer)
         with writing(path) as partial:
-            torch.save(state, partial)
+            partial.write_bytes(buffer.getbuffer())
 
     def resume(self, path: Path) -> bool:
         """Go on from a checkpoint; False where it is damaged."""
