@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 import math
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from anatogen.errors import DataError
 from anatogen.evaluation.faithfulness import class_means, dice_by_group
 from anatogen.runtime import autocast, derive_seed, writing
 
@@ -49,7 +52,7 @@ class Segmenter:
         """The most likely class of every pixel."""
         results = []
         for part in torch.split(torch.as_tensor(images), batch_size):
-            results.append(self._network(part.to(self._device)).argmax(dim=1).cpu())
+            results.append(_logits(self._network, part.to(self._device)).argmax(dim=1).cpu())
         return torch.cat(results).numpy()
 
 
@@ -59,6 +62,7 @@ def train_segmenter(
     class_count: int,
     settings: SegmenterSettings = SegmenterSettings(),
     *,
+    weights: Tensor | None = None,
     device: torch.device | None = None,
     cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -66,60 +70,184 @@ def train_segmenter(
     """Train on (images (N, C, H, W) in [-1, 1], labels (N, H, W), annotated (N, C-1)) and keep the best on `validation`.
 
     Images are varied by small random affine maps, gains and offsets; a class that was not annotated has no say in its image's loss.
-    cache: a folder where the result is kept under a digest of data and settings, and found again.
+    weights: (N,), how often an image is drawn, relative to the others; without it, all alike.
+    cache: a folder where the result is kept under a digest of data and settings, and found again; a training that is
+    killed goes on from its last validation, and ends with the same weights as if it had not been (on the same machine).
+    Depends on nothing but its arguments, and leaves torch's global random state alone. Raises DataError where there is
+    nothing to train on, OutputError where `cache` cannot be written.
     """
     device = device or torch.device("cpu")
-    channels = train[0].shape[1]
-    torch.manual_seed(derive_seed("segmenter", settings.seed))
-    network = _unet(channels, class_count, train[0].ndim - 2).to(device)
-    digest = _digest(train, validation, class_count, settings)
-    kept = cache / f"segmenter-{digest}.safetensors" if cache else None
-    if kept is not None and kept.is_file():
-        try:
-            network.load_state_dict(load_file(kept))
-            return Segmenter(network, device)
-        except (SafetensorError, RuntimeError):
-            kept.unlink()
+    _check(train, weights)
+    weight_parts = () if weights is None else ((weights.to(torch.float64),),)
+    digest = _digest(train, validation, class_count, settings, *weight_parts)
+    kept = cache / f"segmenter-{digest}.safetensors" if cache is not None else None
+    training = _Training.begin(train[0], class_count, settings, device)
+    if kept is not None and (found := _read_weights(kept, training.network)) is not None:
+        training.network.load_state_dict(found)
+        return Segmenter(training.network, device)
+    checkpoint = (
+        kept.with_name(f"segmenter-{digest}.checkpoint") if kept is not None and _writable(kept.parent) else None
+    )
+    if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
+        training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
 
-    memory_format = torch.channels_last if train[0].ndim == 4 else torch.channels_last_3d
-    network.to(memory_format=memory_format)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(derive_seed("segmenter data", settings.seed))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     every = max(1, settings.steps // settings.validations)
-    best, best_weights, score = -1.0, copy.deepcopy(network.state_dict()), math.nan
-    for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        index = torch.randint(len(train[0]), (settings.batch_size,), generator=generator)
-        images, labels, annotated = (part[index].to(device) for part in train)
-        images, labels = _vary(images, labels, generator)
-        network.train()
-        with autocast(device, "auto"):
-            logits = network(images)
-        loss = _loss(logits.float(), labels, annotated)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if (step + 1) % every == 0 or step + 1 == settings.steps:
-            predicted = Segmenter(network, device)(validation[0])
-            group_ids = np.zeros(len(predicted), dtype=np.int64)
-            scores = dice_by_group(predicted, validation[1].numpy(), group_ids, class_count, validation[2].numpy())
-            score = float(class_means(scores[0], axis=0))
-            if score > best:
-                best, best_weights = score, copy.deepcopy(network.state_dict())
-        if progress is not None:
-            progress(step + 1, settings.steps, f"validation Dice {score:.3f}")
-    network.load_state_dict(best_weights)
-    if kept is not None and os.access(kept.parent, os.W_OK):  # a read-only data set can be judged all the same
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # type: ignore[no-untyped-call]
+        for step in range(training.step, settings.steps):
+            training.learn(train, weights, settings)
+            if training.step % every == 0 or training.step == settings.steps:
+                training.validate(validation, class_count)
+                if checkpoint is not None and training.step < settings.steps:
+                    training.save(checkpoint)
+            if progress is not None:
+                progress(step + 1, settings.steps, f"validation Dice {training.score:.3f}")
+    training.network.load_state_dict(training.best_weights)
+    if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
         with writing(kept) as path:
-            save_file({k: v.contiguous().cpu() for k, v in best_weights.items()}, path)
-    return Segmenter(network, device)
+            path.write_bytes(save({k: v.contiguous().cpu() for k, v in training.best_weights.items()}))
+        checkpoint.unlink(missing_ok=True)
+    return Segmenter(training.network, device)
+
+
+@dataclass
+class _Training:
+    """All that a training carries from step to step; what a checkpoint holds is named in `save`."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    device: torch.device
+    best_weights: dict[str, Tensor]
+    best: float = -1.0
+    score: float = math.nan
+    step: int = 0
+
+    @classmethod
+    def begin(cls, images: Tensor, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
+        with torch.random.fork_rng(devices=[]):  # the network's first weights come from the global generator
+            torch.default_generator.manual_seed(derive_seed("segmenter", settings.seed))
+            network = _unet(images.shape[1], class_count, images.ndim - 2)
+        memory_format = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+        network = network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        generator = torch.Generator().manual_seed(derive_seed("segmenter data", settings.seed))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+        return cls(network, optimizer, generator, device, copy.deepcopy(network.state_dict()))
+
+    def learn(self, train: tuple[Tensor, Tensor, Tensor], weights: Tensor | None, settings: SegmenterSettings) -> None:
+        """One step of the optimizer."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
+        if weights is None:
+            index = torch.randint(len(train[0]), (settings.batch_size,), generator=self.generator)
+        else:
+            index = torch.multinomial(weights.double(), settings.batch_size, replacement=True, generator=self.generator)
+        images, labels, annotated = (part[index].to(self.device) for part in train)
+        images, labels = _vary(images, labels, self.generator)
+        self.network.train()
+        with autocast(self.device, "auto"):
+            logits = _logits(self.network, images)
+        loss = _loss(logits.float(), labels, annotated)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+
+    def validate(self, validation: tuple[Tensor, Tensor, Tensor], class_count: int) -> None:
+        """Score the network, and keep its weights where they are the best so far."""
+        predicted = Segmenter(self.network, self.device)(validation[0])
+        groups = np.zeros(len(predicted), dtype=np.int64)
+        scores = dice_by_group(predicted, validation[1].numpy(), groups, class_count, validation[2].numpy())
+        self.score = float(class_means(scores[0], axis=0))
+        if self.score > self.best or math.isnan(self.score):  # with no class to validate on, the latest is the best
+            self.best = max(self.best, self.score)
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+
+    def save(self, path: Path) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "best_weights": self.best_weights,
+            "best": self.best,
+            "score": self.score,
+            "step": self.step,
+        }
+        buffer = io.BytesIO()  # for torch tells of a full disk as a RuntimeError, safetensors as one of its own
+        torch.save(state, buffer)
+        with writing(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+    def resume(self, path: Path) -> bool:
+        """Go on from a checkpoint; False where it is damaged."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
+            self.best_weights = state["best_weights"]
+            self.best, self.score, self.step = float(state["best"]), float(state["score"]), int(state["step"])
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ):
+            return False
+        return True
+
+
+def _check(train: tuple[Tensor, Tensor, Tensor], weights: Tensor | None) -> None:
+    """Raises DataError where no image can be drawn."""
+    if not len(train[0]):
+        raise DataError("there are no images to train the segmenter on", remedy="Give it at least one labelled image")
+    if weights is not None:
+        fits = weights.shape == (len(train[0]),) and bool(torch.isfinite(weights).all())
+        if not fits or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+            raise DataError(
+                f"the segmenter's {len(train[0])} training images need as many weights, of 0 or more and not all 0"
+            )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _read_weights(path: Path, network: nn.Module) -> dict[str, Tensor] | None:
+    """The weights in `path` if they are there, whole, and those of such a `network`."""
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError):
+        return None
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    return weights if {k: v.shape for k, v in weights.items()} == shapes else None
 
 
 def _unet(channels: int, class_count: int, dim: int) -> nn.Module:
     from monai.networks.nets import UNet
 
     return UNet(dim, channels, class_count, CHANNELS, strides=(2, 2, 2, 2), num_res_units=2)
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, *spatial) for images of any size: the network itself needs sides of multiples of 16, and not 16 alone."""
+    sides = images.shape[2:]
+    whole = [-(-side // 16) * 16 for side in sides]
+    if all(side == 16 for side in whole):
+        whole[-1] = 32
+    if list(sides) == whole:
+        return network(images)
+    margins = [(0, w - side) for side, w in zip(sides, whole, strict=True)]
+    padding = [margin for pair in reversed(margins) for margin in pair]
+    logits = network(nn.functional.pad(images, padding, value=-1.0))
+    return logits[(..., *(slice(side) for side in sides))]
 
 
 def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -134,11 +262,16 @@ def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[T
 
 
 def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice over the batch, each class where it was annotated; the background always."""
+    """Cross-entropy plus soft Dice over the batch, each class where it was annotated; the background always.
+
+    What is labelled with a class that was not annotated (left free, in a synthetic image) counts as background, as it does in
+    partly annotated data.
+    """
     class_count = logits.shape[1]
     known = torch.cat([torch.ones_like(annotated[:, :1]), annotated], dim=1)  # (B, C)
     shape = (*known.shape, *(1,) * (logits.ndim - 2))
     logits = logits.masked_fill(~known.reshape(shape), -1e4)
+    labels = labels.where(known.gather(1, labels.flatten(1)).reshape(labels.shape), 0)
     entropy = nn.functional.cross_entropy(logits, labels)
     truth = nn.functional.one_hot(labels, class_count).movedim(-1, 1).float()
     probability = logits.softmax(dim=1)
@@ -153,7 +286,7 @@ def _digest(*parts: object) -> str:
     for part in parts:
         if isinstance(part, tuple):
             for tensor in part:
-                digest.update(tensor.contiguous().numpy().tobytes())
+                digest.update(tensor.contiguous().numpy().reshape(-1).view(np.uint8))
         elif isinstance(part, SegmenterSettings):
             digest.update(json.dumps(asdict(part)).encode())
         else:
