@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from anatogen import __version__
+from anatogen.data.intensity import IntensityRule
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.generation.engine import Generator
+from anatogen.runtime import Progress
+from anatogen.training.config import build_settings
+from anatogen.training.loop import train
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "RESULTS.md"
@@ -26,6 +33,45 @@ def hippocampus(work: Path, raw: Path | None = None) -> PreparedDataset:
         return PreparedDataset.open(out)
     source = open_source(str(raw or SHARED / "Dataset004_Hippocampus"))
     return prepare(source, out, PrepareSettings(size=(64, 64), axis="sagittal"), version=__version__)
+
+
+def head_neck(work: Path, raw: Path | None = None) -> PreparedDataset:
+    """Axial slices of head-and-neck CT at 4 mm, 64 x 64, its seven organs partly annotated, prepared once under `work`."""
+    out = work / "head-neck"
+    if out.exists():
+        return PreparedDataset.open(out)
+    settings = PrepareSettings(
+        size=(64, 64),
+        fit="crop",
+        spacing_mm=(4, 4, 3),
+        intensity=IntensityRule(window=(-200, 800)),
+        shares={"train": 60, "heldout": 15, "val": 8, "test": 17},
+    )
+    return prepare(open_source(str(raw or SHARED / "Dataset101_HeadNeckCT")), out, settings, version=__version__)
+
+
+SETS: dict[str, Callable[[Path, Path | None], PreparedDataset]] = {"hippocampus": hippocampus, "head-neck": head_neck}
+
+
+def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: dict[str, float]) -> Generator:
+    """The generator in `run`, trained first where it is not there; length: {"steps": N} or {"max_time_s": S}."""
+    if not (run / "model.json").exists():
+        settings = build_settings(values=values, training={"steps": None, **length})
+        with Progress(f"training {run.name}", 1.0, "s") as bar:
+            train(
+                dataset,
+                run,
+                settings,
+                version=__version__,
+                progress=lambda share, text: bar.update(share, text or bar.text),
+            )
+    return Generator.load(run)
+
+
+def spread_rows(dataset: PreparedDataset, count: int, split: str = "test") -> list[Row]:
+    """`count` rows of a split at equal distances, or all."""
+    rows = dataset.split(split)
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
 
 
 def machine() -> str:

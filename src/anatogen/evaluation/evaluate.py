@@ -75,11 +75,13 @@ def evaluate(
     results["likeness"], figures_of_likeness = likeness.finish()
     pages += figures_of_likeness
     if generator is not None and not quick:
-        pages.append(freed_figure(judged, generator))
+        pages.append(freed_figure(dataset, judged.test_rows, generator))
         if generator.about.get("mask_ablation", False):
-            results["variation"], of_seeds = variation(judged, generator)
+            results["variation"], of_seeds = variation(dataset, judged.test_rows, judge, generator)
             pages += of_seeds
-        results["dice_against_steps"], of_steps, texture.more_curves = steps_curve(judged, generator)
+        results["dice_against_steps"], of_steps, texture.more_curves = steps_curve(
+            dataset, judged.test_rows, judge, generator
+        )
         pages += of_steps
     results["realism"], of_texture = texture.finish()
     write_report(out, results, pages + of_texture, dataset.schema)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation import figures
 from anatogen.evaluation.faithfulness import bootstrap_mean, class_means, dice_by_group
 from anatogen.evaluation.realism import power_ratio
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import Subject, spread
+from anatogen.evaluation.sections.base import spread
+from anatogen.evaluation.segmenter import Segmenter
 from anatogen.evaluation.variation import seed_variation
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request, requests_from_dataset
+from anatogen.labels import LabelSchema
 from anatogen.runtime import Progress, derive_seed
 
 _CURVE_STEPS = (2, 4, 8, 16, 32)
@@ -24,9 +28,8 @@ _CLASSES_SHOWN = 6
 _SEEDS_SHOWN = 6
 
 
-def freed_figure(subject: Subject, generator: Generator) -> Figure:
+def freed_figure(dataset: PreparedDataset, rows: Sequence[Row], generator: Generator) -> Figure:
     """Each line: one map; everything given, then each class freed by itself, then all of them. The seed stays."""
-    dataset, rows = subject.dataset, subject.test_rows
     schema, batch = dataset.schema, dataset.load([rows[i] for i in spread(rows, 4)])
     freed = [(), *((name,) for name in schema.names[:_CLASSES_SHOWN])]
     freed += [schema.names] if len(schema.names) > 1 else []
@@ -45,20 +48,26 @@ def freed_figure(subject: Subject, generator: Generator) -> Figure:
 
 
 def variation(
-    subject: Subject, generator: Generator, *, maps: int = _VARIATION_MAPS, seeds: int = _VARIATION_SEEDS
+    dataset: PreparedDataset,
+    rows: Sequence[Row],
+    segmenter: Segmenter,
+    generator: Generator,
+    *,
+    maps: int = _VARIATION_MAPS,
+    seeds: int = _VARIATION_SEEDS,
 ) -> tuple[dict[str, Any], list[Figure]]:
     """How much each class differs between seeds, given and free: `seed_variation` on `maps` maps that show the class.
 
     Two figures: images of one map from several seeds with a class free, and with it given.
     """
-    dataset, schema = subject.dataset, subject.dataset.schema
+    schema = dataset.schema
     names = schema.names[:_VARIATION_CLASSES]
     results: dict[str, Any] = {"given": {}, "free": {}, "maps": {}, "seeds": seeds}
     most: tuple[float, list[Figure]] = (-np.inf, [])
     with Progress("seeds apart", len(names), "classes") as bar:
         for c, name in enumerate(names, start=1):
-            rows = [row for row in subject.test_rows if name in row.annotated]
-            drawn = [row for row in rows if (dataset.load([row]).labels == c).sum() >= 8]
+            annotated = [row for row in rows if name in row.annotated]
+            drawn = [row for row in annotated if (dataset.load([row]).labels == c).sum() >= 8]
             chosen = [drawn[i] for i in spread(drawn, maps)]
             if not chosen:
                 bar.advance()
@@ -67,19 +76,19 @@ def variation(
             for kind, states in (("given", schema.states()), ("free", schema.states(free=[name]))):
                 requests = requests_from_dataset(dataset, chosen, states, seed=derive_seed("apart", 0), per_mask=seeds)
                 images = np.stack([image for _, image in generator.generate(requests)])
-                found[kind] = (images, subject.segmenter(images).reshape(len(chosen), seeds, *dataset.size))
+                found[kind] = (images, segmenter(images).reshape(len(chosen), seeds, *dataset.size))
                 results[kind][name] = float(class_means(seed_variation(found[kind][1], schema.count)[:, c - 1], axis=0))
             results["maps"][name] = len(chosen)
             gap = results["free"][name] - results["given"][name]
             if gap > most[0]:
                 labels = dataset.load(chosen).labels.numpy()
-                most = (gap, [_seeds_figure(subject, name, kind, labels, *found[kind], results) for kind in found])
+                most = (gap, [_seeds_figure(schema, name, kind, labels, *found[kind], results) for kind in found])
             bar.advance()
     return results, most[1]
 
 
 def _seeds_figure(
-    subject: Subject,
+    schema: LabelSchema,
     name: str,
     kind: str,
     labels: NDArray[np.int64],
@@ -87,7 +96,7 @@ def _seeds_figure(
     found: NDArray[np.int64],
     results: dict[str, Any],
 ) -> Figure:
-    schema, index = subject.dataset.schema, subject.dataset.schema.index_of(name)
+    index = schema.index_of(name)
     maps, seeds = found.shape[:2]
     sizes = (labels == index).reshape(maps, -1).sum(axis=1)
     lines = []
@@ -107,17 +116,16 @@ def _seeds_figure(
 
 
 def steps_curve(
-    subject: Subject, generator: Generator
+    dataset: PreparedDataset, rows: Sequence[Row], segmenter: Segmenter, generator: Generator
 ) -> tuple[dict[str, Any], list[Figure], dict[str, NDArray[np.float64]]]:
     """Dice(m_gen, m) against solver steps, its plot, and the power ratios at few and many steps."""
-    dataset, rows = subject.dataset, subject.test_rows
     chosen = [rows[i] for i in spread(rows, _CURVE_IMAGES)]
     requests = requests_from_dataset(dataset, chosen, dataset.schema.states(), seed=1)
     real = dataset.load(chosen)
     groups, counted = np.array([row.patient for row in chosen]), real.annotated.numpy()
 
     def dice(images: NDArray[np.float32]) -> float:
-        scores = dice_by_group(subject.segmenter(images), real.labels.numpy(), groups, dataset.schema.count, counted)
+        scores = dice_by_group(segmenter(images), real.labels.numpy(), groups, dataset.schema.count, counted)
         return bootstrap_mean(scores, draws=1)[0]
 
     scores, textures = [], {}
