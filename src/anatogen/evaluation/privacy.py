@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from anatogen.diffusion.loss import loss_weight
 from anatogen.diffusion.path import Path, add_noise
+from anatogen.diffusion.target import loss_weight
 from anatogen.errors import DataError
 from anatogen.runtime import derive_seed
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
+Index = tuple[Any, ...]
 
 SIGNIFICANCE = 0.01
 """A model is flagged where chance alone would do what it did less often than this."""
@@ -164,7 +166,8 @@ def _coarse(images: Floats, factor: int) -> Floats:
     """Means over cubes of `factor` pixels; what is left over at the far borders is dropped."""
     if factor == 1:
         return images
-    whole = images[(..., *(slice(n // factor * factor) for n in images.shape[2:]))]
+    inside: Index = (..., *(slice(n // factor * factor) for n in images.shape[2:]))
+    whole = images[inside]
     shape = [part for n in whole.shape[2:] for part in (n // factor, factor)]
     return whole.reshape(*whole.shape[:2], *shape).mean(axis=tuple(range(3, 3 + 2 * (images.ndim - 2), 2)))
 
@@ -192,12 +195,12 @@ def _nearest(
     for part in _parts(len(references), block):
         theirs = _coarse(references[part], factor)
         likeness = np.full((len(queries), len(theirs)), -np.inf, np.float32)
-        which = np.zeros(likeness.shape, np.int16)
+        which = np.zeros(likeness.shape, np.int64)
         for number, move in enumerate(moves):
             of_query, of_reference = _overlap(move)
-            b = _standard(theirs[(..., *of_reference)]).T
+            b = _standard(theirs[of_reference]).T
             for some in _parts(len(queries), block):
-                r = _standard(queries[some][(..., *of_query)]) @ b
+                r = _standard(queries[some][of_query]) @ b
                 better = r > likeness[some]
                 likeness[some][better], which[some][better] = r[better], number
         code = (np.arange(part.start, part.stop) * len(moves))[None] + which
@@ -205,10 +208,10 @@ def _nearest(
     return best, index // len(moves), index % len(moves)
 
 
-def _overlap(move: Ints) -> tuple[list[slice], list[slice]]:
-    """Where query and reference lie on each other after the reference moved by `move`."""
-    of_query = [slice(max(d, 0), min(d, 0) or None) for d in move]
-    return of_query, [slice(max(-d, 0), min(-d, 0) or None) for d in move]
+def _overlap(move: Ints) -> tuple[Index, Index]:
+    """The parts of query and reference that lie on each other after the reference moved by `move`."""
+    of_query = (..., *(slice(max(d, 0), min(d, 0) or None) for d in move))
+    return of_query, (..., *(slice(max(-d, 0), min(-d, 0) or None) for d in move))
 
 
 def _keep(
@@ -264,6 +267,7 @@ def copy_threshold(
     in turn against the threshold of the others. Raises DataError where there is nothing to calibrate on.
     """
     heldout = _finite(heldout, "held-out")
+    _require_groups((heldout, groups))
     if not 0 < level < 1:
         raise DataError(f"a level of {level} is no share", remedy="Choose one between 0 and 1, for instance 0.01")
     threshold, expected = _threshold(heldout, level), _rank(len(heldout), level) / (len(heldout) + 1)
@@ -280,7 +284,7 @@ def copy_rate(
     heldout_groups: NDArray[np.generic] | None = None,
     *,
     level: float = 0.01,
-    draws: int = 4999,
+    draws: int = 1999,
     seed: int = 0,
 ) -> CopyRate:
     """The calibrated copy rate from distances to the nearest training image; `Neighbours.relative` is what to give.
@@ -297,6 +301,7 @@ def copy_rate(
     images have in common is then no evidence; with very few patients nothing is (`detectable` is NaN).
     """
     generated, heldout = _finite(generated, "generated"), _finite(heldout, "held-out")
+    _require_groups((generated, generated_groups), (heldout, heldout_groups))
     threshold, expected = copy_threshold(heldout, heldout_groups, level=level)
     flagged = generated < threshold
     grouped = generated_groups is not None and heldout_groups is not None
@@ -331,10 +336,18 @@ def _threshold(heldout: NDArray[np.float64], level: float) -> float:
 
 
 def _finite(values: Floats, which: str) -> NDArray[np.float64]:
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+    exact = np.asarray(values, np.float64)
+    if exact.ndim != 1 or not len(exact) or not np.isfinite(exact).all():
         raise DataError(f"the {which} values are not one finite number for each image", remedy="Check the images")
-    return values
+    return exact
+
+
+def _require_groups(*pairs: tuple[NDArray[np.float64], NDArray[np.generic] | None]) -> None:
+    for values, groups in pairs:
+        if groups is not None and groups.shape != values.shape:
+            raise DataError(
+                f"{groups.size} patients are named for {len(values)} images", remedy="Name one for each image"
+            )
 
 
 def _chance_by_image(flagged: NDArray[np.bool_], n_heldout: int, level: float) -> tuple[float, float]:
@@ -359,21 +372,26 @@ def _chance_by_patient(
     first, second = (np.unique(names, return_inverse=True)[1] for names in groups)
     n_generated = int(first.max()) + 1
     patient = np.concatenate([first, second + n_generated])[order]
-    patients, pooled = int(patient.max()) + 1, pooled[order]
+    pooled, sizes = pooled[order], np.bincount(patient)
+    rng, chance = np.random.default_rng(seed), np.empty(draws)
+    place = np.empty(len(pooled), np.int64)  # of each image in a random order of its patient's
+    place[np.lexsort((rng.random(len(pooled)), patient))] = np.concatenate([np.arange(size) for size in sizes])
 
     def excess(rate: float, heldout: int) -> float:
         return rate - _rank(heldout, level) / (heldout + 1)
 
-    rng, chance = np.random.default_rng(seed), np.empty(draws)
     for draw in range(draws):
-        is_generated = (rng.permutation(patients) < n_generated)[patient]
-        heldout = np.flatnonzero(~is_generated)
+        role = rng.permutation(len(sizes))  # whose side each patient takes, and with as many images, if it has them
+        used = (place + rng.integers(sizes)[patient]) % sizes[patient] < sizes[role][patient]
+        is_generated = (role < n_generated)[patient]
+        heldout = np.flatnonzero(used & ~is_generated)
         below = pooled.searchsorted(pooled[heldout[_rank(len(heldout), level) - 1]])  # strictly nearer ones only
+        is_generated &= used
         chance[draw] = excess(is_generated[:below].sum() / is_generated.sum(), len(heldout))
     by_chance = -excess(0.0, len(distances[1]))
     p_value = float((1 + (chance >= flagged.mean() - by_chance - 1e-12).sum()) / (draws + 1))
     critical = float(np.quantile(chance, 1 - SIGNIFICANCE)) + by_chance + 1 / len(flagged)
-    possible = math.comb(patients, n_generated) > 1 / SIGNIFICANCE and critical <= 1
+    possible = math.comb(len(sizes), n_generated) > 1 / SIGNIFICANCE and critical <= 1
     return p_value, critical if possible else math.nan
 
 
@@ -436,6 +454,7 @@ def membership_inference(
     is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives no interval: (0, 1).
     """
     members, others = _finite(loss_members, "members'"), _finite(loss_nonmembers, "non-members'")
+    _require_groups((members, member_groups), (others, nonmember_groups))
     _, who = np.unique(np.arange(len(members)) if member_groups is None else member_groups, return_inverse=True)
     _, whom = np.unique(np.arange(len(others)) if nonmember_groups is None else nonmember_groups, return_inverse=True)
     a, b = np.bincount(who), np.bincount(whom)
@@ -526,4 +545,4 @@ def _p(value: float) -> str:
 
 
 def _percent(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.2g} to {100 * interval[1]:.2g} %"
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
