@@ -1,8 +1,9 @@
 """Copies of training patients: how near generated images come to the training images, measured against real images of
 patients whom the model never saw; and whether the model's loss gives away whom it was trained on.
 
-Three questions, each beside what chance alone gives. Near: `nearest_neighbours` (pixels) and `nearest_features`. Too near:
-`copy_rate`. Known to the model: `denoising_losses` and `membership_inference`. `certainty` says in words what came out.
+Three questions, each beside what chance alone gives. Near: `nearest_neighbours` (pixels) and `nearest_features`. Too
+near: `copy_rate`. Known to the model: `denoising_losses` and `membership_inference`. `certainty` says in words what
+came out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ Index = tuple[Any, ...]
 SIGNIFICANCE = 0.01
 """A model is flagged where chance alone would do what it did less often than this."""
 
+_TYPICAL = 32  # how many nearest training images say what distance is typical
 _COARSE_PIXELS = 2048  # of the pictures that choose the candidates
 
 
@@ -38,8 +40,9 @@ _COARSE_PIXELS = 2048  # of the pictures that choose the candidates
 class Neighbours:
     """The nearest of M training images of each of N images.
 
-    distance: (N,). index: (N,), its place among the training images. typical: (N,), the median distance to the 32 nearest
-    training images. shift: (N, spatial axes), by how many pixels the training image moved to lie on it.
+    distance: (N,). index: (N,), its place among the training images. typical: (N,), the median distance to the 32
+    nearest training images (or as many as were compared). shift: (N, spatial axes), by how many pixels the training
+    image moved to lie on it.
     """
 
     distance: NDArray[np.float64]
@@ -49,15 +52,15 @@ class Neighbours:
 
     @property
     def relative(self) -> NDArray[np.float64]:
-        """(N,), distance over typical distance: near 1 where an image is like many training images, near 0 for a copy of one.
+        """(N,), distance over typical distance: near 1 for an image like many training images, near 0 for a copy of one.
 
         What `copy_rate` should be given. An image that is merely smooth (few solver steps) or easy (much background) is
         nearer to every training image than a real one, and by distance alone would pass for a copy; it is not nearer to
-        one than to the next (Carlini et al. 2023, "Extracting Training Data from Diffusion Models", section 5.1, adapt
-        their threshold in the same way). The median lets up to 15 slices of the copied patient be alike. With few training
-        images, or with more near-duplicates of each, use `distance` as well.
+        one than to the next (Carlini et al. 2023, "Extracting Training Data from Diffusion Models", divide by the mean
+        distance to the 50 nearest on CIFAR-10 for the same reason). The median lets up to 15 slices of the copied
+        patient be alike. With few training images, or with more near-duplicates of each, use `distance` as well.
         """
-        return np.divide(self.distance, self.typical, out=np.ones_like(self.distance), where=self.typical > 0)
+        return np.divide(self.distance, self.typical, out=np.zeros_like(self.distance), where=self.typical > 0)
 
 
 def nearest_neighbours(
@@ -71,17 +74,18 @@ def nearest_neighbours(
 ) -> Neighbours:
     """The nearest of the training images `references` (M, C, *spatial) of each image of `queries` (N, C, *spatial).
 
-    The distance is 1 - r with r the correlation of the pixels where the two overlap, the smallest over all moves of up to
-    `shifts` pixels along each axis: half the mean squared difference of the two, each brought to mean 0 (in each channel)
-    and variance 1. 0 is a copy, 1 unrelated. So neither a change of brightness or contrast nor a small move hides a copy;
-    Dar et al. 2024 ("Unconditional latent diffusion models memorize patient imaging data", arXiv 2402.01054) call copies by
-    correlation for the same reason. A flat image is at distance 1 from everything. Mirrored or rotated copies are found
-    only where mirrored or rotated `references` are there too: append them if training was augmented in this way.
+    The distance is 1 - r with r the correlation of the pixels where the two overlap, the smallest over all moves of up
+    to `shifts` pixels along each axis: half the mean squared difference of the two, each brought to mean 0 (in each
+    channel) and variance 1. 0 is a copy, 1 unrelated. So neither a change of brightness or contrast nor a small move
+    hides a copy; Dar et al. 2024 ("Unconditional latent diffusion models memorize patient imaging data", arXiv
+    2402.01054) use the correlation too, of learned embeddings. A flat image is at distance 1 from everything. Mirrored
+    or rotated copies are found only where mirrored or rotated `references` are there too: append them if training was
+    augmented in this way.
 
     A first pass over all references at low resolution chooses `candidates` of each query, and only these are compared
-    pixel by pixel; None compares all. Of the references, `block` are in memory at a time (they may be a memory map), and
-    distances of several calls compare, so a larger set can be gone through in parts. progress: (done, of all).
-    Raises DataError where shapes do not fit or there is nothing to compare with.
+    pixel by pixel; None compares all. `block` images of each side are in memory at a time; both may be memory maps.
+    progress: (done, of all), after each block. Raises DataError where shapes do not fit or there is nothing to compare
+    with.
     """
     if queries.shape[1:] != references.shape[1:] or queries.ndim < 3:
         raise DataError(f"images of shape {queries.shape[1:]} cannot be compared with images of {references.shape[1:]}")
@@ -89,34 +93,43 @@ def nearest_neighbours(
         raise DataError("there is no image to compare, or none to compare it with")
     if min(queries.shape[2:]) <= 2 * shifts:
         raise DataError(f"images of {queries.shape[2:]} are too small for shifts of {shifts} pixels")
-    total = len(queries)
-    if candidates is None or candidates >= len(references):
-        best, found, best_move = _nearest(queries, references, _moves(shifts, queries.ndim - 2), 32, block)
-        shift = _moves(shifts, queries.ndim - 2)[best_move[:, 0]]
-        return Neighbours(best[:, 0], found[:, 0], np.median(best, axis=1), shift)
-    factor = _coarsening(queries.shape[2:])
-    coarse_moves = _moves(math.ceil(shifts / factor), queries.ndim - 2)
-    coarse = [_coarse(queries[part], factor) for part in _parts(total, block)]
-    _, chosen, _ = _nearest(np.concatenate(coarse), references, coarse_moves, max(candidates, 1), block, factor)
-
-    moves = _moves(shifts, queries.ndim - 2)
-    distance, typical = np.empty(total), np.empty(total)
-    index, shift = np.empty(total, np.int64), np.empty((total, queries.ndim - 2), np.int64)
-    for i in range(total):
-        places = np.sort(chosen[i])
-        best, found, best_move = _nearest(queries[i : i + 1], references[places], moves, 32, block)
-        distance[i], typical[i] = best[0, 0], np.median(best)
-        index[i], shift[i] = places[found[0, 0]], moves[best_move[0, 0]]
+    compare = _compare_all if candidates is None or candidates >= len(references) else _compare_chosen
+    found = []
+    for part in _parts(len(queries), block):
+        found.append(compare(queries[part], references, shifts, max(candidates or 0, 1), block))
         if progress:
-            progress(i + 1, total)
-    return Neighbours(distance, index, typical, shift)
+            progress(part.stop, len(queries))
+    return _joined(found)
 
 
-def nearest_features(queries: Floats, references: Floats, *, block: int = 4096) -> Neighbours:
+def _compare_all(queries: Floats, references: Floats, shifts: int, _: int, block: int) -> Neighbours:
+    moves = _moves(shifts, queries.ndim - 2)
+    best, index, move = _nearest(queries, references, moves, _TYPICAL, block)
+    return Neighbours(best[:, 0], index[:, 0], np.median(best, axis=1), moves[move[:, 0]])
+
+
+def _compare_chosen(queries: Floats, references: Floats, shifts: int, candidates: int, block: int) -> Neighbours:
+    factor = _coarsening(queries.shape[2:])
+    moves = _moves(math.ceil(shifts / factor), queries.ndim - 2)
+    _, chosen, _ = _nearest(_coarse(queries, factor), references, moves, candidates, block, factor)
+    found = []
+    for query, row in zip(queries, chosen, strict=True):
+        places = np.sort(row)
+        near = _compare_all(query[None], references[places], shifts, candidates, block)
+        found.append(replace(near, index=places[near.index]))
+    return _joined(found)
+
+
+def _joined(parts: list[Neighbours]) -> Neighbours:
+    return Neighbours(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Neighbours)))
+
+
+def nearest_features(queries: Floats, references: Floats, *, block: int = 2048) -> Neighbours:
     """The nearest of `references` (M, F) of each of `queries` (N, F): features of training images and of others.
 
     The distance is the root mean squared difference of the features, each divided by its standard deviation over the
-    references; features that are the same for all references are left out. The shift is empty. Raises DataError as above.
+    references; features that are the same for all references are left out. The shift is empty. Raises DataError as
+    above.
     """
     if queries.ndim != 2 or queries.shape[1:] != references.shape[1:]:
         raise DataError(f"features of shape {queries.shape} cannot be compared with features of {references.shape}")
@@ -129,13 +142,18 @@ def nearest_features(queries: Floats, references: Floats, *, block: int = 4096) 
     def standardised(features: Floats) -> NDArray[np.float64]:
         return (features[:, used] - mean[used]) / scale
 
-    ours = standardised(queries)
-    best, index = np.empty((len(ours), 0)), np.empty((len(ours), 0), np.int64)
-    for part in _parts(len(references), block):
-        theirs = standardised(references[part])
-        squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1) - 2 * ours @ theirs.T
-        best, index = _keep(32, best, index, np.sqrt(np.maximum(squares, 0)), part.start)
-    return Neighbours(best[:, 0], index[:, 0], np.median(best, axis=1), np.empty((len(ours), 0), np.int64))
+    found = []
+    for some in _parts(len(queries), block):
+        ours = standardised(queries[some])
+        best, index = np.empty((len(ours), 0)), np.empty((len(ours), 0), np.int64)
+        for part in _parts(len(references), block):
+            theirs = standardised(references[part])
+            squares = (ours**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1) - 2 * ours @ theirs.T
+            places = np.arange(part.start, part.stop)[None]
+            best, index = _keep(_TYPICAL, best, index, np.sqrt(np.maximum(squares, 0)), places)
+        no_shift = np.empty((len(ours), 0), np.int64)
+        found.append(Neighbours(best[:, 0], index[:, 0], np.median(best, axis=1), no_shift))
+    return _joined(found)
 
 
 def closest_pairs(neighbours: Neighbours, count: int = 10) -> list[tuple[int, int]]:
@@ -198,11 +216,9 @@ def _nearest(
         which = np.zeros(likeness.shape, np.int64)
         for number, move in enumerate(moves):
             of_query, of_reference = _overlap(move)
-            b = _standard(theirs[of_reference]).T
-            for some in _parts(len(queries), block):
-                r = _standard(queries[some][of_query]) @ b
-                better = r > likeness[some]
-                likeness[some][better], which[some][better] = r[better], number
+            r = _standard(queries[of_query]) @ _standard(theirs[of_reference]).T
+            better = r > likeness
+            likeness[better], which[better] = r[better], number
         code = (np.arange(part.start, part.stop) * len(moves))[None] + which
         best, index = _keep(keep, best, index, np.maximum(1 - likeness.astype(np.float64), 0), code)
     return best, index // len(moves), index % len(moves)
@@ -215,11 +231,9 @@ def _overlap(move: Ints) -> tuple[Index, Index]:
 
 
 def _keep(
-    count: int, best: NDArray[np.float64], index: Ints, distances: NDArray[np.float64], new_index: Ints | int
+    count: int, best: NDArray[np.float64], index: Ints, distances: NDArray[np.float64], new_index: Ints
 ) -> tuple[NDArray[np.float64], Ints]:
     """The `count` smallest of `best` and the `distances` of a further block, sorted, with their indices."""
-    if isinstance(new_index, int):
-        new_index = np.arange(new_index, new_index + distances.shape[1])[None]
     distances = np.concatenate([best, distances], axis=1)
     index = np.concatenate([index, np.broadcast_to(new_index, (len(index), new_index.shape[1]))], axis=1)
     order = np.argsort(distances, axis=1, kind="stable")[:, :count]
@@ -231,10 +245,10 @@ class CopyRate:
     """How many generated images are nearer to a training image than real images of unseen patients are.
 
     rate: the share of them, in [0, 1]. ci95: its interval, at this threshold. threshold: distances below it count as
-    copies. level: the share of held-out images that lie no further. expected: the rate by chance, of a model that copies
-    nothing. p_value: how often chance alone does as much (one-sided, the threshold's own uncertainty counted in).
-    detectable: the smallest rate that would have been told from chance at p < 0.01; NaN where none would.
-    flagged: bool (N,), the images that count as copies. grouped: whether p_value and intervals are by patient.
+    copies. level: the share of held-out images that lie no further. expected: the rate by chance, of a model that
+    copies nothing. p_value: how often chance alone does as much (one-sided, the threshold's own uncertainty counted
+    in). detectable: the smallest rate that would have been told from chance at p < 0.01; NaN where none would. flagged:
+    bool (N,), the images that count as copies. grouped: whether p_value and intervals are by patient.
     """
 
     rate: float
@@ -258,13 +272,13 @@ class CopyRate:
 def copy_threshold(
     heldout: Floats, groups: NDArray[np.generic] | None = None, *, level: float = 0.01
 ) -> tuple[float, float]:
-    """(threshold, expected): what is nearer to a training image than all but a share `level` of held-out ones, and by chance.
+    """(threshold, expected): the distance below which a copy is suspected, and the share of images there by chance.
 
     heldout: (K,), distances of real images of unseen patients. The threshold is the k-th smallest, k = level (K + 1)
-    rounded down and at least 1. A further image of the same kind lies below it with probability k / (K + 1), exactly and
-    whatever the distribution (as in conformal prediction: Vovk et al. 2005); with few held-out images that is more than
-    `level`, and says so. With `groups` (K,), the patients, whose images are alike, it is measured instead: each patient
-    in turn against the threshold of the others. Raises DataError where there is nothing to calibrate on.
+    rounded down and at least 1. A further image of the same kind lies below it with probability k / (K + 1), exactly
+    and whatever the distribution (as in conformal prediction: Vovk et al. 2005); with few held-out images that is more
+    than `level`, and says so. With `groups` (K,), the patients, whose images are alike, it is measured instead: each
+    patient in turn against the threshold of the others. Raises DataError where there is nothing to calibrate on.
     """
     heldout = _finite(heldout, "held-out")
     _require_groups((heldout, groups))
@@ -295,10 +309,11 @@ def copy_rate(
     generated ones, and nothing is excluded for them: their own real image is the very one to be suspicious of.
 
     Without groups the count below the threshold is beta-binomial, exactly, if no model copies (an order statistic as
-    threshold: Wilks 1941), and the interval that of Clopper and Pearson 1934. With them, p is that of a permutation test
-    that deals out the patients anew, generated and held-out, and the interval that of Korn and Graubard 1998 (Clopper-Pearson
-    with the effective sample size), which unlike a bootstrap has a width where nothing was flagged. What one patient's
-    images have in common is then no evidence; with very few patients nothing is (`detectable` is NaN).
+    threshold: Wilks 1941), and the interval that of Clopper and Pearson 1934. With them, p is that of a permutation
+    test that deals out the patients anew, generated and held-out, and the interval that of Korn and Graubard 1998
+    (Clopper-Pearson with the effective sample size), which unlike a bootstrap has a width where nothing was flagged.
+    What one patient's images have in common is then no evidence; with very few patients nothing is (`detectable` is
+    NaN).
     """
     generated, heldout = _finite(generated, "generated"), _finite(heldout, "held-out")
     _require_groups((generated, generated_groups), (heldout, heldout_groups))
@@ -327,7 +342,7 @@ def copy_rate(
 
 def _rank(count: int, level: float) -> int:
     """Which of `count` sorted held-out distances is the threshold, from 1."""
-    return max(1, math.floor(level * (count + 1) + 1e-9))
+    return min(max(1, math.floor(level * (count + 1) + 1e-9)), count)
 
 
 def _threshold(heldout: NDArray[np.float64], level: float) -> float:
@@ -366,7 +381,7 @@ def _chance_by_patient(
     draws: int,
     seed: int,
 ) -> tuple[float, float]:
-    """The same where the images of a patient are not independent: patients are dealt anew into generated and held-out."""
+    """The same where a patient's images are not independent: patients are dealt anew into generated and held-out."""
     pooled = np.concatenate(distances)
     order = np.argsort(pooled, kind="stable")
     first, second = (np.unique(names, return_inverse=True)[1] for names in groups)
@@ -418,8 +433,9 @@ def _proportion_interval(hits: NDArray[np.bool_], groups: NDArray[np.generic] | 
 class MembershipAttack:
     """How well a model's loss tells the images that it was trained on from others.
 
-    auc: the probability that a training image has the lower loss of the two; 0.5 is chance, 1 a model that gives all away.
-    ci95: by patient. tpr_at_1, tpr_at_10: the share of training images told where 1 % and 10 % of others are taken for one.
+    auc: the probability that a training image has the lower loss of the two; 0.5 is chance, 1 a model that gives all
+    away. ci95: by patient. tpr_at_1, tpr_at_10: the share of training images told where 1 % and 10 % of others are
+    taken for one.
     """
 
     auc: float
@@ -446,12 +462,13 @@ def membership_inference(
 ) -> MembershipAttack:
     """The attack that takes an image for a training image where the denoiser's loss on it is low.
 
-    loss_members (N,), loss_nonmembers (M,): of `denoising_losses`. Groups: the patient of each; both sides' patients are
-    drawn again for the interval, images where there are none. The attack is Matsumoto et al. 2023 ("Membership Inference
-    Attacks against Diffusion Models"; Duan et al. 2023, SecMI, refine it), the AUC that of Mann and Whitney 1947. An
-    average hides the few who are given away with certainty, therefore the two rates at few false alarms (Carlini et al.
-    2022, "Membership Inference Attacks From First Principles"). Where the two sides do not overlap at all, the interval
-    is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives no interval: (0, 1).
+    loss_members (N,), loss_nonmembers (M,): of `denoising_losses`. Groups: the patient of each; both sides' patients
+    are drawn again for the interval, images where there are none. The attack is Matsumoto et al. 2023 ("Membership
+    Inference Attacks against Diffusion Models"; Duan et al. 2023, SecMI, refine it), the AUC that of Mann and Whitney
+    1947. An average hides the few who are given away with certainty, therefore the two rates at few false alarms
+    (Carlini et al. 2022, "Membership Inference Attacks From First Principles"). Where the two sides do not overlap at
+    all, the interval is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives
+    no interval: (0, 1).
     """
     members, others = _finite(loss_members, "members'"), _finite(loss_nonmembers, "non-members'")
     _require_groups((members, member_groups), (others, nonmember_groups))
