@@ -302,3 +302,8 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match="no share"):
         copy_threshold(np.ones(3), level=1.5)
     assert nearest_neighbours(images, images).distance.tolist() == [1, 1]  # flat images are like nothing
+
+
+def test_a_copy_of_an_image_that_is_there_many_times_is_one() -> None:
+    same = Neighbours(np.zeros(1), np.zeros(1, np.int64), np.zeros(1), np.zeros((1, 2), np.int64))
+    assert same.relative[0] == 0
