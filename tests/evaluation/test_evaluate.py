@@ -95,3 +95,16 @@ def test_outlines_lie_on_borders() -> None:
     assert drawn.shape == (12, 12, 3)
     assert drawn.any(axis=-1).sum() == 2 * 6 + 2 * 6 - 1  # two of the sides share a corner
     assert coloured(labels, schema)[0, 0].tolist() == [0, 0, 0]
+
+
+def test_images_of_other_channels_are_refused(run_folder: Path, nnunet: Path, tmp_path: Path) -> None:
+    from anatogen.data.prepare import PrepareSettings, prepare
+    from anatogen.data.sources import open_source
+
+    for image in sorted((nnunet / "imagesTr").iterdir()):
+        (nnunet / "imagesTr" / image.name.replace("_0000", "_0001")).write_bytes(image.read_bytes())
+    about = json.loads((nnunet / "dataset.json").read_text())
+    (nnunet / "dataset.json").write_text(json.dumps({**about, "channel_names": {"0": "T1", "1": "T2"}}))
+    two = prepare(open_source(str(nnunet)), tmp_path / "two", PrepareSettings((32, 32)))
+    with pytest.raises(SettingsError, match="makes images of 1 channels, the data set has 2"):
+        evaluate(run_folder, two, tmp_path / "report", device="cpu")

@@ -57,6 +57,7 @@ def sample(
     from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
+    from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
     from anatogen.generation.request import (
         requests_combined,
@@ -81,6 +82,8 @@ def sample(
         rows = dataset.split(split)
         how_many: dict[str, Any] = {"absent": empty, "seed": seed, "per_mask": per_mask, "count": count}
         if not rename and generator.geometry.is_that_of(dataset):
+            if paired:
+                check_same_anatomy(generator, dataset)
             requests = requests_from_dataset(dataset, rows, states, paired=paired, **how_many)
         else:
             if paired:

@@ -130,7 +130,14 @@ def check_same_anatomy(generator: Generator, dataset: PreparedDataset) -> None:
     if generator.schema.names != dataset.schema.names:
         ours, theirs = ", ".join(generator.schema.names), ", ".join(dataset.schema.names)
         raise SettingsError(f"the model knows the classes {ours}, the data set has {theirs}", path=dataset.folder)
-    if generator.size != dataset.size or generator.denoiser.config.image_channels != dataset.channels:
+    channels = generator.denoiser.config.image_channels
+    if channels != dataset.channels:
+        raise SettingsError(
+            f"the model makes images of {channels} channels, the data set has {dataset.channels}",
+            path=dataset.folder,
+            remedy="Use a model that was trained on such images",
+        )
+    if generator.size != dataset.size:
         raise SettingsError(
             f"the model makes images of {generator.size}, the data set has {dataset.size}",
             path=dataset.folder,

@@ -28,8 +28,12 @@ from anatogen.training.config import SamplingSettings
 class Generator:
     """A trained denoiser that makes images from label maps.
 
-    >>> generator = Generator.load("runs/liver")                                    # doctest: +SKIP
-    >>> images = generator.sample(labels, given=["liver"], seeds=range(8))          # doctest: +SKIP
+    >>> from anatogen import Generator, PreparedDataset
+    >>> data, generator = PreparedDataset.open("data/liver"), Generator.load("runs/liver")
+    >>> item = data.load(data.split("test")[:1])
+    >>> labels, real = item.labels[0].numpy(), item.images[0].numpy()
+    >>> generator.sample(labels).shape == (1, *real.shape)
+    True
     """
 
     def __init__(
@@ -75,12 +79,13 @@ class Generator:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
         given, free: class names; by default all are given. The same seed gives the same image.
-        Raises SettingsError for an unknown class, or a label map of another shape.
+        Raises SettingsError for an unknown class, one that is both given and free, or a label map of another shape.
+
+        >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
+        >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
+        (4, True, True)
         """
-        if labels.shape != self.size:
-            raise SettingsError(f"the label map has shape {labels.shape}, the model makes {self.size}")
-        if labels.min() < 0 or labels.max() >= self.schema.count:
-            raise SettingsError(f"the label map holds values outside 0 to {self.schema.count - 1}")
+        self._require_map(labels)
         states = self.schema.states(given=given, free=free)
         settings = self.with_settings(steps=steps, solver=solver)
         requests = [Request(f"{i}", labels.astype(np.int64), states, seed) for i, seed in enumerate(seeds)]
@@ -101,16 +106,31 @@ class Generator:
     ) -> NDArray[np.float32]:
         """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, more and more alike to `real` (C, *spatial).
 
-        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Likeness`.
+        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Likeness`. Raises SettingsError as
+        `sample` does, and for a similarity out of range or an image of another shape.
 
-        >>> generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=["bone"])    # doctest: +SKIP
+        >>> alike = generator.interpolate(labels, real, [0.1, 0.9], given=generator.schema.names[:1])
+        >>> far, near = abs(alike - real).mean(axis=(1, 2, 3))
+        >>> bool(near < far)
+        True
         """
+        self._require_map(labels)
+        if real.shape != (self.denoiser.config.image_channels, *self.size):
+            raise SettingsError(
+                f"the real image has shape {real.shape}, the model makes {(self.denoiser.config.image_channels, *self.size)}"
+            )
         states = self.schema.states(given=given, free=free)
         requests = [
             Request(str(i), labels.astype(np.int64), states, seed, likeness=Likeness(real, s, step, mixing))
             for i, s in enumerate(similarities)
         ]
         return np.stack([image for _, image in self.generate(requests, batch_size=batch_size)])
+
+    def _require_map(self, labels: NDArray[np.integer]) -> None:
+        if labels.shape != self.size:
+            raise SettingsError(f"the label map has shape {labels.shape}, the model makes {self.size}")
+        if labels.min() < 0 or labels.max() >= self.schema.count:
+            raise SettingsError(f"the label map holds values outside 0 to {self.schema.count - 1}")
 
     def with_settings(self, **changes: Any) -> SamplingSettings:
         """The run's own sampling settings with `changes`, of which None changes nothing."""
