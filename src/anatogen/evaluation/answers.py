@@ -32,17 +32,13 @@ Section = Literal["faithfulness", "utility", "realism", "privacy", "model"]
 Results = dict[str, Any]
 
 _MEASURES: tuple[tuple[str, str, str, Show], ...] = (
-    ("dice", "Dice", "Overlap, 1 is best", ratio),
-    ("hd95", "HD95", "95 % Hausdorff distance in mm, where both have the class: read it beside missed; 0 is best", millimetres),
-    ("missed", "missed", "Share of the images with the class in one of the two only, 0 is best", percent),
-    ("nsd", "NSD", "Normalised surface Dice, the share of both surfaces that lie on each other, 1 is best", ratio),
-    ("volume_error", "volume error", "Relative and signed, 0 is best", signed_percent),
+    ("dice", "Dice", "Dice: overlap, 1 is best", ratio),
+    ("hd95", "HD95", "HD95: 95 % Hausdorff distance in mm, where both have the class; 0 is best", millimetres),
+    ("missed", "missed", "Missed: share of images with the class in only one of the two, which HD95 leaves out; 0 is best", percent),
+    ("nsd", "NSD", "NSD: normalised surface Dice, the share of both surfaces that lie on each other; 1 is best", ratio),
+    ("volume_error", "volume error", "Volume error: relative and signed, 0 is best", signed_percent),
 )  # fmt: skip
-_PAIRS = (
-    ("gen_map", "m_gen, m", "generated against label map"),
-    ("gen_real", "m_gen, m_real", "generated against real image"),
-    ("real_map", "m_real, m", "real image against label map: the ceiling"),
-)
+_PAIRS = (("gen_map", "m_gen, m", ""), ("gen_real", "m_gen, m_real", ""), ("real_map", "m_real, m", "the ceiling"))
 _DEGREES = ((0.95, "closely"), (0.8, "largely"), (0.5, "in part"), (float("-inf"), "poorly"))
 _POOR_JUDGE = 0.5  # a ceiling below this says more of the segmenter than of the images
 
@@ -151,7 +147,9 @@ def _faithfulness(results: Results, classes: Sequence[str]) -> Answer:
         )
         brief = f"mean Dice; {share}, {ratio(highest)}"
     notes = [
-        "A UNet, trained on real images of held-out patients that the generator never saw, segments the images. Each measure is "
+        "m is the label map, m_gen what a segmenter finds in the image that was generated from it, m_real what it finds in the real "
+        "image of the map. (m_real, m) is the ceiling: what real images reach.",
+        "The segmenter is a UNet, trained on real images of held-out patients that the generator never saw. Each measure is "
         "taken over a patient's slices together, then averaged over patients; intervals by drawing patients again (2,000 times). "
         "Only classes that were given and annotated count.",
         "Closely means 95 % of the ceiling or more, largely 80 %, in part 50 %, poorly less; two words where the interval "
@@ -185,7 +183,7 @@ def _overlaps(caption: str, found: Results, classes: Sequence[str], *, ceiling: 
                 ((obeyed.get("per_class") or {}).get(c), (highest.get("per_class") or {}).get(c)) for c in classes
             ]
             shares = tuple(percent(_quotient(a, b)) for a, b in pairs)
-            lines.append(Line("share of the ceiling reached", shares, "Dice(m_gen, m) / Dice(m_real, m)", meaning))
+            lines.append(Line("share of the ceiling reached", shares, "", meaning))
     return Table(caption, ("", "mean [95 % interval]", *classes), tuple(lines))
 
 
@@ -193,7 +191,7 @@ def _utility(results: Results, classes: Sequence[str]) -> Answer:
     found: Results = results.get("utility") or {}
     question, topic = "Are they useful?", "Useful for training"
     real, synthetic = found.get("real") or {}, found.get("synthetic") or {}
-    mixtures = found.get("mixtures") or [found["both"]] * bool(found.get("both"))
+    mixtures = found.get("mixtures") or [entry for entry in (found.get("both"),) if entry]
     if not (real or synthetic or mixtures):
         return Answer("utility", question, topic, measured=False)
     patients = next((e["n"].get("test_patients") for e in (synthetic, *mixtures, real) if e.get("n")), None)
@@ -271,25 +269,28 @@ def _realism(results: Results) -> Answer:
     lines = []
     for key, name, meaning, show in _REALISM:
         if key in found:
-            shown = with_error(found[key], found[f"{key}_error"]) if f"{key}_error" in found else show(found[key])
+            shown = with_error(found[key], found.get(f"{key}_error"), show)
             lines.append(Line(name, (shown, show(found.get(f"{key}_real"))), meaning))
     power = [p for p in map(number, found.get("power_ratio") or ()) if p is not None]
     spectrum = f"{ratio(min(power))} to {ratio(max(power))}" if power else NOTHING
     if power:
-        rings = f"over that of real images, lowest and highest of {len(power)} rings of spatial frequency"
-        lines.append(Line("power ratio", (spectrum, ratio(1.0)), rings))
+        rings = f"over that of real images, lowest and highest of {len(power)} rings of spatial frequency; 1 is right"
+        lines.append(Line("power ratio", (spectrum, NOTHING), rings))
     if not lines:
         return Answer("realism", question, topic, measured=False)
     n = f"{amount(found['n'])} images in each set" if number(found.get("n")) is not None else amount(found.get("n"))
     n = n if n != NOTHING else images_in_words(results)
-    key = next((k for k in ("kid", "mmd", "fid") if number(found.get(k)) is not None), None)
-    if key is None:
+    told_by = next((k for k in ("kid", "mmd", "fid") if number(found.get(k)) is not None), None)
+    if told_by is None:
         value, brief = spectrum, "of the real images' power; learned features were not compared"
         verdict = f"Only the texture was measured: its power is {spectrum} of the real images', 1 being right ({n})"
     else:
-        of_real = found.get(f"{key}_real")
-        value, brief = general(found[key]), f"{key.upper()}; real images of other patients have {general(of_real)}"
-        verdict = f"{_told_apart(key, found)}, {n}"
+        of_real = found.get(f"{told_by}_real")
+        value, brief = (
+            general(found[told_by]),
+            f"{told_by.upper()}; real images of other patients have {general(of_real)}",
+        )
+        verdict = f"{_told_apart(told_by, found)}, {n}"
     if (noise := number(found.get("noise_ratio"))) is not None:
         verdict += f"; their noise is {100 * noise:.0f} % of the real images'"
     notes = [*map(str, found.get("warnings") or ()), str(found.get("caution") or "")]

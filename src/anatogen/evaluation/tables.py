@@ -113,9 +113,9 @@ def in_words(value: Any, ci95: Any, show: Show = ratio) -> str:
     return f"{show(value)} ({text})" if number(value) is not None else "of no value"
 
 
-def with_error(value: Any, error: Any) -> str:
-    """ "0.012 ± 0.003", the standard error after the value."""
-    return general(value) + (f" ± {general(error)}" if number(value) is not None and number(error) is not None else "")
+def with_error(value: Any, error: Any, show: Show = general) -> str:
+    """ "0.012 ± 0.003", the standard error, where there is one, after the value."""
+    return show(value) + (f" ± {show(error)}" if number(value) is not None and number(error) is not None else "")
 
 
 def _shown(value: Any, show: Callable[[float], str]) -> str:
