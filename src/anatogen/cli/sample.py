@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
 from anatogen.cli.common import device_option, guarded, overview_of, sampling_about, split_names
+
+if TYPE_CHECKING:
+    from anatogen.data.store import PreparedDataset
+    from anatogen.generation.engine import Generator
+    from anatogen.generation.gate import Gate, Outcome
+    from anatogen.generation.sample_set import SampleSet
+
+_RETRIES = 3
 
 
 @guarded
@@ -41,6 +50,21 @@ def sample(
         "png", help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan)."
     ),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
+    min_dice: float | None = typer.Option(
+        None, metavar="DICE", help="Keep only images in which a segmenter finds the given classes with this Dice: 0.8."
+    ),
+    reject_copies: bool = typer.Option(
+        False, "--reject-copies", help="Keep no image that is nearer to a training image than unseen patients' are."
+    ),
+    retries: int | None = typer.Option(
+        None, min=0, help=f"How often an image that was refused is made again.  [default: {_RETRIES}]"
+    ),
+    judge: Path | None = typer.Option(
+        None,
+        metavar="DATASET",
+        help="Prepared data set: its held-out patients train the segmenter, copies are looked for among its training "
+        "patients. [default: --masks, if the model was trained on it]",
+    ),
     device: str = device_option,
 ) -> None:
     """Make images from label maps.
@@ -52,6 +76,9 @@ def sample(
 
     Label maps of another data set, its classes matched by name:
     anatogen sample runs/ct --masks data/mr --rename liver=liver+tumour --out from-mr
+
+    Only images that follow their label map, and copy no training patient; the manifest says what was refused:
+    anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
     """
     from anatogen.data.elsewhere import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
@@ -68,6 +95,8 @@ def sample(
     from anatogen.generation.sample_set import write_sample_set
     from anatogen.runtime import Progress
 
+    gate = _GateOptions(min_dice, reject_copies, retries, judge)
+    gate.check()
     generator = Generator.load(run, device=device)
     if solver is not None and solver not in SOLVERS:
         raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, SOLVERS))
@@ -125,6 +154,17 @@ def sample(
         print("note: this run was trained without mask ablation: it has never seen a free class")
     asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": seed}
     asked |= {key: value for key, value in (("absent", empty), ("combine", combined), ("paired", paired)) if value}
+    gates, judged_by = gate.build(generator, masks, device) if gate.wanted else ([], {})
+    asked |= judged_by
+    tries_refused = 0
+
+    def judged(outcome: Outcome) -> None:
+        nonlocal tries_refused
+        tries_refused += len(outcome.refused)
+
+    def show(done: int, _: int) -> None:
+        bar.update(done, f"{tries_refused} tries refused" if gates else "")
+
     with Progress("sampling", len(requests), "images") as bar:
         samples = write_sample_set(
             generator,
@@ -133,14 +173,99 @@ def sample(
             settings=settings,
             image_format=format,
             batch_size=batch_size,
+            gates=gates,
+            retries=gate.tries_again if gates else 0,
             about=sampling_about(generator, run, asked),
-            progress=lambda done, total: bar.update(done),
+            progress=show,
+            judged=judged,
         )
-    print(f"{out}: {len(samples.entries)} images" + overview_of(samples))
+    print(f"{out}: {len(samples.entries)} images" + (_refusals(samples) if gates else "") + overview_of(samples))
     if "elsewhere" not in samples.entries[0]:
         print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
     else:
         print(f"Next: anatogen evaluate {out} --dataset DATASET_OF_THE_MODEL --out REPORT")
+
+
+@dataclass(frozen=True)
+class _GateOptions:
+    """What was asked of the gate."""
+
+    min_dice: float | None
+    reject_copies: bool
+    retries: int | None
+    judge: Path | None
+
+    @property
+    def wanted(self) -> bool:
+        return self.min_dice is not None or self.reject_copies
+
+    @property
+    def tries_again(self) -> int:
+        return _RETRIES if self.retries is None else self.retries
+
+    def check(self) -> None:
+        """Raises SettingsError where an option makes no sense, before anything is loaded."""
+        from anatogen.errors import SettingsError
+
+        if not self.wanted and (self.retries is not None or self.judge is not None):
+            name = "--retries" if self.retries is not None else "--judge"
+            raise SettingsError(
+                f"{name} is for images that are refused, and none would be",
+                remedy="Add --min-dice 0.8 or --reject-copies, or leave it out",
+            )
+        if self.min_dice is not None and not 0 < self.min_dice <= 1:
+            raise SettingsError(
+                f"--min-dice {self.min_dice:g} makes no sense", remedy="Choose above 0 and at most 1, for instance 0.8"
+            )
+
+    def build(self, generator: Generator, masks: Path, device: str) -> tuple[list[Gate], dict[str, Any]]:
+        """The gates, and what samples.json is to say of the data set behind them."""
+        from anatogen.errors import SettingsError
+        from anatogen.evaluation.evaluate import check_same_anatomy, segmenter_for
+        from anatogen.evaluation.gates import CopySearch, copy_gate, dice_gate, require_training_data
+        from anatogen.runtime import Progress
+
+        dataset = self._dataset(generator, masks)
+        check_same_anatomy(generator, dataset)
+        gates: list[Gate] = []
+        if self.reject_copies:
+            require_training_data(generator.about, dataset)
+        if self.min_dice is not None:
+            if len(dataset.size) != 2:
+                raise SettingsError(
+                    "only slices can be judged by a segmenter so far",
+                    path=dataset.folder,
+                    remedy="Leave out --min-dice",
+                )
+            gates.append(dice_gate(segmenter_for(dataset, device=device), dataset.schema, self.min_dice))
+        if self.reject_copies:
+            search = CopySearch(dataset)
+            with Progress("looking for copies among unseen patients", len(search.heldout_rows), "images") as bar:
+                gates.append(copy_gate(search, progress=lambda done, total: bar.update(done)))
+        return gates, {"judge": {key: dataset.info.source.get(key) for key in ("name", "fingerprint")}}
+
+    def _dataset(self, generator: Generator, masks: Path) -> PreparedDataset:
+        """--judge, or --masks where the model was trained on them."""
+        from anatogen.data.store import PreparedDataset
+        from anatogen.errors import SettingsError
+        from anatogen.evaluation.gates import trained_on
+
+        if self.judge is not None:
+            return PreparedDataset.open(self.judge)
+        if (masks / "dataset.json").is_file():
+            dataset = PreparedDataset.open(masks)
+            if trained_on(generator.about, dataset) and generator.geometry.is_that_of(dataset):
+                return dataset
+        raise SettingsError(
+            "is not the prepared data set that the model was trained on, so it cannot judge the images",
+            path=masks,
+            remedy="Name that one: --judge DATASET",
+        )
+
+
+def _refusals(samples: SampleSet) -> str:
+    to_the_end = len(samples.refused)
+    return f"; {to_the_end} requests refused to the end (refused.jsonl), {samples.refused_tries} tries refused"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,24 +20,10 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
     """Write `samples` to the new folder `out`, on which nnU-Net's integrity check passes. Returns `out`.
 
     NIfTI samples keep their geometry and units; others lie on a grid of 1 mm, their values from -1 to 1 spread over
-    0 to 1000. A slice becomes a volume of one voxel across its axis. Raises DataError where a class was left free or the model is unconditional, for
-    its label map then does not say what is in the image, and SettingsError where `out` is there already.
+    0 to 1000. A slice becomes a volume of one voxel across its axis. Of a paired set only the generated images come
+    along. Raises what `require_exportable` does.
     """
-    if out.exists():
-        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
-    free = sorted({name for entry in samples.entries for name in entry["free"]})
-    if free:
-        raise DataError(
-            f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
-            path=samples.folder,
-            remedy="Sample with every class given",
-        )
-    if samples.header.get("encoding") == "none":
-        raise DataError(
-            "was made by an unconditional model, which does not see the label maps",
-            path=samples.folder,
-            remedy="Sample with a model that was trained on label maps",
-        )
+    require_exportable(samples, out)
     with writing(out) as partial:
         (partial / "imagesTr").mkdir(parents=True)
         (partial / "labelsTr").mkdir()
@@ -60,6 +46,27 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
         }
         (partial / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
     return out
+
+
+def require_exportable(samples: SampleSet, out: Path) -> None:
+    """Raises DataError where a class was left free or the model is unconditional, for the label map then does not say
+    what is in the image, and SettingsError where `out` is there already.
+    """
+    if out.exists():
+        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
+    free = sorted({name for entry in samples.entries for name in entry["free"]})
+    if free:
+        raise DataError(
+            f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
+            path=samples.folder,
+            remedy="Sample with every class given",
+        )
+    if samples.header.get("encoding") == "none":
+        raise DataError(
+            "was made by an unconditional model, which does not see the label maps",
+            path=samples.folder,
+            remedy="Sample with a model that was trained on label maps",
+        )
 
 
 def _volumes(samples: SampleSet, entry: dict[str, Any]) -> tuple[list[Volume], Volume]:
