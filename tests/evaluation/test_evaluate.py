@@ -18,7 +18,9 @@ from anatogen.generation.request import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.labels import LabelSchema
 
-QUICK = EvaluationSettings(segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2), encoder=EncoderSettings(steps=20))
+QUICK = EvaluationSettings(
+    segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2), encoder=EncoderSettings(steps=20)
+)
 FAITHFUL = ("faithfulness", "realism")
 
 
@@ -61,7 +63,9 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
     made = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
     for entry, image in zip(made.entries, own_dataset.load(rows).images.numpy(), strict=True):
         np.save(tmp_path / "samples" / entry["file"], image)
-    results = evaluate(tmp_path / "samples", own_dataset, tmp_path / "report", only=FAITHFUL, settings=QUICK, device="cpu")
+    results = evaluate(
+        tmp_path / "samples", own_dataset, tmp_path / "report", only=FAITHFUL, settings=QUICK, device="cpu"
+    )
     measures = results["faithfulness"]
     for measure in ("dice", "hd95", "nsd", "missed", "volume_error"):
         assert measures[f"{measure}_gen_map"] == measures[f"{measure}_real_map"]

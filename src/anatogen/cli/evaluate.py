@@ -14,7 +14,8 @@ from anatogen.cli.common import command_line, device_option, guarded, split_name
 @guarded
 def evaluate(
     subject: list[Path] = typer.Argument(
-        metavar="SAMPLES...|RUN", help="A run, which is sampled first; or a sample set, or two: from test and from heldout maps."
+        metavar="SAMPLES...|RUN",
+        help="A run, which is sampled first; or a sample set, or two: from test and from heldout maps.",
     ),
     dataset: Path = typer.Option(..., help="The prepared data set that the model was trained on."),
     out: Path = typer.Option(..., help="Folder for the report."),
@@ -23,7 +24,9 @@ def evaluate(
     ),
     split: str = typer.Option("test", help="Which label maps to sample, given a run."),
     count: int | None = typer.Option(None, min=1, help="How many images to sample from each split, given a run."),
-    utility_seeds: int = typer.Option(1, min=1, help="Segmenters trained on each mixture of real and synthetic images."),
+    utility_seeds: int = typer.Option(
+        1, min=1, help="Segmenters trained on each mixture of real and synthetic images."
+    ),
     utility_steps: int = typer.Option(600, min=1, help="Steps of each of these trainings."),
     quick: bool = typer.Option(False, "--quick", help="Leave out the freed classes and the steps curve."),
     device: str = device_option,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, ModelError, SettingsError, nearest
-from anatogen.evaluation.cards import data_sheet, model_card
+from anatogen.evaluation.cards import count_entries, data_sheet, model_card
 from anatogen.evaluation.features import Encoder, EncoderSettings, train_encoder
 from anatogen.evaluation.report import Figure, write_report
 from anatogen.evaluation.sections.base import Section, Subject, blocks
@@ -136,14 +139,29 @@ def evaluate(
         )
         pages += found
     write_report(out, results, pages, dataset.schema)
-    _write_cards(out, results, samples)
+    _write_cards(out, results, samples, dataset)
     return results
 
 
-def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet) -> None:
-    counts = {"images": len(samples.entries)}
+def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset: PreparedDataset) -> None:
+    run = Path(samples.header.get("run", ""))
+    model: dict[str, Any] = {"about": results["model"], "hash": samples.header["model"]}
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        model |= json.loads((run / "model.json").read_text(encoding="utf-8"))
+        model["settings"] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    about = {
+        **results["dataset"],
+        "channels": dataset.info.channels,
+        "axis": dataset.info.axis,
+        "size": dataset.info.size,
+    }
+    about["classes"] = [c.name for c in dataset.schema.classes]
+    refused = samples.folder / "refused.jsonl"
+    counts = count_entries(samples.entries)
+    if refused.is_file():
+        counts["refused"] = len(refused.read_text(encoding="utf-8").splitlines())
     texts = {
-        "model_card.md": model_card(results, results["model"], results["dataset"]),
+        "model_card.md": model_card(results, model, about),
         "data_sheet.md": data_sheet(results, samples.header, counts),
     }
     for name, text in texts.items():
@@ -165,7 +183,9 @@ def _sets(
         generator = Generator.load(subjects[0], device=device)
         check_same_anatomy(generator, dataset)
         samples = _sample(generator, subjects[0], dataset, split, count, out / "samples")
-        heldout = _sample(generator, subjects[0], dataset, "heldout", count, out / "samples-heldout") if useful else None
+        heldout = (
+            _sample(generator, subjects[0], dataset, "heldout", count, out / "samples-heldout") if useful else None
+        )
         return samples, heldout, generator
     sets = [SampleSet.open(subject) for subject in subjects]
     for samples in sets:

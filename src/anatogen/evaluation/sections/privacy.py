@@ -12,10 +12,11 @@ from anatogen.conditioning.encode import Condition
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation import figures
 from anatogen.evaluation.features import Encoder
-from anatogen.evaluation.gates import CopyMeasurement, measure_copies, write_privacy
+from anatogen.evaluation.gates import UNSEEN, CopySearch, require_training_data, write_privacy
 from anatogen.evaluation.privacy import (
     CopyRate,
     MembershipAttack,
+    Neighbours,
     certainty,
     closest_pairs,
     copy_rate,
@@ -30,90 +31,74 @@ from anatogen.runtime import Progress
 
 _ATTACKED = 1000
 _PAIRS = 10
-_MOST_IMAGES = 4000
 
 
 class Privacy:
-    """Nearest training images in pixels and in features beside those of real unseen patients, and a membership attack.
-
-    Of more than 4,000 images, so many spread over the set are searched for copies; the report says how many.
-    """
+    """Nearest training images in pixels and in features beside those of real unseen patients, and a membership attack."""
 
     def __init__(self, subject: Subject, encoder: Encoder) -> None:
+        require_training_data(subject.samples.header.get("about_model", {}), subject.dataset)
         self.subject, self.encoder = subject, encoder
-        every = max(1, -(-len(subject.entries) // _MOST_IMAGES))
-        self._wanted = {id(entry) for entry in subject.entries[::every]}
-        self._images: list[NDArray[np.float32]] = []
-        self._patients: list[str] = []
-        self._patient_of = dict(zip(map(id, subject.entries), subject.patients(), strict=True))
+        self.search = CopySearch(subject.dataset)
+        self._features_of_training = self._features(self.search.train_rows)
+        self._in_pixels: list[Neighbours] = []
+        self._in_features: list[Neighbours] = []
 
     def add(self, block: Block) -> None:
-        """Keep the images of `block` that are to be searched."""
-        chosen = [i for i, entry in enumerate(block.entries) if id(entry) in self._wanted]
-        self._images += [block.generated[i] for i in chosen]
-        self._patients += [str(self._patient_of[id(block.entries[i])]) for i in chosen]
+        """Look for the nearest training images of `block`."""
+        self._in_pixels.append(self.search.nearest(block.generated))
+        self._in_features.append(nearest_features(self.encoder(block.generated), self._features_of_training))
 
     def finish(self) -> tuple[dict[str, Any], list[Figure]]:
         """The copy rate with its verdict, the closest pairs, and the attack where the generator is there."""
-        dataset, images, patients = self.subject.dataset, np.stack(self._images), np.array(self._patients)
-        with Progress("looking for copies", 1.0, "s") as bar:
-            found = measure_copies(
-                dataset, images, patients, progress=lambda done, total: bar.update(done / max(1, total))
-            )
-        in_features = self._in_features(images, patients, found)
-        attack = None
-        if self.subject.generator is not None:
-            attack = membership_attack(self.subject.generator, dataset)
-        write_privacy(self.subject.samples, found.rate)
+        patients, unseen = self.subject.patients(), self.search.heldout_patients
+        with Progress("unseen patients' nearest", len(self.search.heldout_rows), "images") as bar:
+            heldout = self.search.heldout(lambda done, _: bar.update(done))
+        made = Neighbours.joined(self._in_pixels)
+        rate = copy_rate(made.relative, heldout.relative, patients, unseen)
+        unseen_features = nearest_features(self._features(self.search.heldout_rows), self._features_of_training)
+        made_features = Neighbours.joined(self._in_features)
+        in_features = copy_rate(made_features.relative, unseen_features.relative, patients, unseen)
+        generator = self.subject.generator
+        attack = membership_attack(generator, self.subject.dataset) if generator is not None else None
+        write_privacy(self.subject.samples, rate)
         results = {
-            **_describe(found.rate),
-            "verdict": certainty(found.rate, attack),
+            **_describe(rate),
+            "verdict": certainty(rate, attack),
             "features": _describe(in_features),
             "attack": None if attack is None else _describe_attack(attack),
         }
-        return results, [self._pairs_figure(images, found), self._distances_figure(found)]
+        return results, [self._pairs_figure(made), self._distances_figure(made, heldout, rate)]
 
-    def _in_features(self, images: NDArray[np.float32], patients: NDArray[np.str_], found: CopyMeasurement) -> CopyRate:
-        dataset = self.subject.dataset
+    def _features(self, rows: list[Row]) -> NDArray[np.float32]:
+        load = self.subject.dataset.load
+        return np.concatenate([self.encoder(load(rows[i : i + BLOCK]).images) for i in range(0, len(rows), BLOCK)])
 
-        def features(rows: list[Row]) -> NDArray[np.float32]:
-            parts = [dataset.load(rows[i : i + BLOCK]).images for i in range(0, len(rows), BLOCK)]
-            return np.concatenate([self.encoder(part) for part in parts])
-
-        train = features(found.train_rows)
-        heldout = np.array([row.patient for row in found.heldout_rows])
-        made, real = nearest_features(self.encoder(images), train), nearest_features(features(found.heldout_rows), train)
-        return copy_rate(made.relative, real.relative, patients, heldout)
-
-    def _pairs_figure(self, images: NDArray[np.float32], found: CopyMeasurement) -> Figure:
-        lines = []
-        for image, training in closest_pairs(found.generated, _PAIRS):
-            row = found.train_rows[training]
+    def _pairs_figure(self, made: Neighbours) -> Figure:
+        cells: list[figures.Picture] = []
+        for image, training in closest_pairs(made, _PAIRS):
+            row = self.search.train_rows[training]
             real = self.subject.dataset.load([row]).images[0].numpy()
-            near = found.generated
-            lines.append(
-                [
-                    (f"generated ({near.distance[image]:.3f} away)", figures.gray(images[image])),
-                    (f"training: {row.id}", figures.gray(real)),
-                ]
-            )
-        pairs = [line for start in range(0, len(lines), 5) for line in [sum(lines[start : start + 5], [])]]
+            generated = self.subject.samples.image(self.subject.entries[image])
+            cells.append((f"generated, {made.distance[image]:.3f} from", figures.gray(generated)))
+            cells.append((f"training: {row.id}", figures.gray(real)))
         caption = (
-            f"The {len(lines)} generated images that are nearest to a training image, each beside it; the distance is 1 - correlation "
+            f"The {len(cells) // 2} generated images that are nearest to a training image, each beside it; the distance is 1 - correlation "
             "of pixels under shifts of up to 2. Look: is it the same image?"
         )
-        return Figure("closest", "The closest pairs", figures.grid(pairs), caption, "privacy")
+        lines = [cells[start : start + 10] for start in range(0, len(cells), 10)]
+        return Figure("closest", "The closest pairs", figures.grid(lines), caption, "privacy")
 
-    def _distances_figure(self, found: CopyMeasurement) -> Figure:
-        values = {"generated": found.generated.relative, "real, unseen patients": found.heldout.relative}
+    def _distances_figure(self, made: Neighbours, heldout: Neighbours, rate: CopyRate) -> Figure:
+        values = {"generated": made.relative, "real, unseen patients": heldout.relative}
         caption = (
             "Distance to the nearest training image, over the median distance to the 32 nearest. The dashed line is the threshold: "
-            f"about {100 * found.rate.level:g} % of unseen patients' real images lie below it."
+            f"about {100 * rate.level:g} % of unseen patients' real images lie below it."
         )
         return Figure(
             "copies",
             "Nearer to the training images than real ones are?",
-            figures.distributions(values, line=found.rate.threshold),
+            figures.distributions(values, line=rate.threshold),
             caption,
             "privacy",
         )
@@ -121,7 +106,7 @@ class Privacy:
 
 def membership_attack(generator: Generator, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
     """Can training images be told from unseen patients' by the denoiser's loss? On at most `most` of each."""
-    unseen = [row for row in dataset.rows if row.split in ("heldout", "val", "test")]
+    unseen = [row for row in dataset.rows if row.split in UNSEEN]
     sides = []
     with Progress("membership attack", 2.0, "s") as bar:
         for number, rows in enumerate((dataset.split("train"), unseen)):
