@@ -56,6 +56,11 @@ def evaluate(
         version=__version__,
     )
     print_summary(results, out)
+    if "utility" not in results and (only is None or "utility" in only):
+        print(
+            "Usefulness was not measured: it needs images from the held-out patients' maps. Give the run, or add the sample set of "
+            f"anatogen sample RUN --masks {dataset} --split heldout"
+        )
 
 
 def print_summary(results: dict[str, Any], out: Path) -> None:
