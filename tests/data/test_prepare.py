@@ -268,3 +268,10 @@ def test_a_target_that_cannot_be_written(nnunet: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         prepare(open_source(str(nnunet)), tmp_path / "file" / "out", PrepareSettings((32, 32)))
+
+
+def test_licence_and_reference_come_along(tmp_path: Path) -> None:
+    raw = write_nnunet(tmp_path / "raw", cases=3, licence="CC-BY-SA 4.0", reference="Simpson et al. 2019")
+    shares = {"train": 1, "heldout": 1, "test": 1}
+    source = prepare(open_source(str(raw)), tmp_path / "data", PrepareSettings((32, 32), shares=shares)).info.source
+    assert source["licence"] == "CC-BY-SA 4.0" and source["reference"] == "Simpson et al. 2019"

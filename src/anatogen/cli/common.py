@@ -15,6 +15,7 @@ from anatogen import __version__
 from anatogen.errors import AnatogenError
 
 if TYPE_CHECKING:
+    from anatogen.data.store import PreparedDataset
     from anatogen.generation.engine import Generator
     from anatogen.generation.sample_set import SampleSet
 
@@ -58,11 +59,11 @@ def sampling_about(generator: Generator, run: Path, request: dict[str, Any]) -> 
     }
 
 
-def overview_of(samples: SampleSet) -> str:
+def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
     """Draws a sample set's overview; what to print of it."""
     from anatogen.evaluation.overview import write_overview
 
-    name = write_overview(samples)
+    name = write_overview(samples, dataset)
     return f", at a glance in {samples.folder / name}" if name else ""
 
 

@@ -65,7 +65,7 @@ def interpolate(
         samples = write_sample_set(
             generator, requests, out, image_format=format, about=about, progress=lambda done, total: bar.update(done)
         )
-    print(f"{out}: {len(samples.entries)} images" + overview_of(samples))
+    print(f"{out}: {len(samples.entries)} images" + overview_of(samples, dataset))
     print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
 
 

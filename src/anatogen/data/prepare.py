@@ -173,7 +173,12 @@ def _info(source: Source, settings: PrepareSettings, records: dict[str, CaseReco
         spacing_mm=list(settings.spacing_mm) if settings.spacing_mm else None,
         intensity_rule=asdict(settings.intensity),
         split_seed=settings.seed,
-        source={"layout": source.layout, "name": Path(source.location).name, "fingerprint": fingerprint(source)},
+        source={
+            "layout": source.layout,
+            "name": Path(source.location).name,
+            "fingerprint": fingerprint(source),
+            **source.terms,
+        },
         version=version,
         cases=records,
         notice=source.notice,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from anatogen.data.store import PreparedDataset
 from anatogen.evaluation import figures
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import LabelSchema
@@ -16,17 +17,21 @@ _A_LINE = 8
 _AN_IMAGE = 64
 
 
-def write_overview(samples: SampleSet) -> str:
+def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
     """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return ""."""
     if len(samples.label_map(samples.entries[0]).shape) != 2:
         return ""
     with writing(samples.folder / "overview.png") as path:
-        path.write_bytes(overview(samples))
+        path.write_bytes(overview(samples, dataset=dataset))
     return "overview.png"
 
 
-def overview(samples: SampleSet, maps: int = _MAPS) -> bytes:
-    """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them."""
+def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset | None = None) -> bytes:
+    """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them.
+
+    The real image comes last where the set has it, or where `dataset` does, from which the maps are.
+    """
+    rows = {(row.case, row.slice): row for row in dataset.rows} if dataset is not None else {}
     by_map: dict[str, list[dict[str, Any]]] = {}
     for entry in samples.entries:
         by_map.setdefault(_map_of(entry), []).append(entry)
@@ -37,14 +42,17 @@ def overview(samples: SampleSet, maps: int = _MAPS) -> bytes:
         entries = by_map[name][:_AN_IMAGE]
         labels = samples.label_map(entries[0])
         line: list[figures.Picture] = [(f"map: {name}", figures.coloured(labels, samples.schema))]
-        if "real" in entries[0]:
-            line.append(("real", figures.gray(samples.real_image(entries[0]))))
         mixed = any(entry["free"] or entry.get("absent") for entry in by_map[name])
         for entry in entries:
             given = [samples.schema.index_of(n) for n in entry["given"]]
             obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
             picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
             line.append((_title(entry, samples.schema, mixed), picture))
+        row = rows.get((entries[0].get("case"), entries[0].get("slice")))
+        if "real" in entries[0]:
+            line.append(("real", figures.gray(samples.real_image(entries[0]))))
+        elif dataset is not None and row is not None:
+            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy())))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
     return figures.grid(lines)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,10 @@ class SourceCase:
 
 @dataclass(frozen=True)
 class Source:
-    """All cases at one place, with what is known of them without reading images. notice: said in every report."""
+    """All cases at one place, with what is known of them without reading images.
+
+    notice: said in every report. terms: the licence and the reference, where the source states them.
+    """
 
     layout: str
     location: str
@@ -37,6 +40,7 @@ class Source:
     channels: tuple[str, ...]
     cases: tuple[SourceCase, ...]
     notice: str = ""
+    terms: Mapping[str, str] = field(default_factory=dict)
 
 
 class Layout(Protocol):

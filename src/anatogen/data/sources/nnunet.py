@@ -62,7 +62,8 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         raise DataError(
             f"there are no label maps (*{ending})", path=folder / "labelsTr", remedy="Check file_ending in dataset.json"
         )
-    return Source("nnunet", location, schema, names, tuple(cases))
+    terms = {key: str(description[key]) for key in ("licence", "license", "reference") if description.get(key)}
+    return Source("nnunet", location, schema, names, tuple(cases), terms=terms)
 
 
 def _read_description(path: Path) -> dict[str, Any]:
