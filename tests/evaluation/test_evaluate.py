@@ -9,7 +9,8 @@ import pytest
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.evaluation.counterfactual import enlarged_cavity
-from anatogen.evaluation.evaluate import evaluate
+from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.features import EncoderSettings
 from anatogen.evaluation.figures import coloured, outlined
 from anatogen.evaluation.segmenter import SegmenterSettings
 from anatogen.generation.engine import Generator
@@ -17,7 +18,10 @@ from anatogen.generation.request import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.labels import LabelSchema
 
-QUICK = SegmenterSettings(steps=150, batch_size=8, validations=2)
+QUICK = EvaluationSettings(
+    segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2), encoder=EncoderSettings(steps=20)
+)
+FAITHFUL = ("faithfulness", "realism")
 
 
 @pytest.fixture
@@ -31,7 +35,7 @@ def own_dataset(nnunet: Path, tmp_path: Path) -> PreparedDataset:
 def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_path: Path) -> None:
     out = tmp_path / "report"
     results = evaluate(
-        longer_run, own_dataset, out, device="cpu", segmenter_settings=QUICK, command="anatogen x", version="1"
+        longer_run, own_dataset, out, device="cpu", only=FAITHFUL, settings=QUICK, command="anatogen x", version="1"
     )
     saved = json.loads((out / "report.json").read_text())
     for key in ("dice_gen_map", "dice_gen_real", "dice_real_map"):
@@ -43,9 +47,9 @@ def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_pat
     assert saved["dice_against_steps"]["steps"] == [2, 4, 8, 16, 32]
     assert len(results["realism"]["power_ratio"]) == 16
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 7 and "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/png;base64,") == 8 and "http" not in page.replace("http-equiv", "")
     assert {p.name for p in (out / "figures").iterdir()} == {
-        f"{name}.png" for name in ("examples", "worst", "freed", "seeds_free", "seeds_given", "steps", "power")
+        f"{name}.png" for name in ("examples", "worst", "freed", "seeds_free", "seeds_given", "steps", "power", "noise")
     }
     apart = saved["variation"]
     assert apart["free"]["core"] > 1.5 * apart["given"]["core"]  # only what is free varies
@@ -59,7 +63,9 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
     made = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
     for entry, image in zip(made.entries, own_dataset.load(rows).images.numpy(), strict=True):
         np.save(tmp_path / "samples" / entry["file"], image)
-    results = evaluate(tmp_path / "samples", own_dataset, tmp_path / "report", segmenter_settings=QUICK, device="cpu")
+    results = evaluate(
+        tmp_path / "samples", own_dataset, tmp_path / "report", only=FAITHFUL, settings=QUICK, device="cpu"
+    )
     measures = results["faithfulness"]
     for measure in ("dice", "hd95", "nsd", "missed", "volume_error"):
         assert measures[f"{measure}_gen_map"] == measures[f"{measure}_real_map"]

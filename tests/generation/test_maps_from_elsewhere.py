@@ -12,7 +12,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.evaluation.evaluate import evaluate
+from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.evaluation.segmenter import SegmenterSettings
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import requests_from_elsewhere
@@ -66,7 +66,8 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
         tmp_path / "samples",
         dataset_folder,
         tmp_path / "report",
-        segmenter_settings=SegmenterSettings(steps=150, batch_size=8, validations=2),
+        only=("faithfulness",),
+        settings=EvaluationSettings(segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2)),
         device="cpu",
         quick=True,
     )

@@ -8,53 +8,87 @@ from typing import Any
 import typer
 
 from anatogen import __version__
-from anatogen.cli.common import command_line, device_option, guarded
+from anatogen.cli.common import command_line, device_option, guarded, split_names
 
 
 @guarded
 def evaluate(
-    subject: Path = typer.Argument(metavar="SAMPLES|RUN", help="A sample set, or a run, which is sampled first."),
-    dataset: Path = typer.Option(..., help="The prepared data set that the label maps are from."),
+    subject: list[Path] = typer.Argument(
+        metavar="SAMPLES...|RUN",
+        help="A run, which is sampled first; or a sample set, or two: from test and from heldout maps.",
+    ),
+    dataset: Path = typer.Option(..., help="The prepared data set that the model was trained on."),
     out: Path = typer.Option(..., help="Folder for the report."),
+    only: str | None = typer.Option(
+        None, metavar="A,B", help="Of faithfulness, utility, realism, privacy. [default: all that can be answered]"
+    ),
     split: str = typer.Option("test", help="Which label maps to sample, given a run."),
-    count: int | None = typer.Option(None, min=1, help="How many images to sample, given a run."),
+    count: int | None = typer.Option(None, min=1, help="How many images to sample from each split, given a run."),
+    utility_seeds: int = typer.Option(
+        1, min=1, help="Segmenters trained on each mixture of real and synthetic images."
+    ),
+    utility_steps: int = typer.Option(600, min=1, help="Steps of each of these trainings."),
     quick: bool = typer.Option(False, "--quick", help="Leave out the freed classes and the steps curve."),
     device: str = device_option,
 ) -> None:
-    """Measure how well images follow their label maps, and write a report.
+    """Are the images faithful, useful, real, and nobody's copy? Writes a report, a model card and a data sheet.
 
     Example: anatogen evaluate samples --dataset data/hippocampus --out report
-    """
-    from anatogen.evaluation.evaluate import evaluate as run
 
+    All four questions of a run: anatogen evaluate runs/hippocampus --dataset data/hippocampus --out report
+    """
+    from anatogen.evaluation.evaluate import QUESTIONS, EvaluationSettings
+    from anatogen.evaluation.evaluate import evaluate as run
+    from anatogen.evaluation.segmenter import SegmenterSettings
+
+    settings = EvaluationSettings(usefulness=SegmenterSettings(steps=utility_steps), utility_seeds=utility_seeds)
     results = run(
         subject,
         dataset,
         out,
+        only=split_names(only) or QUESTIONS,
         split=split,
         count=count,
         device=device,
+        settings=settings,
         quick=quick,
         command=command_line(),
         version=__version__,
     )
     print_summary(results, out)
+    if "utility" not in results and (only is None or "utility" in only):
+        print(
+            "Usefulness was not measured: it needs images from the held-out patients' maps. Give the run, or add the sample set of "
+            f"anatogen sample RUN --masks {dataset} --split heldout"
+        )
 
 
 def print_summary(results: dict[str, Any], out: Path) -> None:
-    """The report in four lines."""
-    measures = results["faithfulness"]
+    """The report in a few lines."""
+    measures = results.get("faithfulness", {})
     for key, text in (
         ("dice_gen_map", "generated, map"),
         ("dice_gen_real", "generated, real"),
         ("dice_real_map", "real, map"),
     ):
-        if key not in measures:
-            continue
-        per_class = ", ".join(f"{name} {value:.3f}" for name, value in measures[key]["per_class"].items())
-        low, high = measures[key]["ci95"]
-        print(f"Dice({text}) {measures[key]['mean']:.3f} [{low:.3f}, {high:.3f}]: {per_class}")
-    print(f"Report: {out / 'report.html'}")
+        if key in measures:
+            per_class = ", ".join(f"{name} {value:.3f}" for name, value in measures[key]["per_class"].items())
+            print(f"Dice({text}) {_interval(measures[key])}: {per_class}")
+    if "utility" in results:
+        parts = [f"{name} {_interval(entry)}" for name, entry in results["utility"].items() if "mean" in entry]
+        print(f"Segmenter on real patients, trained on: {'; '.join(parts)}")
+    if "realism" in results:
+        r = results["realism"]
+        print(
+            f"FID {r['fid']:.3g} (between real images {r['fid_real']:.3g}), noise {r['noise_ratio']:.2f} of the real images'"
+        )
+    if "privacy" in results:
+        print(results["privacy"]["verdict"])
+    print(f"Report: {out / 'report.html'}, with model_card.md and data_sheet.md")
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    return f"{entry['mean']:.3f} [{entry['ci95'][0]:.3f}, {entry['ci95'][1]:.3f}]"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,50 +1,81 @@
-"""`anatogen evaluate`: the segmenter's judgement, the figures and the report of one sample set or run."""
+"""`anatogen evaluate`: the four questions of the report, on one sample set or run."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.errors import DataError, ModelError, SettingsError
+from anatogen.errors import DataError, ModelError, SettingsError, nearest
+from anatogen.evaluation.cards import count_entries, data_sheet, model_card
+from anatogen.evaluation.features import Encoder, EncoderSettings, train_encoder
 from anatogen.evaluation.report import Figure, write_report
-from anatogen.evaluation.sections.base import Subject, blocks
+from anatogen.evaluation.sections.base import Section, Subject, blocks
 from anatogen.evaluation.sections.faithfulness import Faithfulness
 from anatogen.evaluation.sections.generator import freed_figure, steps_curve, variation
 from anatogen.evaluation.sections.likeness import Likeness
-from anatogen.evaluation.sections.realism import Texture
+from anatogen.evaluation.sections.privacy import Privacy
+from anatogen.evaluation.sections.realism import Realism
+from anatogen.evaluation.sections.utility import utility
 from anatogen.evaluation.segmenter import Segmenter, SegmenterSettings, train_segmenter
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
-from anatogen.runtime import Progress, pick_device
+from anatogen.runtime import Progress, pick_device, writing
+
+QUESTIONS = ("faithfulness", "utility", "realism", "privacy")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The judges. segmenter: of faithfulness; encoder: of realism and privacy; usefulness: each training of `utility`.
+
+    utility_seeds: how many trainings of each mixture. real_shares: the mixtures, by the share of real images; see `usefulness`.
+    """
+
+    segmenter: SegmenterSettings = SegmenterSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    usefulness: SegmenterSettings = field(default_factory=lambda: SegmenterSettings(steps=600))
+    utility_seeds: int = 1
+    real_shares: tuple[float, ...] = (1.0, 0.0, 1 / 2)
 
 
 def evaluate(
-    subject: str | Path,
+    subject: str | Path | Sequence[str | Path],
     dataset: PreparedDataset | str | Path,
     out: str | Path,
     *,
+    only: Sequence[str] = QUESTIONS,
     split: str = "test",
     count: int | None = None,
     device: str = "auto",
-    segmenter_settings: SegmenterSettings | None = None,
+    settings: EvaluationSettings = EvaluationSettings(),
     command: str = "",
     version: str = "",
     quick: bool = False,
     more_figures: Sequence[Figure] = (),
 ) -> dict[str, Any]:
-    """Judge a sample set, or a run (whose `split` is sampled first), against `dataset` and write a report to `out`.
+    """Judge a sample set, or a run, against `dataset` and write a report, a model card and a data sheet to `out`.
 
+    subject: a run, which is sampled first, from `split` and, for its usefulness, from the held-out patients; or a sample
+    set, or two: one from test maps and one from heldout maps. only: the questions of QUESTIONS to answer. Usefulness is
+    left out, with a word on why, where there are no images from heldout maps.
     Returns what report.json holds. With a run at hand (named in the sample set) the report also shows classes freed one
     by one, how they vary with the seed, and the Dice-against-steps curve; `quick` leaves these out. more_figures: shown
-    after the examples. Images are read block by block, whatever their count. Raises DataError, ModelError or SettingsError where
+    with the examples. Images are read block by block, whatever their count. Raises DataError, ModelError or SettingsError where
     subject and data set do not belong together.
     """
+    for name in only:
+        if name not in QUESTIONS:
+            raise SettingsError(f"there is no question '{name}'", remedy=nearest(name, QUESTIONS))
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
     _require_judge(dataset)
     if len(dataset.size) != 2:
@@ -52,68 +83,143 @@ def evaluate(
             "only slices can be evaluated so far", path=dataset.folder, remedy="Prepare it with --dim 2"
         )
     out = Path(out)
-    samples, generator = _samples_and_generator(Path(subject), dataset, out, split, count, device)
+    subjects = [subject] if isinstance(subject, str | Path) else list(subject)
+    samples, of_heldout, generator = _sets(
+        [Path(s) for s in subjects], dataset, out, split, count, device, "utility" in only
+    )
     entries, rows = _entries_and_rows(samples, dataset)
-    judge = segmenter_for(dataset, segmenter_settings, device=device)
+    judge = segmenter_for(dataset, settings.segmenter, device=device)
     judged = Subject(dataset, samples, entries, rows, judge, generator, device)
 
-    faithfulness, texture, likeness = Faithfulness(judged), Texture(judged), Likeness(judged)
-    for block in blocks(judged):
-        for section in (faithfulness, texture, likeness):
+    sections: dict[str, Section] = {}
+    if "faithfulness" in only:
+        sections |= {"faithfulness": Faithfulness(judged), "likeness": Likeness(judged)}
+    if {"realism", "privacy"} & set(only):
+        encoder = encoder_for(dataset, settings.encoder, device=device)
+        sections |= {"realism": Realism(judged, encoder)} if "realism" in only else {}
+        sections |= {"privacy": Privacy(judged, encoder)} if "privacy" in only else {}
+    for block in blocks(judged) if sections else ():
+        for section in sections.values():
             section.add(block)
+
     results: dict[str, Any] = {
         "n": {"images": len(entries), "patients": len(set(judged.patients()))},
         "split": sorted({row.split for row in rows}) if rows is not None else ["elsewhere"],
+        "seed": samples.header.get("request", {}).get("seed"),
         "command": command,
         "version": version,
         "sampling": samples.header["sampling"],
         "model": samples.header.get("about_model", {}),
         "dataset": {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)},
     }
-    results["faithfulness"], pages = faithfulness.finish()
-    pages = [*pages[:1], *more_figures, *pages[1:]]
-    results["likeness"], figures_of_likeness = likeness.finish()
-    pages += figures_of_likeness
+    pages = list(more_figures)
     if generator is not None and not quick:
         pages.append(freed_figure(dataset, judged.test_rows, generator))
         if generator.about.get("mask_ablation", False):
             results["variation"], of_seeds = variation(dataset, judged.test_rows, judge, generator)
             pages += of_seeds
-        results["dice_against_steps"], of_steps, texture.more_curves = steps_curve(
-            dataset, judged.test_rows, judge, generator
-        )
+        results["dice_against_steps"], of_steps, textures = steps_curve(dataset, judged.test_rows, judge, generator)
         pages += of_steps
-    results["realism"], of_texture = texture.finish()
-    write_report(out, results, pages + of_texture, dataset.schema)
+        if isinstance(realism := sections.get("realism"), Realism):
+            realism.more_curves = textures
+    for name, section in sections.items():
+        results[name], found = section.finish()
+        pages += found
+    if "utility" in only and of_heldout is not None:
+        chosen = [entry for entry in of_heldout.entries if entry.get("split") == "heldout"]
+        seeds = tuple(range(settings.utility_seeds))
+        results["utility"], found = utility(
+            dataset,
+            of_heldout,
+            chosen,
+            settings.usefulness,
+            seeds=seeds,
+            real_shares=settings.real_shares,
+            device=device,
+        )
+        pages += found
+    write_report(out, results, pages, dataset.schema)
+    _write_cards(out, results, samples, dataset)
     return results
 
 
-def _samples_and_generator(
-    subject: Path, dataset: PreparedDataset, out: Path, split: str, count: int | None, device: str
-) -> tuple[SampleSet, Generator | None]:
-    if (subject / "model.json").exists():
-        generator = Generator.load(subject, device=device)
+def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset: PreparedDataset) -> None:
+    run = Path(samples.header.get("run", ""))
+    model: dict[str, Any] = {"about": results["model"], "hash": samples.header["model"]}
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        model |= json.loads((run / "model.json").read_text(encoding="utf-8"))
+        model["settings"] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    about = {
+        **results["dataset"],
+        "channels": dataset.info.channels,
+        "axis": dataset.info.axis,
+        "size": dataset.info.size,
+    }
+    about["classes"] = [c.name for c in dataset.schema.classes]
+    refused = samples.folder / "refused.jsonl"
+    counts = count_entries(samples.entries)
+    if refused.is_file():
+        counts["refused"] = len(refused.read_text(encoding="utf-8").splitlines())
+    texts = {
+        "model_card.md": model_card(results, model, about),
+        "data_sheet.md": data_sheet(results, samples.header, counts),
+    }
+    for name, text in texts.items():
+        with writing(out / name) as path:
+            path.write_text(text, encoding="utf-8")
+
+
+def _sets(
+    subjects: list[Path],
+    dataset: PreparedDataset,
+    out: Path,
+    split: str,
+    count: int | None,
+    device: str,
+    useful: bool,
+) -> tuple[SampleSet, SampleSet | None, Generator | None]:
+    """The sample set to judge, the one from heldout maps where there is one, and the generator that made them."""
+    if len(subjects) == 1 and (subjects[0] / "model.json").exists():
+        generator = Generator.load(subjects[0], device=device)
         check_same_anatomy(generator, dataset)
-        rows = dataset.split(split)
-        states = ClassStates.all_given(dataset.schema)
-        requests = requests_from_dataset(dataset, rows, states, count=min(count or len(rows), len(rows)))
-        with Progress("sampling", len(requests), "images") as bar:
-            samples = write_sample_set(
-                generator,
-                requests,
-                out / "samples",
-                about={"run": str(subject.resolve()), "about_model": generator.about},
-                progress=lambda done, total: bar.update(done),
-            )
-        return samples, generator
-    samples = SampleSet.open(subject)
-    if samples.schema.names != dataset.schema.names:
-        raise SettingsError(
-            f"its classes ({', '.join(samples.schema.names)}) are not the data set's ({', '.join(dataset.schema.names)})",
-            path=subject,
-            remedy="Evaluate it against the data set that its label maps are from",
+        samples = _sample(generator, subjects[0], dataset, split, count, out / "samples")
+        heldout = (
+            _sample(generator, subjects[0], dataset, "heldout", count, out / "samples-heldout") if useful else None
         )
-    return samples, _generator_of(samples, device)
+        return samples, heldout, generator
+    sets = [SampleSet.open(subject) for subject in subjects]
+    for samples in sets:
+        if samples.schema.names != dataset.schema.names:
+            raise SettingsError(
+                f"its classes ({', '.join(samples.schema.names)}) are not the data set's ({', '.join(dataset.schema.names)})",
+                path=samples.folder,
+                remedy="Evaluate it against the data set that its label maps are from",
+            )
+    of_heldout = [s for s in sets if any(e.get("split") == "heldout" and "elsewhere" not in e for e in s.entries)]
+    others = [s for s in sets if s not in of_heldout]
+    if len(others) > 1 or len(of_heldout) > 1:
+        raise SettingsError(
+            f"{len(sets)} sample sets are too many for one report",
+            remedy="Give one from test maps and one from heldout maps, and the others a report each",
+        )
+    main = (others or of_heldout)[0]
+    return main, of_heldout[0] if of_heldout else None, _generator_of(main, device)
+
+
+def _sample(
+    generator: Generator, run: Path, dataset: PreparedDataset, split: str, count: int | None, out: Path
+) -> SampleSet:
+    rows = dataset.split(split)
+    states = ClassStates.all_given(dataset.schema)
+    requests = requests_from_dataset(dataset, rows, states, count=min(count or len(rows), len(rows)))
+    with Progress(f"sampling {split}", len(requests), "images") as bar:
+        return write_sample_set(
+            generator,
+            requests,
+            out,
+            about={"run": str(run.resolve()), "about_model": generator.about, "request": {"split": split, "seed": 0}},
+            progress=lambda done, total: bar.update(done),
+        )
 
 
 def _generator_of(samples: SampleSet, device: str) -> Generator | None:
@@ -185,6 +291,22 @@ def segmenter_for(
         return train_segmenter(
             part("heldout"),
             part("val"),
+            dataset.schema.count,
+            settings,
+            device=pick_device(device),
+            cache=dataset.folder,
+            progress=lambda done, total, text: bar.update(done, text),
+        )
+
+
+def encoder_for(
+    dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
+) -> Encoder:
+    """The encoder of `dataset`'s images, trained on its split "heldout" and kept in its folder."""
+    batch = dataset.load(dataset.split("heldout"))
+    with Progress("training the encoder", settings.steps, "steps") as bar:
+        return train_encoder(
+            (batch.images, batch.labels, batch.annotated),
             dataset.schema.count,
             settings,
             device=pick_device(device),

@@ -95,6 +95,37 @@ def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def distributions(values: dict[str, NDArray[np.float64]], line: float | None = None) -> bytes:
+    """Cumulative distributions, and a dashed line at a threshold."""
+    figure, axis = plt.subplots(figsize=(5, 3))
+    for name, of_images in values.items():
+        if len(of_images):
+            axis.step(np.sort(of_images), (np.arange(len(of_images)) + 1) / len(of_images), where="post", label=name)
+    if line is not None:
+        axis.axvline(line, color="0.3", linestyle="--")
+    axis.set(xlim=(0, None), ylim=(0, 1), ylabel="share of the images below")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def bars(values: dict[str, tuple[float, tuple[float, float]]], label: str) -> bytes:
+    """Means with their intervals, a line each."""
+    figure, axis = plt.subplots(figsize=(5, 0.6 + 0.4 * len(values)))
+    for place, (mean, (low, high)) in enumerate(values.values()):
+        axis.plot([low, high], [place, place], color="#0072B2", linewidth=2)
+        axis.plot(mean, place, "o", color="#0072B2")
+        axis.annotate(f"{mean:.3f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks(range(len(values)), list(values))
+    axis.invert_yaxis()
+    axis.margins(x=0.2, y=0.3)
+    axis.set(xlabel=label)
+    axis.grid(alpha=0.3, axis="x")
+    figure.tight_layout()
+    return _png(figure)
+
+
 def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     """Power of generated over real images in rings of spatial frequency; 1 is right."""
     figure, axis = plt.subplots(figsize=(5, 3))

@@ -174,7 +174,7 @@ class CopySearch:
             done += len(block)
             if progress is not None:
                 progress(done, total)
-        return Neighbours(*(np.concatenate([getattr(part, f.name) for part in found]) for f in fields(Neighbours)))
+        return Neighbours.joined(found)
 
 
 def copy_gate(search: CopySearch, *, level: float = 0.01, progress: Progress | None = None) -> Gate:

@@ -50,6 +50,11 @@ class Neighbours:
     typical: NDArray[np.float64]
     shift: Ints
 
+    @classmethod
+    def joined(cls, parts: Sequence[Neighbours]) -> Neighbours:
+        """Those of all `parts`, one after the other; their images were compared with the same training images."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
     @property
     def relative(self) -> NDArray[np.float64]:
         """(N,), distance over typical distance: near 1 for an image like many training images, near 0 for a copy of one.
@@ -99,7 +104,7 @@ def nearest_neighbours(
         found.append(compare(queries[part], references, shifts, max(candidates or 0, 1), block))
         if progress:
             progress(part.stop, len(queries))
-    return _joined(found)
+    return Neighbours.joined(found)
 
 
 def _compare_all(queries: Floats, references: Floats, shifts: int, _: int, block: int) -> Neighbours:
@@ -117,11 +122,7 @@ def _compare_chosen(queries: Floats, references: Floats, shifts: int, candidates
         places = np.sort(row)
         near = _compare_all(query[None], references[places], shifts, candidates, block)
         found.append(replace(near, index=places[near.index]))
-    return _joined(found)
-
-
-def _joined(parts: list[Neighbours]) -> Neighbours:
-    return Neighbours(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Neighbours)))
+    return Neighbours.joined(found)
 
 
 def nearest_features(queries: Floats, references: Floats, *, block: int = 2048) -> Neighbours:
@@ -153,7 +154,7 @@ def nearest_features(queries: Floats, references: Floats, *, block: int = 2048) 
             best, index = _keep(_TYPICAL, best, index, np.sqrt(np.maximum(squares, 0)), places)
         no_shift = np.empty((len(ours), 0), np.int64)
         found.append(Neighbours(best[:, 0], index[:, 0], np.median(best, axis=1), no_shift))
-    return _joined(found)
+    return Neighbours.joined(found)
 
 
 def closest_pairs(neighbours: Neighbours, count: int = 10) -> list[tuple[int, int]]:

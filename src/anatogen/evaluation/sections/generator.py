@@ -44,7 +44,7 @@ def freed_figure(dataset: PreparedDataset, rows: Sequence[Row], generator: Gener
     caption = "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
     if not generator.about.get("mask_ablation", False):
         caption += " This run was trained without mask ablation, so it has never seen a free class: train with --mask-ablation."
-    return Figure("freed", "What if a class is left free?", figures.grid(lines), caption)
+    return Figure("freed", "What if a class is left free?", figures.grid(lines), caption, "model")
 
 
 def variation(
@@ -112,7 +112,7 @@ def _seeds_figure(
         f"Between two seeds it differs by {value:.2f} (1 - Dice, mean over {maps} maps and {seeds} seeds)."
     )
     heading = "A free class varies with the seed" if kind == "free" else "A given class does not"
-    return Figure(f"seeds_{kind}", heading, figures.grid(lines), caption)
+    return Figure(f"seeds_{kind}", heading, figures.grid(lines), caption, "model")
 
 
 def steps_curve(
@@ -143,4 +143,4 @@ def steps_curve(
     splits = " and ".join(sorted({row.split for row in chosen}))
     caption = f"Dice(m_gen, m) against solver steps, on {len(requests)} label maps of the split {splits}."
     picture = figures.dice_against_steps(_CURVE_STEPS, scores, ceiling)
-    return results, [Figure("steps", "How many steps?", picture, caption)], textures
+    return results, [Figure("steps", "How many steps?", picture, caption, "model")], textures

@@ -8,35 +8,135 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.evaluation import figures
-from anatogen.evaluation.realism import radial_power
+from anatogen.evaluation.distances import (
+    CAUTION,
+    FeatureMoments,
+    Reservoir,
+    count_warning,
+    frechet_distance,
+    kernel_distance,
+    mmd,
+    precision_recall,
+)
+from anatogen.evaluation.features import FEATURES, Encoder
+from anatogen.evaluation.frd import frd_available, radiomics_distance
+from anatogen.evaluation.realism import RadialPower, compare_noise, diversity, local_noise
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import Block, Subject
+from anatogen.evaluation.sections.base import BLOCK, Block, Subject
+
+_IMAGES_HELD = 512
+_FEATURES_HELD = 5000
 
 
-class Texture:
-    """The power spectrum of generated images over that of the real images of the same maps."""
+class Realism:
+    """Features, texture, noise and variety of generated images beside those of the real images of the same maps, equally many.
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self._generated: NDArray[np.float64] | float = 0.0
-        self._real: NDArray[np.float64] | float = 0.0
+    Each distance is also taken between real images of other patients and these: what a perfect generator would reach. Where
+    the label maps are from elsewhere, the real images are the data set's own test images.
+    """
+
+    def __init__(self, subject: Subject, encoder: Encoder) -> None:
+        self.subject, self.encoder = subject, encoder
+        self.generated, self.real = _Side(encoder), _Side(encoder)
         self.more_curves: dict[str, NDArray[np.float64]] = {}
 
     def add(self, block: Block) -> None:
-        """Add the power of `block`."""
+        """Take the images of `block` and the real ones of the same maps into the statistics."""
+        self.generated.add(block.generated)
         if block.real is not None:
-            self._generated = self._generated + radial_power(block.generated) * len(block.generated)
-            self._real = self._real + radial_power(block.real.images.numpy()) * len(block.generated)
+            self.real.add(block.real.images.numpy())
 
     def finish(self) -> tuple[dict[str, Any], list[Figure]]:
-        """The ratio in each ring, and its plot with the curves that other sections put into `more_curves`."""
-        if isinstance(self._real, float):
-            return {}, []
-        ratio = np.asarray(self._generated / self._real)
+        """The measures, each beside that between real images (`_real`), and the figures of texture."""
+        made, real = self.generated, self.real
+        if not real.count:
+            _add_rows(real, self.subject, "test", made.count)
+        others = _Side(self.encoder)
+        _add_rows(others, self.subject, "val", made.count)
+        ratio = made.power.mean / real.power.mean
+        noise = made.noises, real.noises, others.noises
+        results: dict[str, Any] = {
+            "n": {"generated": made.count, "real": real.count, "other_real": others.count},
+            **_distances("", made, real),
+            **_distances("_real", others, real),
+            "noise_ratio": compare_noise(noise[0], noise[1])[0],
+            "noise_distance": compare_noise(noise[0], noise[1])[1],
+            "noise_ratio_real": compare_noise(noise[2], noise[1])[0],
+            "power_ratio": ratio.round(4).tolist(),
+            "encoder": self.encoder.digest,
+            "caution": CAUTION,
+        }
+        if frd_available():
+            results["frd"] = radiomics_distance(made.images.sample, real.images.sample)
+        counts = min(made.count, real.count)
+        warnings = [count_warning(m, counts, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall", "diversity")]
+        results["warnings"] = [warning for warning in warnings if warning]
         curves = {f"{self.subject.samples.header['sampling']['steps']} steps": ratio, **self.more_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."
         )
-        figure = Figure("power", "Is the texture right?", figures.power_against_frequency(curves), caption)
-        return {"power_ratio": ratio.round(4).tolist()}, [figure]
+        noise_caption = (
+            "The local noise (Immerkaer 1996) of each image, in units of the model's range. Too low is lost texture. "
+            "The third curve is of real images of other patients."
+        )
+        return results, [
+            Figure("power", "Is the texture right?", figures.power_against_frequency(curves), caption, "realism"),
+            Figure("noise", "Is the noise right?", figures.distributions(_named(*noise)), noise_caption, "realism"),
+        ]
+
+
+class _Side:
+    """The running statistics of one set of images; its memory does not depend on their count."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.count = 0
+        self.power, self.moments = RadialPower(), FeatureMoments(FEATURES)
+        self.features, self.images = Reservoir(_FEATURES_HELD), Reservoir(_IMAGES_HELD)
+        self._noise: list[NDArray[np.float64]] = []
+
+    def add(self, images: NDArray[np.float32]) -> None:
+        features = self._encoder(images)
+        self.count += len(images)
+        self.power.update(images)
+        self.moments.update(features)
+        self.features.update(features)
+        self.images.update(images)
+        self._noise.append(local_noise(images))
+
+    @property
+    def noises(self) -> NDArray[np.float64]:
+        return np.concatenate([*self._noise, np.zeros(0)])
+
+
+def _add_rows(side: _Side, subject: Subject, split: str, most: int) -> None:
+    """Add at most `most` real images of a split, spread over it."""
+    rows = subject.dataset.split(split)
+    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    for start in range(0, len(rows), BLOCK):
+        side.add(subject.dataset.load(rows[start : start + BLOCK]).images.numpy())
+
+
+def _distances(ending: str, side: _Side, real: _Side) -> dict[str, float]:
+    kid, kid_error = kernel_distance(side.features.sample, real.features.sample)
+    apart, apart_error = mmd(side.features.sample, real.features.sample)
+    precision, recall = precision_recall(side.features.sample, real.features.sample)
+    alike, alike_error = diversity(side.images.sample)
+    values = {
+        "fid": frechet_distance(side.moments, real.moments),
+        "kid": kid,
+        "kid_error": kid_error,
+        "mmd": apart,
+        "mmd_error": apart_error,
+        "precision": precision,
+        "recall": recall,
+        "diversity": alike,
+        "diversity_error": alike_error,
+    }
+    return {name + ending: value for name, value in values.items()}
+
+
+def _named(made: NDArray[np.float64], real: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, Any]:
+    named = {"generated": made, "real": real, "other real": others}
+    return {name: values[np.isfinite(values)] for name, values in named.items()}

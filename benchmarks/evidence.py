@@ -1,0 +1,145 @@
+"""The paper's two tables with intervals: STD, MAT and an unconditional model whose maps are ignored (the floor).
+
+Example: python benchmarks/evidence.py --time 20m --work /path/for/intermediate/files
+
+For each model `anatogen evaluate` makes images of all test maps (faithfulness, realism, privacy) and of all heldout maps
+(usefulness), and judges them as it does for users. The unconditional model never sees a map: what it scores is what a map that has
+nothing to do with the image scores. Runs of `paper_tables.py` under --work are taken as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.segmenter import SegmenterSettings
+from anatogen.runtime import parse_duration
+from common import hippocampus, machine, trained, write_section
+
+MODELS = {
+    "STD": ("std", ["conditioning.mask_ablation=false"]),
+    "MAT": ("mat", []),
+    "unconditional": ("unconditional", ["conditioning.encoding=none", "conditioning.mask_ablation=false"]),
+}
+
+
+def interval(entry: dict[str, Any], digits: int = 3) -> str:
+    return f"{entry['mean']:.{digits}f} [{entry['ci95'][0]:.{digits}f}, {entry['ci95'][1]:.{digits}f}]"
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    lines = ["| | real images | " + " | ".join(found) + " |", "| --- |" + " --- |" * (len(found) + 1)]
+    first = next(iter(found.values()))
+
+    def line(title: str, real: str, cells: list[str]) -> None:
+        lines.append(f"| {title} | {real} | " + " | ".join(cells) + " |")
+
+    def faithful(title: str, measure: str, digits: int = 3) -> None:
+        real = interval(first["faithfulness"][f"{measure}_real_map"], digits)
+        line(title, real, [interval(f["faithfulness"][f"{measure}_gen_map"], digits) for f in found.values()])
+
+    faithful("Dice(m_gen, m)", "dice")
+    line("Dice(m_gen, m_real)", "", [interval(f["faithfulness"]["dice_gen_real"]) for f in found.values()])
+    faithful("HD95, mm", "hd95", 2)
+    faithful("surface Dice at one pixel", "nsd")
+    faithful("class missed or invented, share of slices", "missed")
+    faithful("volume error, absolute", "volume_error_abs")
+    useful = {name: f["utility"] for name, f in found.items()}
+    any_ = next(iter(useful.values()))
+    line(
+        "Dice on real test patients, segmenter trained on synthetic only",
+        interval(any_["real"]),
+        [interval(u["synthetic"]) for u in useful.values()],
+    )
+    line("... on both, 1 : 1", "", [interval(u["both"]) for u in useful.values()])
+    line(
+        "... difference of both to real only",
+        "",
+        [
+            f"{u['both']['difference_to_real']:+.3f} [{u['both']['difference_ci95'][0]:+.3f}, {u['both']['difference_ci95'][1]:+.3f}]"
+            for u in useful.values()
+        ],
+    )
+    for key, title in (
+        ("fid", "FID"),
+        ("kid", "KID"),
+        ("mmd", "MMD"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+    ):
+        real = first["realism"]
+        line(title, f"{real[key + '_real']:.3g}", [f"{f['realism'][key]:.3g}" for f in found.values()])
+    line(
+        "diversity (MS-SSIM of pairs; lower is more)",
+        f"{first['realism']['diversity_real']:.3f}",
+        [f"{f['realism']['diversity']:.3f}" for f in found.values()],
+    )
+    line(
+        "noise, generated / real",
+        f"{first['realism']['noise_ratio_real']:.2f}",
+        [f"{f['realism']['noise_ratio']:.2f}" for f in found.values()],
+    )
+    line(
+        "copy rate (expected by chance), p",
+        "",
+        [
+            f"{f['privacy']['copy_rate']:.3f} ({f['privacy']['expected']:.3f}), {f['privacy']['p_value']:.2g}"
+            for f in found.values()
+        ],
+    )
+    line(
+        "membership attack, AUC",
+        "0.5",
+        [
+            f"{f['privacy']['attack']['auc']:.3f} [{f['privacy']['attack']['ci95'][0]:.3f}, {f['privacy']['attack']['ci95'][1]:.3f}]"
+            for f in found.values()
+        ],
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time", default="20m", help="training time of each model, where it is not there yet")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each mixture")
+    parser.add_argument("--count", type=int, help="images of each split [default: all]")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
+    options = parser.parse_args()
+    dataset = hippocampus(options.work, options.raw)
+    dataset.hold()
+    settings = EvaluationSettings(usefulness=SegmenterSettings(steps=600), utility_seeds=options.seeds)
+    found, seconds, steps = {}, {}, {}
+    for title in options.models:
+        name, values = MODELS[title]
+        run = options.work / "runs" / f"hippocampus-{name}"
+        generator = trained(dataset, run, values, {"max_time_s": parse_duration(options.time)})
+        start = time.perf_counter()
+        out = options.work / "evidence" / title
+        found[title] = evaluate(
+            run, dataset, out, count=options.count, settings=settings, quick=True, command="benchmarks/evidence.py"
+        )
+        seconds[title], steps[title] = time.perf_counter() - start, generator.about["steps"]
+    n = next(iter(found.values()))["n"]
+    write_section(
+        "The evidence pack, hippocampus",
+        f"""
+`python benchmarks/evidence.py`: {n["images"]} test slices of {n["patients"]} patients, equally many real ones, 95 % intervals by patient; usefulness:
+{options.seeds} trainings of 600 steps each on heldout maps. "Real images": the ceiling, or the same measure between real images of different
+patients. Training steps: {", ".join(f"{k} {v}" for k, v in steps.items())}. The whole pack took
+{", ".join(f"{k} {v / 60:.1f} min" for k, v in seconds.items())}. {machine()}.
+
+{table(found)}
+
+{" ".join(f"**{title}**: {f['privacy']['verdict']}" for title, f in found.items())}
+""",
+    )
+
+
+if __name__ == "__main__":
+    main()
