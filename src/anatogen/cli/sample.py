@@ -240,7 +240,7 @@ class _GateOptions:
             gates.append(dice_gate(segmenter_for(dataset, device=device), dataset.schema, self.min_dice))
         if self.reject_copies:
             search = CopySearch(dataset)
-            with Progress("looking for copies among unseen patients", len(search.heldout_rows), "images") as bar:
+            with Progress("comparing unseen patients", len(search.heldout_rows), "images") as bar:
                 gates.append(copy_gate(search, progress=lambda done, total: bar.update(done)))
         return gates, {"judge": {key: dataset.info.source.get(key) for key in ("name", "fingerprint")}}
 

@@ -1,0 +1,51 @@
+"""Enough patients to tell copies from chance, and sample sets of given images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anatogen.data.prepare import PrepareSettings, prepare
+from anatogen.data.sources import open_source
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.generation.sample_set import SampleSet
+from conftest import write_nnunet
+
+
+def many_patients(folder: Path) -> PreparedDataset:
+    """30 patients with balls, ten to train on, ten whom no model saw, ten to test on; about eleven slices each."""
+    shares = {"train": 10.0, "heldout": 5.0, "val": 5.0, "test": 10.0}
+    source = open_source(str(write_nnunet(folder / "raw", cases=30)))
+    return prepare(source, folder / "data", PrepareSettings(size=(32, 32), axis="axial", shares=shares, workers=1))
+
+
+def copies(dataset: PreparedDataset) -> np.ndarray:
+    """The test rows' count of training images, slightly noisy (N, C, H, W)."""
+    rows = dataset.split("train")
+    index = np.arange(len(dataset.split("test"))) % len(rows)
+    images = dataset.load([rows[i] for i in index]).images.numpy()
+    noise = np.random.default_rng(0).normal(0, 0.02, images.shape)
+    return (images + noise).clip(-1, 1).astype(np.float32)
+
+
+def sample_set(folder: Path, dataset: PreparedDataset, images: np.ndarray, **header: Any) -> SampleSet:
+    """A sample set whose `images` stand for what a model made of the test label maps."""
+    rows: Sequence[Row] = dataset.split("test")[: len(images)]
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    lines = []
+    for row, image, labels in zip(rows, images, dataset.load(rows).labels.numpy(), strict=True):
+        entry = {"id": row.id, "file": f"images/{row.id}.npy", "labels": f"labels/{row.id}.npy", "seed": 0}
+        entry |= {"given": list(dataset.schema.names), "free": [], "case": row.case, "patient": row.patient}
+        np.save(folder / str(entry["file"]), image)
+        np.save(folder / str(entry["labels"]), labels)
+        lines.append(json.dumps({**entry, "slice": row.slice}) + "\n")
+    about = {"classes": [(c.name, c.colour) for c in dataset.schema.classes], "format": "npy", "model": "a model"}
+    about |= {"about_model": {"dataset": dataset.info.source}, "sampling": {"solver": "heun", "steps": 2}, **header}
+    (folder / "samples.json").write_text(json.dumps(about))
+    (folder / "manifest.jsonl").write_text("".join(lines))
+    return SampleSet.open(folder)
