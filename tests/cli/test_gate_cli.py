@@ -115,7 +115,7 @@ def test_bad_gates(cli: Cli, run_folder: Path, data: Path, tmp_path: Path, finds
     # Other patients of the same kind may judge the anatomy, but copies are not theirs.
     raw = write_nnunet(tmp_path / "raw", cases=9)
     other = prepare(open_source(str(raw)), tmp_path / "other", PrepareSettings((32, 32), workers=1)).folder
-    assert "is not what the model was trained on" in error_of(cli(*sample, "--reject-copies", "--judge", other))
+    assert "does not hold what the model was trained on" in error_of(cli(*sample, "--reject-copies", "--judge", other))
     elsewhere = ("sample", run_folder, "--masks", other, "--out", tmp_path / "s", *SAMPLE)
     assert "--judge DATASET" in error_of(cli(*elsewhere, "--min-dice", 0.5))
     assert cli(*elsewhere, "--min-dice", 0.0001, "--judge", other)[0] == 0

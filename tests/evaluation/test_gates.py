@@ -218,7 +218,7 @@ def test_copies_of_a_sample_set(cohort: PreparedDataset, tmp_path: Path) -> None
     assert trained_on({}, cohort) is None and trained_on(elsewhere, cohort) is False
     assert trained_on(samples.header["about_model"], cohort) is True
     require_training_data({}, cohort)
-    with pytest.raises(SettingsError, match=r"is not what the model was trained on \(other\)"):
+    with pytest.raises(SettingsError, match=r"does not hold what the model was trained on \(its split of other\)"):
         copies_of(sample_set(tmp_path / "o", cohort, copies(cohort)[:2], about_model=elsewhere), cohort)
     small = sample_set(tmp_path / "small", cohort, copies(cohort)[:2, :, :16])
     with pytest.raises(DataError, match="cannot be compared"):

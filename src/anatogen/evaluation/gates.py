@@ -275,9 +275,12 @@ def _measure(
 
 
 def trained_on(about_model: dict[str, Any], dataset: PreparedDataset) -> bool | None:
-    """Whether a model, by what it says of itself, was trained on the source of `dataset`; None where it says nothing."""
+    """Whether a model, by what it says of itself, was trained on the split "train" of `dataset`; None where it says nothing."""
     own = about_model.get("dataset", {}).get("fingerprint")
-    return None if own is None else own == dataset.info.source.get("fingerprint")
+    if own is None:
+        return None
+    items = about_model.get("trained_on")
+    return own == dataset.info.source.get("fingerprint") and items in (None, dataset.digest_of("train"))
 
 
 def require_training_data(about_model: dict[str, Any], dataset: PreparedDataset) -> None:
@@ -285,7 +288,7 @@ def require_training_data(about_model: dict[str, Any], dataset: PreparedDataset)
     if trained_on(about_model, dataset) is False:
         name = about_model["dataset"].get("name", "other data")
         raise SettingsError(
-            f"is not what the model was trained on ({name}), so copies of its patients cannot be found in it",
+            f"does not hold what the model was trained on (its split of {name}), so copies of its patients cannot be found in it",
             path=dataset.folder,
             remedy="Name the prepared data set that the model was trained on",
         )

@@ -48,7 +48,7 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
             obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
             picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
             line.append((_title(entry, samples.schema, mixed), picture))
-        row = rows.get((entries[0].get("case"), entries[0].get("slice")))
+        row = rows.get((entries[0].get("case", ""), entries[0].get("slice", -1)))
         if "real" in entries[0]:
             line.append(("real", figures.gray(samples.real_image(entries[0]))))
         elif dataset is not None and row is not None:

@@ -85,6 +85,7 @@ def train(
             **state.summary(how.batch_size),
             "version": version,
             "dataset": dataset.info.source,
+            "trained_on": dataset.digest_of("train"),
             "axis": dataset.info.axis,
             "spacing_mm": spacing,
             "channels": list(dataset.info.channels),
