@@ -82,9 +82,10 @@ def test_only_io_knows_file_formats(path: Path) -> None:
 
 
 def test_metrics_take_arrays() -> None:
-    for name in ("faithfulness.py", "realism.py", "surface.py", "tally.py"):
-        rooms = {there for there, _ in imported_rooms(ROOT / "evaluation" / name)}
-        assert rooms <= {"labels", "errors", "runtime", "evaluation"}, name
+    metrics = "distances faithfulness membership neighbours privacy proportions realism surface tally utility variation"
+    for name in metrics.split():
+        rooms = {there for there, _ in imported_rooms(ROOT / "evaluation" / f"{name}.py")}
+        assert rooms <= {"labels", "errors", "runtime", "diffusion", "evaluation"}, name
 
 
 def test_randomness_is_handed_in() -> None:

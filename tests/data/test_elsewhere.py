@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anatogen.data.elsewhere import (
-    Window,
-    bring,
-    given_states,
-    maps_from_dataset,
-    match_classes,
-    parse_renames,
-    typical_spacing,
-)
+from anatogen.data.elsewhere import Window, bring, maps_from_dataset, typical_spacing
+from anatogen.data.matching import given_states, match_classes, parse_renames
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset

@@ -25,7 +25,7 @@ from anatogen.evaluation.gates import (
     trained_on,
     write_privacy,
 )
-from anatogen.evaluation.privacy import Neighbours, nearest_neighbours
+from anatogen.evaluation.neighbours import Neighbours, nearest_neighbours
 from anatogen.evaluation.segmenter import SegmenterSettings
 from anatogen.generation.engine import Generator
 from anatogen.generation.gate import generate_gated

@@ -9,17 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from anatogen.diffusion.path import PATHS
 from anatogen.errors import DataError
-from anatogen.evaluation.privacy import (
-    Neighbours,
-    certainty,
-    closest_pairs,
-    copy_rate,
-    copy_threshold,
-    denoising_losses,
-    membership_inference,
-    nearest_features,
-    nearest_neighbours,
-)
+from anatogen.evaluation.membership import denoising_losses, membership_inference
+from anatogen.evaluation.neighbours import Neighbours, closest_pairs, nearest_features, nearest_neighbours
+from anatogen.evaluation.privacy import certainty, copy_rate, copy_threshold
 
 
 def pictures(count: int, seed: int, size: tuple[int, ...] = (64, 64), channels: int = 1) -> np.ndarray:

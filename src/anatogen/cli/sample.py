@@ -80,7 +80,7 @@ def sample(
     Only images that follow their label map, and copy no training patient; the manifest says what was refused:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
     """
-    from anatogen.data.elsewhere import match_classes, parse_renames
+    from anatogen.data.matching import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest

@@ -26,7 +26,8 @@ from torch.nn import functional
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.evaluation.faithfulness import class_means
-from anatogen.evaluation.privacy import CopyRate, Neighbours, certainty, copy_rate, copy_threshold, nearest_neighbours
+from anatogen.evaluation.neighbours import Neighbours, nearest_neighbours
+from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate, copy_threshold
 from anatogen.evaluation.tally import tally
 from anatogen.generation.gate import Gate, Verdict
 from anatogen.generation.request import Request

@@ -13,17 +13,9 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation import figures
 from anatogen.evaluation.features import Encoder
 from anatogen.evaluation.gates import UNSEEN, CopySearch, require_training_data, write_privacy
-from anatogen.evaluation.privacy import (
-    CopyRate,
-    MembershipAttack,
-    Neighbours,
-    certainty,
-    closest_pairs,
-    copy_rate,
-    denoising_losses,
-    membership_inference,
-    nearest_features,
-)
+from anatogen.evaluation.membership import MembershipAttack, denoising_losses, membership_inference
+from anatogen.evaluation.neighbours import Neighbours, closest_pairs, nearest_features
+from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate
 from anatogen.evaluation.report import Figure
 from anatogen.evaluation.sections.base import BLOCK, Block, Subject
 from anatogen.generation.engine import Generator
