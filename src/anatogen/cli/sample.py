@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.engine import Generator
     from anatogen.generation.gate import Gate, Outcome
+    from anatogen.generation.request import Requests
     from anatogen.generation.sample_set import SampleSet
+    from anatogen.labels import ClassStates
 
 _RETRIES = 3
 
@@ -80,18 +82,10 @@ def sample(
     Only images that follow their label map, and copy no training patient; the manifest says what was refused:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
     """
-    from anatogen.data.matching import match_classes, parse_renames
-    from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
-    from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
-    from anatogen.generation.request import (
-        requests_combined,
-        requests_from_dataset,
-        requests_from_elsewhere,
-        requests_from_folder,
-    )
+    from anatogen.generation.request import requests_combined
     from anatogen.generation.sample_set import write_sample_set
     from anatogen.runtime import Progress
 
@@ -106,54 +100,16 @@ def sample(
     names = generator.schema.names
     empty = split_names(absent) or []
     states = generator.schema.states(given=split_names(given), free=split_names(free), absent=empty)
-    if (masks / "dataset.json").is_file():
-        dataset = PreparedDataset.open(masks)
-        rows = dataset.split(split)
-        how_many: dict[str, Any] = {"absent": empty, "seed": seed, "per_mask": per_mask, "count": count}
-        if not rename and generator.geometry.is_that_of(dataset):
-            if paired:
-                check_same_anatomy(generator, dataset)
-            requests = requests_from_dataset(dataset, rows, states, paired=paired, **how_many)
-        else:
-            if paired:
-                raise SettingsError(
-                    "holds label maps of other classes or another geometry, and images that are no partners",
-                    path=masks,
-                    remedy="Leave --paired out, or prepare the data as the model's was",
-                )
-            renames = parse_renames(rename)
-            print(match_classes(generator.schema, dataset.schema, renames).summary())
-            requests = requests_from_elsewhere(
-                dataset,
-                rows,
-                generator.geometry,
-                states,
-                renames=renames,
-                fit=cast(Literal["crop", "pad"], fit),
-                **how_many,
-            )
-    else:
-        if paired:
-            raise SettingsError(
-                "a folder of label maps has no real images", remedy="Give a prepared data set as --masks"
-            )
-        requests = requests_from_folder(
-            masks,
-            generator.schema,
-            generator.size,
-            states,
-            absent=empty,
-            seed=seed,
-            per_mask=per_mask,
-            count=count,
-        )
+    how_many: dict[str, Any] = {"absent": empty, "seed": seed, "per_mask": per_mask, "count": count}
+    requests = _requests(generator, masks, split, states, paired, rename, cast(Literal["crop", "pad"], fit), how_many)
     combined = list(names) if combine == "all" else split_names(combine)
     if combined is not None:
         requests = requests_combined(requests, generator.schema, combined)
     if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
         print("note: this run was trained without mask ablation: it has never seen a free class")
     asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": seed}
-    asked |= {key: value for key, value in (("absent", empty), ("combine", combined), ("paired", paired)) if value}
+    more = {"absent": empty, "combine": combined, "paired": paired, "rename": rename}
+    asked |= {key: value for key, value in more.items() if value}
     gates, judged_by = gate.build(generator, masks, device) if gate.wanted else ([], {})
     asked |= judged_by
     tries_refused = 0
@@ -184,6 +140,45 @@ def sample(
         print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
     else:
         print(f"Next: anatogen evaluate {out} --dataset DATASET_OF_THE_MODEL --out REPORT")
+
+
+def _requests(
+    generator: Generator,
+    masks: Path,
+    split: str,
+    states: ClassStates,
+    paired: bool,
+    rename: list[str],
+    fit: Literal["crop", "pad"],
+    how_many: dict[str, Any],
+) -> Requests:
+    """The requests for the label maps in `masks`: of the model's own geometry, of another data set, or in a folder."""
+    from anatogen.data.matching import match_classes, parse_renames
+    from anatogen.data.store import PreparedDataset
+    from anatogen.errors import SettingsError
+    from anatogen.evaluation.evaluate import check_same_anatomy
+    from anatogen.generation.request import requests_from_dataset, requests_from_elsewhere, requests_from_folder
+
+    if not (masks / "dataset.json").is_file():
+        if paired:
+            remedy = "Give a prepared data set as --masks"
+            raise SettingsError("a folder of label maps has no real images", path=masks, remedy=remedy)
+        return requests_from_folder(masks, generator.schema, generator.size, states, **how_many)
+    dataset = PreparedDataset.open(masks)
+    rows = dataset.split(split)
+    if not rename and generator.geometry.is_that_of(dataset):
+        if paired:
+            check_same_anatomy(generator, dataset)
+        return requests_from_dataset(dataset, rows, states, paired=paired, **how_many)
+    if paired:
+        raise SettingsError(
+            "holds label maps of other classes or another geometry, and images that are no partners",
+            path=masks,
+            remedy="Leave --paired out, or prepare the data as the model's was",
+        )
+    renames = parse_renames(rename)
+    print(match_classes(generator.schema, dataset.schema, renames).summary())
+    return requests_from_elsewhere(dataset, rows, generator.geometry, states, renames=renames, fit=fit, **how_many)
 
 
 @dataclass(frozen=True)
