@@ -106,12 +106,12 @@ def plot(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     titles = (
         ("correlation", "correlation with the real image"),
         ("given", "Dice on the given class"),
-        ("noise", "noise, gen / real"),
+        ("power", "power off by, octaves"),
     )
     for axis, (key, title) in zip(axes, titles, strict=True):
         for mixing, points in found.items():
             axis.plot([p["similarity"] for p in points], [p[key] for p in points], "o-", label=mixing.replace("_", " "))
-        axis.set(title=title, xlabel="similarity (1 - lambda)", ylim=(0, None))
+        axis.set(title=title, xlabel="similarity (1 - lambda)", ylim=(0, 0.3 if key == "power" else 1.02))
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     figure.tight_layout()
