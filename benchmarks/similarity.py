@@ -90,7 +90,7 @@ def main() -> None:
     write_section(
         "Adjustable similarity",
         f"""
-`python benchmarks/similarity.py --step {options.step}`: {len(rows)} test slices of the hippocampus set, {options.given} given, the rest free, halted at the
+`python benchmarks/similarity.py --count {options.count}`: {len(rows)} test slices of the hippocampus set, {options.given} given, the rest free, halted at the
 noise of step {options.step} of 1000; a model of {generator.about["steps"]} steps. {machine()}. [Plot](figures/{picture.name}).
 The correlation rises at every step: {", ".join(f"{m.replace('_', ' ')} {'yes' if r else 'no'}" for m, r in rising.items())}.
 
