@@ -78,16 +78,14 @@ def curve(judge: Judge, generator: Generator, solver: str, eta: float) -> list[d
 
 def plot(curves: dict[str, list[dict[str, float]]], real: dict[str, float], path: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
-    titles = (("dice", "Dice(m_gen, m)"), ("power", "power off by, octaves"), ("kid", "KID x 1000"))
+    titles = (("dice", "Dice(m_gen, m)"), ("power", "power off by, octaves"), ("noise", "noise, generated / real"))
     for axis, (key, title) in zip(axes, titles, strict=True):
         for name, points in curves.items():
             calls = [p["steps"] * (2 if name.startswith("heun") else 1) for p in points]
             axis.plot(calls, [p[key] for p in points], "o-", markersize=3, label=name)
-        if key == "dice":
-            axis.axhline(real["dice"], color="0.5", linestyle="--", label="real images")
-            axis.set_ylim(bottom=0.5)
-        else:
-            axis.set_yscale("log")
+        if key != "power":
+            axis.axhline(real["dice"] if key == "dice" else 1, color="0.5", linestyle="--", label="real images")
+        axis.set_ylim((0.8, 0.9) if key == "dice" else (0, None))
         axis.set_xscale("log", base=2)
         axis.set(title=title, xlabel="calls of the network")
         axis.grid(alpha=0.3)
@@ -124,7 +122,7 @@ def main() -> None:
     write_section(
         f"Solvers and steps, {options.path} path",
         f"""
-`python benchmarks/solvers.py --path {options.path}`: {len(judge.rows)} test slices of the hippocampus set, everything given; a model of
+`python benchmarks/solvers.py --path {options.path} --count {options.count}`: {len(judge.rows)} test slices of the hippocampus set, everything given; a model of
 {generator.about["steps"]} steps. Real images: Dice {real["dice"]:.3f}. {machine()}. [Plot](figures/{picture.name}).
 
 | solver | steps | Dice | power off by (octaves) | noise, gen / real | KID x 1000 | images/s |

@@ -14,7 +14,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 PREPARE = "prepare phantom:ct-organ data/ct --size 80 --window -200 500 --patients 60"
-TRAIN = "train data/ct --out runs/ct --steps 1500"
+TRAIN = "train data/ct --out runs/ct --steps 1200"
 OTHER = (
     "prepare phantom:ct-organ data/other --size 128 --spacing 3,3,5 --window -200 500 --patients 12 --seed 7 "
     "--drop bladder --merge skeleton=bone --split train=50,test=50"
