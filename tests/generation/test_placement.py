@@ -108,6 +108,26 @@ def test_export_passes_the_integrity_check_of_nnunet(
     )
 
 
+def test_sagittal_slices_are_slices_for_nnunet_too(nnunet: Path, tmp_path: Path) -> None:
+    """Its 2D configuration cuts along the last axis of a file: a sagittal slice must lie there whole, in its place."""
+    from anatogen.training.config import build_settings
+    from anatogen.training.loop import train
+    from conftest import SMALL
+
+    dataset = prepare(open_source(str(nnunet)), tmp_path / "data", PrepareSettings((32, 32), "sagittal"))
+    generator = Generator.load(train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu"))
+    requests = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states())
+    samples = write_sample_set(generator, requests, tmp_path / "samples", image_format="nifti")
+    out = export_nnunet(samples, tmp_path / "raw")
+    name = samples.entries[0]["id"]
+    before = nibabel.load(samples.folder / samples.entries[0]["labels"])
+    image, after = (nibabel.load(out / f) for f in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
+    assert before.shape[0] == 1 and image.shape == after.shape == (32, 32, 1)
+    drawn = np.argwhere(np.asarray(before.dataobj) == 2)
+    there = [np.linalg.solve(after.affine, before.affine @ [*voxel, 1])[:3] for voxel in drawn]
+    assert len(drawn) and all(after.dataobj[tuple(np.rint(place).astype(int))] == 2 for place in there)
+
+
 def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: PreparedDataset, tmp_path: Path) -> None:
     requests = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states(free=["core"]))
     samples = write_sample_set(generator, requests, tmp_path / "samples")

@@ -13,7 +13,7 @@ from anatogen.errors import DataError, SettingsError
 from anatogen.generation.sample_set import SampleSet
 from anatogen.io.nifti import read_nifti, write_nifti
 from anatogen.runtime import writing
-from anatogen.volume import Volume
+from anatogen.volume import Volume, with_last_axis
 
 
 def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -69,13 +69,19 @@ def require_exportable(samples: SampleSet, out: Path) -> None:
         )
 
 
+def _slices_last(volume: Volume) -> Volume:
+    """A volume of one voxel across an axis with that axis last, where nnU-Net's 2D configuration takes its slices from."""
+    return with_last_axis(volume, volume.grid.index(1)) if volume.grid.count(1) == 1 else volume
+
+
 def _volumes(samples: SampleSet, entry: dict[str, Any]) -> tuple[list[Volume], Volume]:
     """The channels and the label map of one sample as volumes on one grid."""
     if samples.header["format"] == "nifti":
         image = read_nifti(samples.folder / entry["file"], channels=len(entry["place"]["low"]))
         labels = read_nifti(samples.folder / entry["labels"])
         array = image.array.reshape(*image.grid, -1)
-        return [Volume(array[..., c], image.affine) for c in range(array.shape[-1])], labels
+        channels = [_slices_last(Volume(array[..., c], image.affine)) for c in range(array.shape[-1])]
+        return channels, _slices_last(labels)
     picture, drawn = samples.image(entry), samples.label_map(entry)
     to_volume = (2, 1, 0) if drawn.ndim == 3 else (1, 0)
     affine = np.diag([-1.0, -1.0, -1.0, 1.0])
