@@ -123,9 +123,9 @@ def test_sagittal_slices_are_slices_for_nnunet_too(nnunet: Path, tmp_path: Path)
     before = nibabel.load(samples.folder / samples.entries[0]["labels"])
     image, after = (nibabel.load(out / f) for f in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
     assert before.shape[0] == 1 and image.shape == after.shape == (32, 32, 1)
-    drawn = np.argwhere(np.asarray(before.dataobj) == 2)
+    drawn = np.argwhere(np.asarray(before.dataobj) == 1)
     there = [np.linalg.solve(after.affine, before.affine @ [*voxel, 1])[:3] for voxel in drawn]
-    assert len(drawn) and all(after.dataobj[tuple(np.rint(place).astype(int))] == 2 for place in there)
+    assert len(drawn) and all(after.dataobj[tuple(np.rint(place).astype(int))] == 1 for place in there)
 
 
 def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: PreparedDataset, tmp_path: Path) -> None:
