@@ -1,4 +1,6 @@
-"""Makes the pictures of the README's gallery by the commands that stand beside them there, on a phantom: nobody's scan.
+"""Makes the pictures of the README's gallery by the commands that stand beside them there, on the demo's brains.
+
+The data is the ICBM 2009a template (Fonov et al. 2011) that ships with nilearn, deformed: no single person's scan.
 
 Example: python docs/gallery.py --work /path/for/intermediate/files
 """
@@ -13,19 +15,17 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-PREPARE = "prepare phantom:ct-organ data/ct --size 80 --window -200 500 --patients 60"
-TRAIN = "train data/ct --out runs/ct --steps 1200"
-OTHER = (
-    "prepare phantom:ct-organ data/other --size 128 --spacing 3,3,5 --window -200 500 --patients 12 --seed 7 "
-    "--drop bladder --merge skeleton=bone --split train=50,test=50"
-)
+PREPARE = "prepare brain-template data/brains --size 64"
+TRAIN = "train data/brains --out runs/brains --steps 2000 --set conditioning.ablated_share=0.5"
+OTHER = "prepare brain-template data/other --size 96 --seed 7 --merge 'CSF=cerebrospinal fluid' --drop 'white matter'"
 GALLERY = {
-    "combinations": "sample runs/ct --masks data/ct --count 3 --combine liver,kidneys,bone --out combinations",
-    "seeds": "sample runs/ct --masks data/ct --count 3 --per-mask 6 --free liver,kidneys --out seeds",
-    "absent": "sample runs/ct --masks data/ct --count 4 --absent kidneys --out absent",
-    "similarity": "interpolate runs/ct --masks data/ct --count 3 --given bone --similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
-    "pairs": "sample runs/ct --masks data/ct --count 4 --given bone --paired --out pairs",
-    "elsewhere": "sample runs/ct --masks data/other --count 4 --rename bone=skeleton --per-mask 3 --out elsewhere",
+    "combinations": "sample runs/brains --masks data/brains --count 3 --combine all --out combinations",
+    "seeds": "sample runs/brains --masks data/brains --count 18 --per-mask 6 --free 'cerebrospinal fluid,white matter' --out seeds",
+    "absent": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --absent 'cerebrospinal fluid' --out absent",
+    "similarity": "interpolate runs/brains --masks data/brains --count 3 --given 'cerebrospinal fluid' "
+    "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
+    "pairs": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --given 'grey matter' --paired --out pairs",
+    "elsewhere": "sample runs/brains --masks data/other --count 12 --per-mask 4 --rename 'cerebrospinal fluid=CSF' --out elsewhere",
 }
 
 
@@ -40,8 +40,8 @@ def main() -> None:
             print(f"anatogen {command}", flush=True)
             subprocess.run([sys.executable, "-m", "anatogen", *shlex.split(command)], cwd=options.work, check=True)
 
-    call(PREPARE, "data/ct")
-    call(TRAIN, "runs/ct")
+    call(PREPARE, "data/brains")
+    call(TRAIN, "runs/brains")
     call(OTHER, "data/other")
     for name, command in GALLERY.items():
         call(command, name)

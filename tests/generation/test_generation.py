@@ -54,6 +54,9 @@ def test_more_images_leave_the_first_as_they_are(dataset: PreparedDataset) -> No
     few = requests_from_dataset(dataset, rows, states, count=3)
     assert len(few) == 3 and {r.id for r in few} <= one.keys()
     assert len(requests_from_dataset(dataset, rows, states, count=len(rows) + 2)) == len(rows) + 2
+    both = requests_from_dataset(dataset, rows, states, per_mask=3, count=8)  # of three maps, the last one two
+    assert [r.origin["repeat"] for r in both] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert len({(r.origin["case"], r.origin["slice"]) for r in both}) == 3 and {r.id for r in both} <= three.keys()
 
 
 def test_a_sample_set_is_written_and_read_again(generator: Generator, requests: list[Request], tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def sample(
         False, "--paired", help="Keep the real image of each label map beside the generated one, in folder real."
     ),
     per_mask: int = typer.Option(1, min=1, help="Images for each label map."),
-    count: int | None = typer.Option(None, min=1, help="Images in all, spread over the label maps."),
+    count: int | None = typer.Option(
+        None, min=1, help="Images in all, spread over the label maps, --per-mask of each."
+    ),
     rename: list[str] = typer.Option(
         [], "--rename", metavar="OURS=THEIRS", help="A class that another data set calls otherwise: liver=liver+tumour."
     ),

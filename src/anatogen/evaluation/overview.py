@@ -36,12 +36,13 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
     for entry in samples.entries:
         by_map.setdefault(_map_of(entry), []).append(entry)
     names = list(by_map)
-    chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(maps, len(names))).round().astype(int)]
+    shown = min(maps, len(names))
+    chosen = [names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)]
     lines = []
     for name in chosen:
         entries = by_map[name][:_AN_IMAGE]
         labels = samples.label_map(entries[0])
-        line: list[figures.Picture] = [(f"map: {name}", figures.coloured(labels, samples.schema))]
+        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema))]
         mixed = any(entry["free"] or entry.get("absent") for entry in by_map[name])
         for entry in entries:
             given = [samples.schema.index_of(n) for n in entry["given"]]
@@ -81,5 +82,8 @@ def _title(entry: dict[str, Any], schema: LabelSchema, mixed: bool) -> str:
         parts.append("all given")
     if entry.get("repeat"):
         parts.append(f"image {entry['repeat'] + 1}")
-    text = "; ".join(parts) or "generated"
-    return text if len(text) <= 34 else text[:33] + "…"
+    return _short("; ".join(parts) or "generated", 34)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most // 2] + "…" + text[-(most - most // 2 - 1) :]

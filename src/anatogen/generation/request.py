@@ -119,7 +119,7 @@ def requests_from_dataset(
     count: int | None = None,
     paired: bool = False,
 ) -> Requests:
-    """`per_mask` requests for each row's label map, or `count` in all, spread evenly over the rows.
+    """`per_mask` requests for each row's label map, of as many rows, spread evenly, as `count` images in all want.
 
     A class is given where `states` and the case's annotation have it; those in `absent` are erased from the map and
     given. Each seed depends on `seed`, the row and the repetition alone, so that more images later leave these as they
@@ -317,11 +317,12 @@ def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int
     """(mask, repetition) pairs."""
     if per_mask < 1 or (count is not None and count < 1):
         raise SettingsError("there must be at least one image to make", remedy="Give --per-mask or --count at least 1")
-    if count is None:
-        return [(place, repeat) for place in range(masks) for repeat in range(per_mask)]
-    if count <= masks:
-        return [(int(place), 0) for place in np.linspace(0, masks - 1, count).round()]
-    return sorted((i % masks, i // masks) for i in range(count))
+    if count is None or count > masks * per_mask:
+        every = [(place, repeat) for place in range(masks) for repeat in range(per_mask)]
+        return every if count is None else sorted((i % masks, i // masks) for i in range(count))
+    wanted = -(-count // per_mask)
+    chosen = [(2 * i + 1) * masks // (2 * wanted) for i in range(wanted)]  # not the ends, where organs end too
+    return [(place, repeat) for place in chosen for repeat in range(per_mask)][:count]
 
 
 def _read_map(path: Path, schema: LabelSchema, size: tuple[int, ...]) -> NDArray[np.int64]:
