@@ -21,7 +21,7 @@ from anatogen.evaluation.sections.base import BLOCK, Block, Subject
 from anatogen.generation.engine import Generator
 from anatogen.runtime import Progress
 
-_ATTACKED = 1000
+_ATTACKED = 500
 _PAIRS = 10
 
 
