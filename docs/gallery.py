@@ -22,7 +22,7 @@ GALLERY = {
     "combinations": "sample runs/brains --masks data/brains --count 3 --combine all --out combinations",
     "seeds": "sample runs/brains --masks data/brains --count 18 --per-mask 6 --free 'cerebrospinal fluid,white matter' --out seeds",
     "absent": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --absent 'cerebrospinal fluid' --out absent",
-    "similarity": "interpolate runs/brains --masks data/brains --count 3 --given 'cerebrospinal fluid' "
+    "similarity": "interpolate runs/brains --masks data/brains --count 3 --given 'grey matter' "
     "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
     "pairs": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --given 'grey matter' --paired --out pairs",
     "elsewhere": "sample runs/brains --masks data/other --count 12 --per-mask 4 --rename 'cerebrospinal fluid=CSF' --out elsewhere",

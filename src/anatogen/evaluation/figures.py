@@ -54,7 +54,7 @@ def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5) -> bytes:
             axis.axis("off")
         for axis, (title, picture) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
-            axis.set_title(title, fontsize=7, pad=2)
+            axis.set_title(title, fontsize=min(7, 7 * 24 * cell / 1.5 / max(1, len(title))), pad=2)
     figure.tight_layout(pad=0.3)
     return _png(figure, dpi=160)
 
