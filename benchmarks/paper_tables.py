@@ -142,6 +142,7 @@ def main() -> None:
     ).dice_by(patients)
     what = "Shares of ablated draws" if options.only_shares else "STD, MAT-onehot and MAT-index"
     arguments = f"--set {options.set} " + (f"--steps {options.steps}" if options.steps else f"--time {options.time}")
+    arguments += f" --count {options.count} --maps {options.maps} --seeds {options.seeds}"
     if options.share:
         arguments += f"{' --only-shares' if options.only_shares else ''} --share " + " ".join(
             map("{:g}".format, options.share)
