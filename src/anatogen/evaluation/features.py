@@ -105,7 +105,8 @@ def train_encoder(
         index = torch.randint(len(images), (settings.batch_size,), generator=generator)
         shown, labels, annotated = (part[index].to(device) for part in train)
         shown, amounts = _degrade(shown, generator)
-        with autocast(device, "auto"):
+        # One of several test runs gave NaN in 3D in bfloat16 (PyTorch 2.13, CPU), so float32 there.
+        with autocast(device, "auto" if images.ndim == 4 else "float32"):
             answers = network.answer(shown)
         loss = _loss(answers.float(), labels, annotated, amounts)
         optimizer.zero_grad()
