@@ -104,8 +104,8 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
     assert not saved["privacy"]["above_chance"] and "No copying found" in saved["privacy"]["verdict"]
     page = (out / "report.html").read_text()
     assert "No copying found" in page and "http" not in page.replace("http-equiv", "")
-    for card in ("model_card.md", "data_sheet.md"):
-        assert f"{saved['faithfulness']['dice_gen_map']['mean']:.3f}" in (out / card).read_text() or card[0] == "d"
+    assert f"{saved['faithfulness']['dice_gen_map']['mean']:.3f}" in (out / "model_card.md").read_text()
+    assert "| images | 60 |" in (out / "data_sheet.md").read_text()
     assert json.loads((out / "samples" / "privacy.json").read_text())["above_chance"] is False
 
 
