@@ -110,7 +110,13 @@ def sample(
     if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
         print("note: this run was trained without mask ablation: it has never seen a free class")
     asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": seed}
-    more = {"absent": empty, "combine": combined, "paired": paired, "rename": rename}
+    more = {
+        "absent": empty,
+        "combine": combined,
+        "paired": paired,
+        "rename": rename,
+        "fit": fit if fit != "crop" else None,
+    }
     asked |= {key: value for key, value in more.items() if value}
     gates, judged_by = gate.build(generator, masks, device) if gate.wanted else ([], {})
     asked |= judged_by
