@@ -142,6 +142,17 @@ def test_equal_distributions_are_at_zero_within_the_error(metric) -> None:  # ty
     assert shifted[0] > 5 * shifted[1]
 
 
+@pytest.mark.parametrize("metric", [kernel_distance, mmd])
+def test_pairs_are_no_closer_than_strangers(metric) -> None:  # type: ignore[no-untyped-def]
+    """A generated image is like the real one of its map; that must not pass for two distributions that agree."""
+    rng, scores = RNG(0), []
+    for _ in range(20):
+        maps = rng.normal(size=(60, 8))
+        value, error = metric(maps + 0.1 * rng.normal(size=maps.shape), maps, subsets=40)
+        scores.append(value / error)
+    assert abs(np.mean(scores)) < 0.8
+
+
 def test_the_error_is_that_of_repeated_draws() -> None:
     rng = RNG(0)
     drawn = [mmd(rng.normal(1, 1, (200, 2)), rng.normal(0, 1, (200, 2)), bandwidth=1.5) for _ in range(40)]

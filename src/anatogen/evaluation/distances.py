@@ -113,8 +113,10 @@ def kernel_distance(
     """KID: the unbiased squared MMD with the kernel (x.y / F + 1)^3 (Binkowski et al. 2018), and its standard error.
 
     The mean over random subsets of `subset_size` from each set, or of half the smaller set where that is less. Unbiased:
-    around 0, and also below, for equal distributions. The standard error treats images as independent. NaN for fewer than
-    four images in a set.
+    around 0, and also below, for equal distributions. Sets of equal count may be pairs, as a generated image and the real
+    one of its label map are: the i-th of one is never compared with the i-th of the other (Gretton et al. 2012, eq. 4),
+    which would make such sets seem closer than they are. The standard error treats images as independent. NaN for fewer
+    than four images in a set.
     """
 
     def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -136,7 +138,7 @@ def mmd(
     """The unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 h^2)) (Gretton et al. 2012, eq. 3), and its standard error.
 
     bandwidth: h; by default the median distance in `b`, the real images, so that it is the same for every generator. Subsets,
-    error and NaN as in `kernel_distance`. (MONAI's MMDMetric has the kernel x.y, which sees the means alone.)
+    pairs, error and NaN as in `kernel_distance`. (MONAI's MMDMetric has the kernel x.y, which sees the means alone.)
     """
     if bandwidth is None:
         bandwidth = median_distance(b, seed=seed)
@@ -241,10 +243,12 @@ def _over_subsets(
     if size < 2:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    values = [
-        _unbiased_mmd(kernel, x[rng.choice(len(x), size, replace=False)], y[rng.choice(len(y), size, replace=False)])
-        for _ in range(subsets)
-    ]
+    values = []
+    for _ in range(subsets):
+        in_x = rng.permutation(len(x))
+        # Where they may be pairs, the two subsets share no index.
+        in_y = in_x[::-1] if len(x) == len(y) else rng.permutation(len(y))
+        values.append(_unbiased_mmd(kernel, x[in_x[:size]], y[in_y[:size]]))
     return float(np.mean(values)), float(np.std(values, ddof=1) * np.sqrt(size / (count - size)))
 
 
