@@ -67,6 +67,20 @@ def test_from_the_command_line(cli: Cli, run_folder: Path, dataset_folder: Path,
         (0.75, 0.25, 240),
     ] * 2
     assert all(e["free"] == ["ball"] for e in entries)
-    for similarity, message in (("1.0", "outside [0, 1)"), ("much", "no list of numbers")):
-        code, _, err = cli(*words, "--similarity", similarity, "--out", tmp_path / "x")
+    for option, value, message in (
+        ("--similarity", "1.0", "outside [0, 1)"),
+        ("--similarity", "much", "no list of numbers"),
+        ("--solver", "heum", "Did you mean 'heun'"),
+    ):
+        code, _, err = cli(*words, option, value, "--out", tmp_path / "x")
         assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_another_solver_from_the_command_line(cli: Cli, run_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:
+    words = ("interpolate", run_folder, "--masks", dataset_folder, "--count", 1, "--similarity", 0.5, "--device", "cpu")
+    for name, options in (("own", ()), ("other", ("--solver", "heun", "--steps", 3, "--eta", 0.5))):
+        assert cli(*words, *options, "--out", tmp_path / name)[0] == 0
+    own, other = (SampleSet.open(tmp_path / name) for name in ("own", "other"))
+    sampling = other.header["sampling"]
+    assert (sampling["solver"], sampling["steps"], sampling["eta"]) == ("heun", 3, 0.5)
+    assert not np.array_equal(own.images(), other.images())

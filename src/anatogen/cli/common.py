@@ -82,3 +82,6 @@ version_option: bool = typer.Option(
     False, "--version", callback=_print_version, is_eager=True, help="Print the version."
 )
 device_option: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 or mps.")
+solver_option: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]")
+steps_option: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]")
+eta_option: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full.")

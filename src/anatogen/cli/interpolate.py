@@ -6,7 +6,16 @@ from pathlib import Path
 
 import typer
 
-from anatogen.cli.common import device_option, guarded, overview_of, sampling_about, split_names
+from anatogen.cli.common import (
+    device_option,
+    eta_option,
+    guarded,
+    overview_of,
+    sampling_about,
+    solver_option,
+    split_names,
+    steps_option,
+)
 
 
 @guarded
@@ -23,6 +32,9 @@ def interpolate(
     count: int | None = typer.Option(None, min=1, help="Label maps to take, spread over the split."),
     step: int = typer.Option(240, help="Where the generation is halted: a step of the paper's 1000."),
     mixing: str = typer.Option("variance_preserving", help="variance_preserving, or literal (the paper's formula)."),
+    solver: str | None = solver_option,
+    steps: int | None = steps_option,
+    eta: float | None = eta_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("png", help="png, npy, nifti or dicom."),
     device: str = device_option,
@@ -53,6 +65,7 @@ def interpolate(
             f"there is no mixing '{mixing}'", remedy=nearest(mixing, ("variance_preserving", "literal"))
         )
     generator = Generator.load(run, device=device)
+    settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
     dataset = PreparedDataset.open(masks)
     check_same_anatomy(generator, dataset)
     states = generator.schema.states(given=split_names(given), free=split_names(free))
@@ -63,7 +76,13 @@ def interpolate(
     )
     with Progress("interpolating", len(requests), "images") as bar:
         samples = write_sample_set(
-            generator, requests, out, image_format=format, about=about, progress=lambda done, total: bar.update(done)
+            generator,
+            requests,
+            out,
+            settings=settings,
+            image_format=format,
+            about=about,
+            progress=lambda done, total: bar.update(done),
         )
     print(f"{out}: {len(samples.entries)} images" + overview_of(samples, dataset))
     print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import typer
 
-from anatogen.cli.common import device_option, guarded, overview_of, sampling_about, split_names
+from anatogen.cli.common import (
+    device_option,
+    eta_option,
+    guarded,
+    overview_of,
+    sampling_about,
+    solver_option,
+    split_names,
+    steps_option,
+)
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
@@ -46,9 +55,9 @@ def sample(
         [], "--rename", metavar="OURS=THEIRS", help="A class that another data set calls otherwise: liver=liver+tumour."
     ),
     fit: str = typer.Option("crop", help="Label maps of another geometry: crop to the field of view, or pad (shrink)."),
-    solver: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]"),
-    steps: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]"),
-    eta: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full."),
+    solver: str | None = solver_option,
+    steps: int | None = steps_option,
+    eta: float | None = eta_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
         "png", help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan)."
@@ -84,7 +93,6 @@ def sample(
     Only images that follow their label map, and copy no training patient; the manifest says what was refused:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
     """
-    from anatogen.diffusion.solvers import SOLVERS
     from anatogen.errors import SettingsError, nearest
     from anatogen.generation.engine import Generator
     from anatogen.generation.request import requests_combined
@@ -94,8 +102,6 @@ def sample(
     gate = _GateOptions(min_dice, reject_copies, retries, judge)
     gate.check()
     generator = Generator.load(run, device=device)
-    if solver is not None and solver not in SOLVERS:
-        raise SettingsError(f"there is no solver '{solver}'", remedy=nearest(solver, SOLVERS))
     if fit not in ("crop", "pad"):
         raise SettingsError(f"there is no --fit '{fit}'", remedy=nearest(fit, ("crop", "pad")))
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)

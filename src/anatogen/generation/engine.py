@@ -79,7 +79,8 @@ class Generator:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
         given, free: class names; by default all are given. The same seed gives the same image.
-        Raises SettingsError for an unknown class, one that is both given and free, or a label map of another shape.
+        Raises SettingsError for an unknown class, one that is both given and free, an unknown solver, or a label map of
+        another shape.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -102,6 +103,8 @@ class Generator:
         seed: int = 0,
         step: int = 240,
         mixing: Mixing = "variance_preserving",
+        steps: int | None = None,
+        solver: str | None = None,
         batch_size: int = 16,
     ) -> NDArray[np.float32]:
         """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, more and more alike to `real` (C, *spatial).
@@ -123,7 +126,8 @@ class Generator:
             Request(str(i), labels.astype(np.int64), states, seed, likeness=Likeness(real, s, step, mixing))
             for i, s in enumerate(similarities)
         ]
-        return np.stack([image for _, image in self.generate(requests, batch_size=batch_size)])
+        settings = self.with_settings(steps=steps, solver=solver)
+        return np.stack([image for _, image in self.generate(requests, settings, batch_size=batch_size)])
 
     def _require_map(self, labels: NDArray[np.integer]) -> None:
         if labels.shape != self.size:
@@ -132,10 +136,11 @@ class Generator:
             raise SettingsError(f"the label map holds values outside 0 to {self.schema.count - 1}")
 
     def with_settings(self, **changes: Any) -> SamplingSettings:
-        """The run's own sampling settings with `changes`, of which None changes nothing."""
-        return SamplingSettings.model_validate(
-            {**self.settings.model_dump(), **{key: value for key, value in changes.items() if value is not None}}
-        )
+        """The run's own sampling settings with `changes`, of which None changes nothing.
+
+        Raises SettingsError for an unknown solver or a value out of range.
+        """
+        return self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
 
     @torch.no_grad()
     def generate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -84,6 +84,16 @@ class SamplingSettings(_Settings):
     eta: float = Field(1.0, ge=0, le=1)
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
+
+    def changed(self, **changes: Any) -> SamplingSettings:
+        """These settings with `changes`. Raises SettingsError for an unknown solver or a value out of range."""
+        solvers = get_args(SolverName)
+        if "solver" in changes and changes["solver"] not in solvers:
+            raise SettingsError(f"there is no solver '{changes['solver']}'", remedy=nearest(changes["solver"], solvers))
+        try:
+            return SamplingSettings.model_validate(self.model_dump() | changes)
+        except ValidationError as error:
+            raise _explain(error) from error
 
 
 class RunSettings(_Settings):
