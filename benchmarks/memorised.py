@@ -1,0 +1,100 @@
+"""Is a model that learnt eight images by heart caught, and a healthy one let off? On real scans.
+
+Example: python benchmarks/memorised.py --steps 2000 --work /path/for/intermediate/files
+
+The hippocampus set with eight training images, one each of eight patients, and everything else as it was: the same held-out patients
+set the standard. The healthy model is the default one of `paper_tables.py`, trained on all training patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from anatogen.data.store import PreparedDataset
+from anatogen.evaluation.evaluate import evaluate
+from anatogen.runtime import parse_duration
+from common import hippocampus, machine, trained, write_section
+
+KEPT = 8
+
+
+def with_few_training_images(dataset: PreparedDataset, out: Path, keep: int = KEPT) -> PreparedDataset:
+    """A copy of `dataset` whose split "train" is the middle slice of `keep` patients; its other training images are "spare"."""
+    if not out.exists():
+        patients: dict[str, list[int]] = {}
+        for number, row in enumerate(dataset.rows):
+            if row.split == "train":
+                patients.setdefault(row.patient, []).append(number)
+        names = list(patients)
+        chosen = [names[i * len(names) // keep] for i in range(keep)]
+        kept = {patients[name][len(patients[name]) // 2] for name in chosen}
+        out.mkdir()
+        for name in ("dataset.json", "images.b2nd", "labels.b2nd"):
+            shutil.copy(dataset.folder / name, out)
+        with (dataset.folder / "index.csv").open(newline="") as old, (out / "index.csv").open("w", newline="") as new:
+            lines = csv.DictReader(old)
+            writer = csv.DictWriter(new, lines.fieldnames or ())
+            writer.writeheader()
+            for number, line in enumerate(lines):
+                if line["split"] == "train" and number not in kept:
+                    line["split"] = "spare"
+                writer.writerow(line)
+    return PreparedDataset.open(out)
+
+
+def row(title: str, privacy: dict[str, Any]) -> str:
+    attack = privacy["attack"]
+    cells = [
+        f"{privacy['copy_rate']:.3f} [{privacy['ci95'][0]:.3f}, {privacy['ci95'][1]:.3f}]",
+        f"{privacy['expected']:.3f}",
+        f"{privacy['p_value']:.2g}",
+        "yes" if privacy["above_chance"] else "no",
+        f"{privacy['features']['copy_rate']:.3f}, {privacy['features']['p_value']:.2g}",
+        f"{attack['auc']:.2f} [{attack['ci95'][0]:.2f}, {attack['ci95'][1]:.2f}]",
+    ]
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000, help="of the model that is to learn by heart")
+    parser.add_argument("--time", default="20m", help="training time of the healthy one, where it is not there yet")
+    parser.add_argument("--count", type=int, default=200, help="images of each")
+    parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
+    options = parser.parse_args()
+    all_of_it = hippocampus(options.work, options.raw)
+    few = with_few_training_images(all_of_it, options.work / f"hippocampus-{KEPT}")
+    runs = options.work / "runs"
+    models: dict[str, tuple[PreparedDataset, Path, dict[str, float]]] = {
+        f"{KEPT} images by heart": (few, runs / f"hippocampus-{KEPT}-by-heart", {"steps": options.steps}),
+        "healthy": (all_of_it, runs / "hippocampus-mat", {"max_time_s": parse_duration(options.time)}),
+    }
+    heads = ("copy rate", "by chance", "p", "flagged", "copy rate and p by features", "membership AUC")
+    lines = ["| | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+    verdicts = []
+    for title, (dataset, run, length) in models.items():
+        dataset.hold()
+        trained(dataset, run, [], length)
+        out = options.work / "memorised" / title.replace(" ", "-")
+        found = evaluate(run, dataset, out, only=["privacy"], count=options.count, quick=True, command="benchmarks/memorised.py")
+        lines.append(row(title, found["privacy"]))
+        verdicts.append(f"**{title}**: {found['privacy']['verdict']}")
+    write_section(
+        "A model that learnt by heart, hippocampus",
+        f"""
+`python benchmarks/memorised.py`: {options.count} images from test maps of each model; {options.steps} steps on {KEPT} images against the default model
+on all training patients. {machine()}.
+
+"""
+        + "\n".join([*lines, "", *verdicts]),
+    )
+
+
+if __name__ == "__main__":
+    main()
