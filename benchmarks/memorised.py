@@ -82,7 +82,9 @@ def main() -> None:
         dataset.hold()
         trained(dataset, run, [], length)
         out = options.work / "memorised" / title.replace(" ", "-")
-        found = evaluate(run, dataset, out, only=["privacy"], count=options.count, quick=True, command="benchmarks/memorised.py")
+        found = evaluate(
+            run, dataset, out, only=["privacy"], count=options.count, quick=True, command="benchmarks/memorised.py"
+        )
         lines.append(row(title, found["privacy"]))
         verdicts.append(f"**{title}**: {found['privacy']['verdict']}")
     write_section(
