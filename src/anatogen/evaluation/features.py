@@ -83,7 +83,8 @@ def train_encoder(
     """Train on (images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)), 2D or 3D.
 
     A class that was not annotated has no say in its image's loss; without classes noise and blur are learnt alone. The same
-    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again.
+    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again. Raises
+    OutputError where it cannot be written.
     """
     device = device or torch.device("cpu")
     images = train[0]
