@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from anatogen.errors import DataError, OutputError
@@ -100,7 +101,7 @@ def test_damaged_files_are_trained_anew(whole: Segmenter, tmp_path: Path, damage
     kept = checkpoint.with_suffix(".safetensors")
     if damage == "other":
         torch.save({"network": weights_of(whole), "optimizer": {}}, checkpoint)
-        kept.write_bytes(module.save({"x": torch.ones(1)}))
+        kept.write_bytes(save({"x": torch.ones(1)}))
     else:
         length = 0 if damage == "empty" else checkpoint.stat().st_size // 2
         checkpoint.write_bytes(checkpoint.read_bytes()[:length])

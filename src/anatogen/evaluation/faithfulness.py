@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.evaluation.tally import tally
+
 
 def dice_by_group(
     predicted: NDArray[np.integer],
@@ -17,20 +19,9 @@ def dice_by_group(
 
     predicted, truth: label maps (N, *spatial). groups: (N,), for instance the patient of each; the voxels of a group
     are counted together, as in a volume. counted: (N, C-1), where a class of an image counts: given, and annotated.
-    Groups come in the order of np.unique.
+    Groups come in the order of np.unique. Raises SettingsError where shapes do not match.
     """
-    names, which = np.unique(groups, return_inverse=True)
-    axes = tuple(range(1, truth.ndim))
-    scores = np.full((len(names), class_count - 1), np.nan)
-    for c in range(1, class_count):
-        in_play = np.ones(len(truth), bool) if counted is None else counted[:, c - 1]
-        in_play = in_play.reshape(-1, *(1,) * (truth.ndim - 1))
-        a, b = (predicted == c) & in_play, (truth == c) & in_play
-        both = np.bincount(which, (a & b).sum(axis=axes), len(names))
-        total = np.bincount(which, a.sum(axis=axes) + b.sum(axis=axes), len(names))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scores[:, c - 1] = np.where(total > 0, 2 * both / total, np.nan)
-    return scores
+    return tally(predicted, truth, class_count, counted=counted, surfaces=False).dice_by(groups)
 
 
 def bootstrap_mean(

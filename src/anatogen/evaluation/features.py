@@ -7,10 +7,7 @@ a 4 x 4 grid each class fills, and how much noise and blur was added. So its fea
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,12 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anatogen.errors import DataError
-from anatogen.runtime import autocast, derive_seed, writing
+from anatogen.evaluation.judges import (
+    Part,
+    anneal,
+    digest_of,
+    draw_batch,
+    first_network,
+    is_writable,
+    read_weights,
+    write_weights,
+)
+from anatogen.runtime import autocast, derive_seed
 
 WIDTHS = (16, 32, 64, 128)
 FEATURES = WIDTHS[-1]
@@ -67,7 +72,7 @@ class Encoder:
 
 
 def train_encoder(
-    train: tuple[Tensor, Tensor, Tensor],
+    train: Part,
     class_count: int,
     settings: EncoderSettings = EncoderSettings(),
     *,
@@ -78,32 +83,24 @@ def train_encoder(
     """Train on (images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)), 2D or 3D.
 
     A class that was not annotated has no say in its image's loss; without classes noise and blur are learnt alone. The same
-    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again.
+    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again. Raises
+    OutputError where it cannot be written.
     """
     device = device or torch.device("cpu")
     images = train[0]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed("encoder", settings.seed))
-        network = _Network(images, class_count).to(device)
-    # Before the weights are found or made, so that both compute alike to the last bit.
-    network.to(memory_format=torch.channels_last if images.ndim == 4 else torch.channels_last_3d)  # type: ignore[call-overload]
+    seed = derive_seed("encoder", settings.seed)
+    network = first_network(lambda: _Network(images, class_count), seed, images.ndim - 2, device)
     digest = _digest(train, class_count, settings)
-    kept = cache / f"encoder-{digest}.safetensors" if cache else None
-    if kept is not None and kept.is_file():
-        try:
-            network.load_state_dict(load_file(kept))
-            return Encoder(network, device, digest)
-        except (SafetensorError, RuntimeError):
-            kept.unlink()
+    kept = cache / f"encoder-{digest}.safetensors" if cache is not None else None
+    if kept is not None and read_weights(kept, network):
+        return Encoder(network, device, digest)
 
     generator = torch.Generator().manual_seed(derive_seed("encoder data", settings.seed))
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     network.train()
     for step in range(settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        index = torch.randint(len(images), (settings.batch_size,), generator=generator)
-        shown, labels, annotated = (part[index].to(device) for part in train)
+        anneal(optimizer, settings.learning_rate, step / settings.steps)
+        shown, labels, annotated = draw_batch(train, settings.batch_size, generator, device)
         shown, amounts = _degrade(shown, generator)
         # One of several test runs gave NaN in 3D in bfloat16 (PyTorch 2.13, CPU), so float32 there.
         with autocast(device, "auto" if images.ndim == 4 else "float32"):
@@ -116,9 +113,8 @@ def train_encoder(
             progress(step + 1, settings.steps, f"loss {loss.item():.3f}")
     network.eval()
     _standardise(network, images, device)
-    if kept is not None and os.access(kept.parent, os.W_OK):  # a read-only data set can be judged all the same
-        with writing(kept) as path:
-            save_file({k: v.contiguous().cpu() for k, v in network.state_dict().items()}, path)
+    if kept is not None and is_writable(kept.parent):  # a read-only data set can be judged all the same
+        write_weights(kept, network.state_dict())
     return Encoder(network, device, digest)
 
 
@@ -196,9 +192,6 @@ def _standardise(network: _Network, images: Tensor, device: torch.device) -> Non
     network.get_buffer("scale").copy_(deviation.clamp(min=max(0.1 * float(deviation.median()), 1e-6)))
 
 
-def _digest(train: tuple[Tensor, Tensor, Tensor], class_count: int, settings: EncoderSettings) -> str:
-    digest = hashlib.sha256(json.dumps([class_count, WIDTHS, asdict(settings)]).encode())
-    for tensor in train:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _digest(train: Part, class_count: int, settings: EncoderSettings) -> str:
+    data = [part for tensor in train for part in (str(tuple(tensor.shape)), tensor)]
+    return digest_of(json.dumps([class_count, WIDTHS, asdict(settings)]), *data)

@@ -26,12 +26,12 @@ from torch.nn import functional
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.evaluation.faithfulness import class_means
-from anatogen.evaluation.neighbours import Neighbours, nearest_neighbours
+from anatogen.evaluation.neighbours import Neighbours, coarsening, nearest_neighbours
 from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate, copy_threshold
 from anatogen.evaluation.tally import tally
 from anatogen.generation.gate import Gate, Verdict
 from anatogen.generation.request import Request
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.labels import LabelSchema
 from anatogen.runtime import writing
 
@@ -116,7 +116,8 @@ class CopySearch:
                 path=dataset.folder,
                 remedy="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
             )
-        self.factor = _factor(len(self.train_rows), dataset.channels, dataset.size, most_bytes)
+        most_pixels = most_bytes // (4 * len(self.train_rows) * dataset.channels)
+        self.factor = coarsening(dataset.size, most_pixels)
         size = tuple(n // self.factor for n in dataset.size)
         self._train = np.empty((len(self.train_rows), dataset.channels, *size), np.float32)
         self._shifts = min(math.ceil(_SHIFTS / self.factor), (min(size) - 1) // 2)
@@ -251,7 +252,7 @@ def measure_copies(
 def copies_of(samples: SampleSet, dataset: PreparedDataset, *, progress: Progress | None = None) -> CopyMeasurement:
     """`measure_copies` of a sample set, read block by block. Raises SettingsError where its model is of other data."""
     require_training_data(samples.header.get("about_model", {}), dataset)
-    patients = np.array([str(entry.get("patient", entry.get("case", entry["id"]))) for entry in samples.entries])
+    patients = np.array([patient_of(entry) for entry in samples.entries])
 
     def blocks() -> Iterator[Images]:
         for start in range(0, len(samples.entries), _BLOCK):
@@ -342,14 +343,6 @@ def _blocks(dataset: PreparedDataset, rows: Sequence[Row]) -> Iterator[Images]:
     """The images of `rows` as float32 (B, C, *spatial), a block at a time."""
     for start in range(0, len(rows), _BLOCK):
         yield dataset.load(rows[start : start + _BLOCK]).images.numpy()
-
-
-def _factor(count: int, channels: int, size: tuple[int, ...], most_bytes: int) -> int:
-    """The smallest by which images shrink along each axis to take at most `most_bytes`, with no side below 4."""
-    factor = 1
-    while 4 * count * channels * math.prod(n // factor for n in size) > most_bytes and min(size) // (factor + 1) >= 4:
-        factor += 1
-    return factor
 
 
 def _pooled(images: Images, factor: int) -> Images:

@@ -99,7 +99,7 @@ def _compare_all(queries: Floats, references: Floats, shifts: int, _: int, block
 
 
 def _compare_chosen(queries: Floats, references: Floats, shifts: int, candidates: int, block: int) -> Neighbours:
-    factor = _coarsening(queries.shape[2:])
+    factor = coarsening(queries.shape[2:], _COARSE_PIXELS)
     moves = _moves(math.ceil(shifts / factor), queries.ndim - 2)
     _, chosen, _ = _nearest(_coarse(queries, factor), references, moves, candidates, block, factor)
     found = []
@@ -158,10 +158,10 @@ def _moves(shifts: int, axes: int) -> Ints:
     return moves[np.argsort((moves**2).sum(axis=1), kind="stable")]
 
 
-def _coarsening(size: tuple[int, ...]) -> int:
-    """By how much pictures shrink along each axis to have no more than `_COARSE_PIXELS`, and no side below 4."""
+def coarsening(size: tuple[int, ...], most_pixels: int) -> int:
+    """The least factor by which pictures shrink along each axis to have at most `most_pixels`, with no side below 4."""
     factor = 1
-    while math.prod(n // factor for n in size) > _COARSE_PIXELS and min(size) // (factor + 1) >= 4:
+    while math.prod(n // factor for n in size) > most_pixels and min(size) // (factor + 1) >= 4:
         factor += 1
     return factor
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import math
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,12 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from anatogen.errors import DataError
 from anatogen.evaluation.faithfulness import class_means, dice_by_group
+from anatogen.evaluation.judges import (
+    Part,
+    anneal,
+    digest_of,
+    draw_batch,
+    first_network,
+    is_writable,
+    read_weights,
+    write_weights,
+)
 from anatogen.runtime import autocast, derive_seed, writing
 
 CHANNELS = (16, 32, 64, 128, 256)
@@ -57,8 +63,8 @@ class Segmenter:
 
 
 def train_segmenter(
-    train: tuple[Tensor, Tensor, Tensor],
-    validation: tuple[Tensor, Tensor, Tensor],
+    train: Part,
+    validation: Part,
     class_count: int,
     settings: SegmenterSettings = SegmenterSettings(),
     *,
@@ -78,15 +84,13 @@ def train_segmenter(
     """
     device = device or torch.device("cpu")
     _check(train, weights)
-    weight_parts = () if weights is None else ((weights.to(torch.float64),),)
-    digest = _digest(train, validation, class_count, settings, *weight_parts)
+    digest = _digest(train, validation, class_count, settings, weights)
     kept = cache / f"segmenter-{digest}.safetensors" if cache is not None else None
     training = _Training.begin(train[0], class_count, settings, device)
-    if kept is not None and (found := _read_weights(kept, training.network)) is not None:
-        training.network.load_state_dict(found)
+    if kept is not None and read_weights(kept, training.network):
         return Segmenter(training.network, device)
     checkpoint = (
-        kept.with_name(f"segmenter-{digest}.checkpoint") if kept is not None and _writable(kept.parent) else None
+        kept.with_name(f"segmenter-{digest}.checkpoint") if kept is not None and is_writable(kept.parent) else None
     )
     if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
         training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
@@ -103,8 +107,7 @@ def train_segmenter(
                 progress(step + 1, settings.steps, f"validation Dice {training.score:.3f}")
     training.network.load_state_dict(training.best_weights)
     if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
-        with writing(kept) as path:
-            path.write_bytes(save({k: v.contiguous().cpu() for k, v in training.best_weights.items()}))
+        write_weights(kept, training.best_weights)
         checkpoint.unlink(missing_ok=True)
     return Segmenter(training.network, device)
 
@@ -124,24 +127,16 @@ class _Training:
 
     @classmethod
     def begin(cls, images: Tensor, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
-        with torch.random.fork_rng(devices=[]):  # the network's first weights come from the global generator
-            torch.default_generator.manual_seed(derive_seed("segmenter", settings.seed))
-            network = _unet(images.shape[1], class_count, images.ndim - 2)
-        memory_format = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
-        network = network.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        dim, seed = images.ndim - 2, derive_seed("segmenter", settings.seed)
+        network = first_network(lambda: _unet(images.shape[1], class_count, dim), seed, dim, device)
         generator = torch.Generator().manual_seed(derive_seed("segmenter data", settings.seed))
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
         return cls(network, optimizer, generator, device, copy.deepcopy(network.state_dict()))
 
-    def learn(self, train: tuple[Tensor, Tensor, Tensor], weights: Tensor | None, settings: SegmenterSettings) -> None:
+    def learn(self, train: Part, weights: Tensor | None, settings: SegmenterSettings) -> None:
         """One step of the optimizer."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
-        if weights is None:
-            index = torch.randint(len(train[0]), (settings.batch_size,), generator=self.generator)
-        else:
-            index = torch.multinomial(weights.double(), settings.batch_size, replacement=True, generator=self.generator)
-        images, labels, annotated = (part[index].to(self.device) for part in train)
+        anneal(self.optimizer, settings.learning_rate, self.step / settings.steps)
+        images, labels, annotated = draw_batch(train, settings.batch_size, self.generator, self.device, weights)
         images, labels = _vary(images, labels, self.generator)
         self.network.train()
         with autocast(self.device, "auto"):
@@ -152,7 +147,7 @@ class _Training:
         self.optimizer.step()
         self.step += 1
 
-    def validate(self, validation: tuple[Tensor, Tensor, Tensor], class_count: int) -> None:
+    def validate(self, validation: Part, class_count: int) -> None:
         """Score the network, and keep its weights where they are the best so far."""
         predicted = Segmenter(self.network, self.device)(validation[0])
         groups = np.zeros(len(predicted), dtype=np.int64)
@@ -200,7 +195,7 @@ class _Training:
         return True
 
 
-def _check(train: tuple[Tensor, Tensor, Tensor], weights: Tensor | None) -> None:
+def _check(train: Part, weights: Tensor | None) -> None:
     """Raises DataError where no image can be drawn."""
     if not len(train[0]):
         raise DataError("there are no images to train the segmenter on", remedy="Give it at least one labelled image")
@@ -210,24 +205,6 @@ def _check(train: tuple[Tensor, Tensor, Tensor], weights: Tensor | None) -> None
             raise DataError(
                 f"the segmenter's {len(train[0])} training images need as many weights, of 0 or more and not all 0"
             )
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
-
-
-def _read_weights(path: Path, network: nn.Module) -> dict[str, Tensor] | None:
-    """The weights in `path` if they are there, whole, and those of such a `network`."""
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError):
-        return None
-    shapes = {k: v.shape for k, v in network.state_dict().items()}
-    return weights if {k: v.shape for k, v in weights.items()} == shapes else None
 
 
 def _unet(channels: int, class_count: int, dim: int) -> nn.Module:
@@ -281,14 +258,8 @@ def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
     return entropy + (1 - (2 * overlap + 1e-5) / (total + 1e-5))[1:].mean()
 
 
-def _digest(*parts: object) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, tuple):
-            for tensor in part:
-                digest.update(tensor.contiguous().numpy().reshape(-1).view(np.uint8))
-        elif isinstance(part, SegmenterSettings):
-            digest.update(json.dumps(asdict(part)).encode())
-        else:
-            digest.update(str(part).encode())
-    return digest.hexdigest()[:16]
+def _digest(
+    train: Part, validation: Part, class_count: int, settings: SegmenterSettings, weights: Tensor | None = None
+) -> str:
+    drawn = () if weights is None else (weights.double(),)
+    return digest_of(*train, *validation, str(class_count), json.dumps(asdict(settings)), *drawn)

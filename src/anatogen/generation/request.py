@@ -138,14 +138,7 @@ def requests_from_dataset(
             states=emptied.states(states.and_also(dataset.states(row))),
             seed=derive_seed(seed, row.id, repeat),
             place=Placement.of(dataset, row),
-            origin={
-                "case": row.case,
-                "patient": row.patient,
-                "slice": row.slice,
-                "split": row.split,
-                "repeat": repeat,
-                **emptied.origin,
-            },
+            origin={**_origin(row, repeat), **emptied.origin},
             partner=item.images[0].numpy() if paired else None,
         )
 
@@ -249,11 +242,7 @@ def requests_from_elsewhere(
             seed=derive_seed(seed, row.id, repeat),
             origin={
                 "elsewhere": str(dataset.info.source.get("name", dataset.folder.name)),
-                "case": row.case,
-                "patient": row.patient,
-                "slice": row.slice,
-                "split": row.split,
-                "repeat": repeat,
+                **_origin(row, repeat),
                 **emptied.origin,
             },
         )
@@ -311,6 +300,10 @@ class _Emptied:
 
     def states(self, states: ClassStates) -> ClassStates:
         return ClassStates(tuple(g or i in self._indices for i, g in enumerate(states.given, start=1)))
+
+
+def _origin(row: Row, repeat: int) -> dict[str, Any]:
+    return {"case": row.case, "patient": row.patient, "slice": row.slice, "split": row.split, "repeat": repeat}
 
 
 def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:

@@ -319,6 +319,11 @@ def _drop_torn_line(path: Path) -> None:
                 partial.write_text(whole, encoding="utf-8")
 
 
+def patient_of(entry: dict[str, Any]) -> str:
+    """Whose label map the image of a manifest line follows; where nobody is named, its case or itself."""
+    return str(entry.get("patient", entry.get("case", entry["id"])))
+
+
 def states_of(entry: dict[str, Any], schema: LabelSchema) -> ClassStates:
     """The class states of a manifest line."""
     return schema.states(given=entry["given"])

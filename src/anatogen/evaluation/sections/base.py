@@ -14,7 +14,7 @@ from anatogen.evaluation.faithfulness import bootstrap_mean, class_means
 from anatogen.evaluation.report import Figure
 from anatogen.evaluation.segmenter import Segmenter
 from anatogen.generation.engine import Generator
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.runtime import Progress
 
 BLOCK = 256
@@ -41,7 +41,7 @@ class Subject:
 
     def patients(self) -> NDArray[np.str_]:
         """Whose label map each image follows, (N,)."""
-        return np.array([str(entry.get("patient", entry.get("case", entry["id"]))) for entry in self.entries])
+        return np.array([patient_of(entry) for entry in self.entries])
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ def summary(names: Sequence[str], scores: NDArray[np.float64]) -> dict[str, Any]
     mean, interval = bootstrap_mean(scores)
     per_class = dict(zip(names, map(float, class_means(scores, axis=0)), strict=True))
     return {"mean": mean, "per_class": per_class, "ci95": list(interval)}
+
+
+def evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` of `rows`, at equal distances from the first to the last."""
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
 
 
 def spread(rows: Sequence[Row], count: int) -> list[int]:

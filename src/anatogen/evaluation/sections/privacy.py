@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from anatogen.evaluation.membership import MembershipAttack, denoising_losses, m
 from anatogen.evaluation.neighbours import Neighbours, closest_pairs, nearest_features
 from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import BLOCK, Block, Subject
+from anatogen.evaluation.sections.base import BLOCK, Block, Subject, evenly
 from anatogen.generation.engine import Generator
 from anatogen.runtime import Progress
 
@@ -58,7 +59,7 @@ class Privacy:
             **_describe(rate),
             "verdict": certainty(rate, attack),
             "features": _describe(in_features),
-            "attack": None if attack is None else _describe_attack(attack),
+            "attack": None if attack is None else {**asdict(attack), "ci95": list(attack.ci95)},
         }
         return results, [self._pairs_figure(made), self._distances_figure(made, heldout, rate)]
 
@@ -102,7 +103,7 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
     sides = []
     with Progress("membership attack", 2.0, "s") as bar:
         for number, rows in enumerate((dataset.split("train"), unseen)):
-            chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+            chosen = evenly(rows, most)
             losses = []
             for start in range(0, len(chosen), 64):
                 batch = dataset.load(chosen[start : start + 64])
@@ -133,15 +134,4 @@ def _describe(rate: CopyRate) -> dict[str, Any]:
         "detectable": rate.detectable,
         "n_generated": rate.n_generated,
         "n_heldout": rate.n_heldout,
-    }
-
-
-def _describe_attack(attack: MembershipAttack) -> dict[str, Any]:
-    return {
-        "auc": attack.auc,
-        "ci95": list(attack.ci95),
-        "tpr_at_1": attack.tpr_at_1,
-        "tpr_at_10": attack.tpr_at_10,
-        "n_members": attack.n_members,
-        "n_nonmembers": attack.n_nonmembers,
     }

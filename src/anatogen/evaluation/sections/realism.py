@@ -22,7 +22,7 @@ from anatogen.evaluation.features import FEATURES, Encoder
 from anatogen.evaluation.frd import frd_available, radiomics_distance
 from anatogen.evaluation.realism import RadialPower, compare_noise, diversity, local_noise
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import BLOCK, Block, Subject
+from anatogen.evaluation.sections.base import BLOCK, Block, Subject, evenly
 
 _IMAGES_HELD = 512
 _FEATURES_HELD = 5000
@@ -112,8 +112,7 @@ class _Side:
 
 def _add_rows(side: _Side, subject: Subject, split: str, most: int) -> None:
     """Add at most `most` real images of a split, spread over it."""
-    rows = subject.dataset.split(split)
-    rows = [rows[i] for i in np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)]
+    rows = evenly(subject.dataset.split(split), most)
     for start in range(0, len(rows), BLOCK):
         side.add(subject.dataset.load(rows[start : start + BLOCK]).images.numpy())
 

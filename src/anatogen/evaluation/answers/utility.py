@@ -1,0 +1,83 @@
+"""Are they useful?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anatogen.evaluation.answers.base import Answer, Results, capital, per_class
+from anatogen.evaluation.tables import (
+    NOTHING,
+    Line,
+    Table,
+    amount,
+    counted,
+    in_words,
+    interval,
+    ratio,
+    signed,
+    with_interval,
+)
+
+
+def answer(results: Results, classes: Sequence[str]) -> Answer:
+    """What segmenters are worth that were trained on real images, on synthetic ones, and on both."""
+    found: Results = results.get("utility") or {}
+    question, topic = "Are they useful?", "Useful for training"
+    real, synthetic = found.get("real") or {}, found.get("synthetic") or {}
+    mixtures = found.get("mixtures") or [entry for entry in (found.get("both"),) if entry]
+    if not (real or synthetic or mixtures):
+        return Answer("utility", question, topic, measured=False)
+    patients = next((e["n"].get("test_patients") for e in (synthetic, *mixtures, real) if e.get("n")), None)
+    where, parts = f"on {counted(patients, 'real test patient')}", []
+    if synthetic:
+        against = f" against {in_words(real.get('mean'), real.get('ci95'))}" if real else ""
+        parts.append(
+            f"a segmenter trained on synthetic images alone {_compared(synthetic)} {where}: "
+            f"Dice {in_words(synthetic.get('mean'), synthetic.get('ci95'))}{against}"
+        )
+    if both := (found.get("both") or (mixtures[0] if mixtures else {})):
+        change = in_words(both.get("difference_to_real"), both.get("difference_ci95"), signed)
+        parts.append(f"one trained on both ({both.get('name', 'mixed')}) {_compared(both)}: Dice {change}")
+    verdict = "; ".join(parts) or f"only training on real images was measured, {where}"
+    brief = f"Dice when trained on them alone; real images give {ratio(real.get('mean'))}"
+    notes = (
+        "The same segmenter, steps, seeds and validation for each line, tested on real patients of the split test. Intervals are "
+        "over patients; differences are paired by patient. A difference whose interval holds 0 is not told from none.",
+    )
+    lines = [_training(name, e, classes) for name, e in (("real", real), ("synthetic", synthetic)) if e]
+    lines += [_training("mixed", e, classes) for e in mixtures]
+    columns = (
+        "trained on",
+        "Dice [95 % interval]",
+        "difference to real alone",
+        "real images",
+        "synthetic images",
+        *classes,
+    )
+    table = Table(
+        "A segmenter trained on real, on synthetic and on both, tested on real patients", columns, tuple(lines)
+    )
+    value = ratio(synthetic.get("mean"))
+    return Answer("utility", question, topic, value, brief, f"{capital(verdict)}.", (table,), notes)
+
+
+def _compared(entry: Results) -> str:
+    ends = interval(entry.get("difference_ci95"))
+    if ends is None:
+        return "was not compared with one trained on real ones"
+    if ends[0] <= 0 <= ends[1]:
+        return "cannot be told from one trained on real ones"
+    return f"does {'better' if ends[0] > 0 else 'worse'} than one trained on real ones"
+
+
+def _training(name: str, entry: Results, classes: Sequence[str]) -> Line:
+    n = entry.get("n") or {}
+    difference = with_interval(entry.get("difference_to_real"), entry.get("difference_ci95"), signed)
+    cells = (
+        with_interval(entry.get("mean"), entry.get("ci95")),
+        NOTHING if name == "real" else difference,
+        amount(n.get("real_images")),
+        amount(n.get("synthetic_images")),
+        *per_class(entry, classes, ratio),
+    )
+    return Line(str(entry.get("name", name)), cells)
