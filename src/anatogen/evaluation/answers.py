@@ -225,7 +225,19 @@ def _utility(results: Results, classes: Sequence[str]) -> Answer:
         "A segmenter trained on real, on synthetic and on both, tested on real patients", columns, tuple(lines)
     )
     value = ratio(synthetic.get("mean"))
-    return Answer("utility", question, topic, value, brief, f"{_capital(verdict)}.", (table,), notes)
+    tables = (table, *_by_nnunet(found.get("nnunet") or {}, classes))
+    return Answer("utility", question, topic, value, brief, f"{_capital(verdict)}.", tables, notes)
+
+
+def _by_nnunet(found: Results, classes: Sequence[str]) -> tuple[Table, ...]:
+    """The same table with nnU-Net as the segmenter, where it was trained."""
+    lines = tuple(_training(name, found[name], classes) for name in ("real", "synthetic", "both") if found.get(name))
+    heads = ("Dice [95 % interval]", "difference to real alone", "real images", "synthetic images")
+    caption = (
+        f"nnU-Net {found.get('version', '')} ({found.get('configuration')}, {counted(found.get('epochs'), 'epoch')}) "
+        "trained on the same images and tested on the same patients; it plans each training from that one's images"
+    )
+    return (Table(caption, ("trained on", *heads, *classes), lines),) if lines else ()
 
 
 def _compared(entry: Results) -> str:
