@@ -234,7 +234,7 @@ def _by_nnunet(found: Results, classes: Sequence[str]) -> tuple[Table, ...]:
     lines = tuple(_training(name, found[name], classes) for name in ("real", "synthetic", "both") if found.get(name))
     heads = ("Dice [95 % interval]", "difference to real alone", "real images", "synthetic images")
     caption = (
-        f"nnU-Net {found.get('version', '')} ({found.get('configuration')}, {counted(found.get('epochs'), 'epoch')}) "
+        f"nnU-Net {found.get('version') or 'v2'} ({found.get('configuration')}, {counted(found.get('epochs'), 'epoch')}) "
         "trained on the same images and tested on the same patients; it plans each training from that one's images"
     )
     return (Table(caption, ("trained on", *heads, *classes), lines),) if lines else ()
