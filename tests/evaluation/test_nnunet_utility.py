@@ -102,7 +102,7 @@ def test_wrong_images_are_found_out(
     assert found["synthetic"]["difference_to_real"] == pytest.approx(found["synthetic"]["mean"] - found["real"]["mean"])
 
     (table,) = answers({"utility": {**found, "nnunet": found}}, ("ball", "core"))[1].tables[1:]
-    assert [line.name for line in table.lines] == ["real", "synthetic", "both"] and "1 epoch" in table.caption
+    assert [line.label for line in table.lines] == ["real", "synthetic", "both"] and "1 epoch" in table.caption
     assert all(len(line.cells) + 1 == len(table.columns) for line in table.lines)
     assert len(answers({"utility": found}, ("ball", "core"))[1].tables) == 1
 
