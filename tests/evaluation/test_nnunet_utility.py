@@ -157,6 +157,9 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
         DataError, match="core is not annotated in case ball_00., and nnU-Net takes no partly annotated"
     ):
         require_for_nnunet(PreparedDataset(dataset.folder, dataset.info, none), 50)
+    classes = [replace(c, name="ignore") if c.name == "core" else c for c in dataset.info.classes]
+    with pytest.raises(SettingsError, match="meaning of its own for a class called ignore"):
+        require_for_nnunet(PreparedDataset(dataset.folder, replace(dataset.info, classes=classes), dataset.rows), 50)
     assert not installed.calls
 
 

@@ -81,8 +81,9 @@ def _end_as_by_ctrl_c() -> None:
         raise KeyboardInterrupt
 
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, stop)
 
 
 def print_summary(results: dict[str, Any], out: Path) -> None:

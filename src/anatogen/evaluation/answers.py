@@ -235,7 +235,7 @@ def _by_nnunet(found: Results, classes: Sequence[str]) -> tuple[Table, ...]:
     heads = ("Dice [95 % interval]", "difference to real alone", "real images", "synthetic images")
     caption = (
         f"nnU-Net {found.get('version') or 'v2'} ({found.get('configuration')}, {counted(found.get('epochs'), 'epoch')}) "
-        "trained on the same images and tested on the same patients; it plans each training from that one's images"
+        "trained on the same images and tested on the same patients; it plans each training from the images that it is given"
     )
     return (Table(caption, ("trained on", *heads, *classes), lines),) if lines else ()
 

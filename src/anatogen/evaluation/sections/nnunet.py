@@ -49,7 +49,8 @@ class _Cases:
 
 
 def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
-    """Raises SettingsError where nnU-Net is not installed or has no trainer of so many `epochs`, or `dataset` has no test.
+    """Raises SettingsError where nnU-Net is not installed, has no trainer of so many `epochs` or gives a class's name a
+    meaning of its own, or where `dataset` has no split test.
 
     Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as background.
     Leaving such slices out would compare other patients than the built-in segmenter's.
@@ -57,6 +58,12 @@ def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
     trainer_of(epochs)
     require_nnunet()
     dataset.split("test")
+    if taken := sorted({"background", "ignore"} & set(dataset.schema.names)):
+        raise SettingsError(
+            f"nnU-Net has a meaning of its own for a class called {taken[0]}",
+            path=dataset.folder,
+            remedy="Prepare the data again, renamed with --merge NEW=OLD",
+        )
     for row in dataset.split("heldout"):
         missing = [name for name in dataset.schema.names if name not in row.annotated]
         if missing:
