@@ -235,7 +235,8 @@ def _by_nnunet(found: Results, classes: Sequence[str]) -> tuple[Table, ...]:
     heads = ("Dice [95 % interval]", "difference to real alone", "real images", "synthetic images")
     caption = (
         f"nnU-Net {found.get('version') or 'v2'} ({found.get('configuration')}, {counted(found.get('epochs'), 'epoch')}) "
-        "trained on the same images and tested on the same patients; it plans each training from the images that it is given"
+        "trained on the same images and tested on the same patients; it plans each training from the images that it is given. "
+        "One training a line: how far two trainings on the same images lie apart is not in the intervals"
     )
     return (Table(caption, ("trained on", *heads, *classes), lines),) if lines else ()
 
