@@ -240,8 +240,18 @@ def test_verdicts_follow_the_intervals(results: dict[str, Any]) -> None:
     assert found["faithfulness"].verdict.startswith("They follow it in part to closely:")
     assert "alone cannot be told from one trained on real ones" in found["utility"].verdict
     assert found["realism"].verdict.startswith("By learned features they cannot be told from real images")
+    assert any("One training a line" in note for note in found["utility"].notes)
     changed["faithfulness"]["dice_real_map"]["mean"] = 0.4
     assert any("poor judge" in note for note in answers(changed)[0].notes)
+
+
+def test_a_difference_no_larger_than_that_of_seeds_is_none(results: dict[str, Any]) -> None:
+    results["utility"]["real"]["mean_of_each_seed"] = [0.83, 0.85]
+    for synthetic, word in ((0.02, "worse"), (0.06, "cannot")):
+        results["utility"]["synthetic"]["mean_of_each_seed"] = [0.79 - synthetic / 2, 0.79 + synthetic / 2]
+        utility = answers(results)[1]
+        assert word in utility.verdict.split(";")[0]
+        assert any(f"differs by up to {max(0.02, synthetic):.3f}" in note for note in utility.notes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def evaluate(
         1, min=1, help="Segmenters trained on each mixture of real and synthetic images."
     ),
     utility_steps: int = typer.Option(600, min=1, help="Steps of each of these trainings."),
+    nnunet: int | None = typer.Option(
+        None,
+        metavar="EPOCHS",
+        help="Train nnU-Net too, where it is installed, to see how useful the images are: 1, 5, 10, 20, 50, 100, 250, 500, "
+        "750, 1000, 2000, 4000 or 8000 epochs.",
+    ),
     quick: bool = typer.Option(False, "--quick", help="Leave out the freed classes and the steps curve."),
     device: str = device_option,
 ) -> None:
@@ -41,7 +48,11 @@ def evaluate(
     from anatogen.evaluation.evaluate import evaluate as run
     from anatogen.evaluation.segmenter import SegmenterSettings
 
-    settings = EvaluationSettings(usefulness=SegmenterSettings(steps=utility_steps), utility_seeds=utility_seeds)
+    settings = EvaluationSettings(
+        usefulness=SegmenterSettings(steps=utility_steps), utility_seeds=utility_seeds, nnunet_epochs=nnunet
+    )
+    if nnunet is not None:
+        _end_as_by_ctrl_c()
     results = run(
         subject,
         dataset,
@@ -63,6 +74,18 @@ def evaluate(
         )
 
 
+def _end_as_by_ctrl_c() -> None:
+    """Let a closed terminal and a scheduler's SIGTERM end this process as Ctrl-C does, so that none of its children stays."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(number, stop)
+
+
 def print_summary(results: dict[str, Any], out: Path) -> None:
     """The report in a few lines."""
     measures = results.get("faithfulness", {})
@@ -77,6 +100,9 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
     if "utility" in results:
         parts = [f"{name} {_interval(entry)}" for name, entry in results["utility"].items() if "mean" in entry]
         print(f"Segmenter on real patients, trained on: {'; '.join(parts)}")
+        if by_nnunet := results["utility"].get("nnunet"):
+            parts = [f"{name} {_interval(by_nnunet[name])}" for name in ("real", "synthetic", "both")]
+            print(f"nnU-Net on real patients, trained on: {'; '.join(parts)}")
     if "realism" in results:
         r = results["realism"]
         print(

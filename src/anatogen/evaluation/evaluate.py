@@ -21,13 +21,14 @@ from anatogen.evaluation.sections.base import Section, Subject, blocks
 from anatogen.evaluation.sections.faithfulness import Faithfulness
 from anatogen.evaluation.sections.generator import freed_figure, steps_curve, variation
 from anatogen.evaluation.sections.likeness import Likeness
+from anatogen.evaluation.sections.nnunet import require_for_nnunet, utility_by_nnunet
 from anatogen.evaluation.sections.privacy import Privacy
 from anatogen.evaluation.sections.realism import Realism
 from anatogen.evaluation.sections.utility import utility
 from anatogen.evaluation.segmenter import Segmenter, SegmenterSettings, train_segmenter
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import requests_from_dataset
-from anatogen.generation.sample_set import SampleSet, write_sample_set
+from anatogen.generation.sample_set import SampleSet, require_true_maps, write_sample_set
 from anatogen.labels import ClassStates
 from anatogen.runtime import Progress, pick_device, writing
 
@@ -39,6 +40,7 @@ class EvaluationSettings:
     """The judges. segmenter: of faithfulness; encoder: of realism and privacy; usefulness: each training of `utility`.
 
     utility_seeds: how many trainings of each mixture. real_shares: the mixtures, by the share of real images; see `usefulness`.
+    nnunet_epochs: for how long nnU-Net is trained on real, synthetic and both (see `utility_by_nnunet`); None: not at all.
     """
 
     segmenter: SegmenterSettings = SegmenterSettings()
@@ -46,6 +48,7 @@ class EvaluationSettings:
     usefulness: SegmenterSettings = field(default_factory=lambda: SegmenterSettings(steps=600))
     utility_seeds: int = 1
     real_shares: tuple[float, ...] = (1.0, 0.0, 1 / 2)
+    nnunet_epochs: int | None = None
 
 
 def evaluate(
@@ -82,11 +85,22 @@ def evaluate(
         raise SettingsError(
             "only slices can be evaluated so far", path=dataset.folder, remedy="Prepare it with --dim 2"
         )
+    if settings.nnunet_epochs is not None:
+        if "utility" not in only:
+            raise SettingsError("nnU-Net answers for usefulness only", remedy="Add utility to --only")
+        require_for_nnunet(dataset, settings.nnunet_epochs)
     out = Path(out)
     subjects = [subject] if isinstance(subject, str | Path) else list(subject)
     samples, of_heldout, generator = _sets(
         [Path(s) for s in subjects], dataset, out, split, count, device, "utility" in only
     )
+    if settings.nnunet_epochs is not None:
+        if of_heldout is None:
+            raise SettingsError(
+                "nnU-Net needs images from the held-out patients' maps",
+                remedy="Give the run, or add the sample set of anatogen sample RUN --masks DATASET --split heldout",
+            )
+        require_true_maps(of_heldout)
     entries, rows = _entries_and_rows(samples, dataset)
     judge = segmenter_for(dataset, settings.segmenter, device=device)
     judged = Subject(dataset, samples, entries, rows, judge, generator, device)
@@ -138,9 +152,20 @@ def evaluate(
             device=device,
         )
         pages += found
+        if settings.nnunet_epochs is not None:
+            _publish(out, results, pages, samples, dataset)  # for nnU-Net can take days
+            results["utility"]["nnunet"] = utility_by_nnunet(
+                dataset, of_heldout, chosen, out / "nnunet", settings.nnunet_epochs, device=device
+            )
+    _publish(out, results, pages, samples, dataset)
+    return results
+
+
+def _publish(
+    out: Path, results: dict[str, Any], pages: list[Figure], samples: SampleSet, dataset: PreparedDataset
+) -> None:
     write_report(out, results, pages, dataset.schema)
     _write_cards(out, results, samples, dataset)
-    return results
 
 
 def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset: PreparedDataset) -> None:

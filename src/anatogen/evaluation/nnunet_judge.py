@@ -9,20 +9,52 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.runtime import writing
 
+EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000)  # that nnU-Net has a trainer for
+STEPS_AN_EPOCH = 250
 _NAME, _ID = "Dataset001_anatogen", "1"  # of the work folder's own nnUNet_raw
 
 
 def nnunet_available() -> bool:
     """Whether nnU-Net v2 is installed."""
     return importlib.util.find_spec("nnunetv2") is not None
+
+
+def require_nnunet() -> None:
+    """Raises SettingsError where nnU-Net v2 is not installed."""
+    if not nnunet_available():
+        raise SettingsError("nnU-Net is not installed", remedy="Install it with: pip install nnunetv2")
+
+
+def nnunet_version() -> str:
+    """The version of nnU-Net, "" where it is not known."""
+    try:
+        return metadata.version("nnunetv2")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def trainer_of(epochs: int) -> str:
+    """The name of nnU-Net's trainer of so many epochs. Raises SettingsError, with the nearest, where it has none."""
+    if epochs not in EPOCHS:
+        near = sorted(sorted(EPOCHS, key=lambda e: abs(e - epochs))[:2])
+        raise SettingsError(
+            f"nnU-Net has no trainer of {epochs} epochs", remedy=f"Choose {' or '.join(map(str, near))}"
+        )
+    if epochs == 1000:
+        return "nnUNetTrainer"
+    return f"nnUNetTrainer_{epochs}epoch{'s' if epochs > 1 else ''}"
 
 
 def train_with_nnunet(
@@ -41,13 +73,13 @@ def train_with_nnunet(
     folders: nnU-Net raw data sets of equal channels, classes and file ending, as `export_nnunet` writes them. images: a
     folder of images named as nnU-Net wants them (CASE_0000.nii.gz). work: a new folder, for all that nnU-Net writes.
     trainer: also says for how long: nnUNetTrainer (1000 epochs), nnUNetTrainer_5epochs, _50epochs, _250epochs, ...
-    device: cpu, cuda or mps. progress: called with each command before it runs.
+    device: cpu, cuda, cuda:1 or mps. processes: workers beside the training; where nnU-Net's own variables
+    (nnUNet_n_proc_DA, nnUNet_def_n_proc) are set they count. progress: called with each command before it runs.
     Returns the folder of the predicted label maps, CASE.nii.gz. Raises SettingsError where nnU-Net is not installed or `work`
     is there already, DataError where the data sets do not fit one another or a command fails (its output is in
     `work`/nnunet.log), OutputError where `work` cannot be written.
     """
-    if not nnunet_available():
-        raise SettingsError("nnU-Net is not installed", remedy="Install it with: pip install nnunetv2")
+    require_nnunet()
     if work.exists():
         raise SettingsError("is there already", path=work, remedy="Choose another folder or remove it")
     description = _joint_description(folders)
@@ -65,8 +97,9 @@ def train_with_nnunet(
         _join(folders, homes["nnUNet_raw"] / _NAME, description)
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror or error})", path=work) from error
+    kind, _, number = device.partition(":")
     count, dataset = str(processes), ["-d", _ID, "-c", configuration]
-    how = ["-tr", trainer, "-device", device]
+    how = ["-tr", trainer, "-device", kind]
     many = ["-npfp", count, "-np", count]
     few = ["-npp", count, "-nps", count, "--disable_progress_bar"]
     commands = [
@@ -74,7 +107,11 @@ def train_with_nnunet(
         ["nnUNetv2_train", _ID, configuration, "all", *how],
         ["nnUNetv2_predict", "-i", str(images), "-o", str(predictions), *dataset, "-f", "all", *how, *few],
     ]
-    environment = {**os.environ, **{name: str(home) for name, home in homes.items()}, "nnUNet_n_proc_DA": count}
+    environment = {"nnUNet_n_proc_DA": count, "nnUNet_def_n_proc": count, **os.environ}
+    environment |= {name: str(home) for name, home in homes.items()}
+    if number:  # nnU-Net takes no number of a GPU, it uses the first that it can see
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
     for command in commands:
         if progress is not None:
             progress(" ".join(command))
@@ -122,8 +159,36 @@ def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None
             f"{command[0]} was not found", remedy="Install nnU-Net in this environment: pip install nnunetv2"
         )
     with log.open("ab") as file:
-        status = subprocess.run(
-            [program, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False
-        ).returncode
+        process = subprocess.Popen(
+            [program, *command[1:]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # its workers are then of one group, which can be ended as a whole
+        )
+        try:
+            status = process.wait()
+        finally:
+            _end(process)
     if status:
         raise DataError(f"{command[0]} failed with exit status {status}", path=log, remedy="Its output says why")
+
+
+def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """End `process`, if it still runs, and every process that it has started and left behind."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(patience_s)
+            until = time.monotonic() + patience_s
+            while time.monotonic() < until:  # the last of them clears away shared memory
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+    finally:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

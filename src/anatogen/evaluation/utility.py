@@ -87,6 +87,26 @@ class Usefulness:
     difference: float
     difference_ci95: tuple[float, float]
 
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
+        """Sums up `scores` (seeds, patients, C-1), beside training on the real images alone (None: that is what it is).
+
+        about: the fields that do not follow from the scores.
+        """
+        averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
+        mean, ci95 = bootstrap_mean(averaged)
+        less = averaged if reference is None else reference.scores.mean(axis=0)
+        difference, difference_ci95 = bootstrap_mean(averaged - less)
+        return cls(
+            scores=scores,
+            mean=mean,
+            ci95=ci95,
+            per_class=class_means(averaged, axis=0),
+            difference=difference,
+            difference_ci95=difference_ci95,
+            **about,
+        )
+
     def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
         """For report.json: its keys mean, per_class and ci95, and what the figures rest on."""
         return {
@@ -146,11 +166,10 @@ def usefulness(
         raise SettingsError("usefulness needs one seed or more, each of them once")
     _check_shapes(real, synthetic, validation, test)
     chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
-    present = dice_by_group(test.labels.numpy(), test.labels.numpy(), test.groups, class_count, test.annotated.numpy())
     total = len(shares) * len(seeds) * settings.steps
     results: list[Usefulness] = []
     for share in shares:
-        scores = np.empty((len(seeds), *present.shape))
+        scores = []
         for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
             before = (len(results) * len(seeds) + k) * settings.steps
             doing = f"{name_of(share)}, seed {seed}"
@@ -165,17 +184,13 @@ def usefulness(
                 cache=(real_cache or cache) if share == 1 else cache,
                 progress=_shifted(progress, before, total, doing),
             )
-            found = segmenter(test.images)
-            dice = dice_by_group(found, test.labels.numpy(), test.groups, class_count, test.annotated.numpy())
-            scores[k] = np.where(np.isnan(present), np.nan, dice)
+            scores.append(dice_of_patients(segmenter(test.images), test, class_count))
             if progress is not None:
                 progress(before + settings.steps, total, doing)
-        averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
-        reference = results[0].scores.mean(axis=0) if results else averaged
-        mean, interval = bootstrap_mean(averaged)
-        difference, difference_interval = bootstrap_mean(averaged - reference)
         results.append(
-            Usefulness(
+            Usefulness.of(
+                np.stack(scores),
+                results[0] if results else None,
                 name=name_of(share),
                 real_share=share,
                 seeds=tuple(seeds),
@@ -184,15 +199,16 @@ def usefulness(
                 real_patients=len(np.unique(chosen[0].groups)) if share else 0,
                 synthetic_images=len(synthetic) if share < 1 else 0,
                 patients=np.unique(test.groups),
-                scores=scores,
-                mean=mean,
-                ci95=interval,
-                per_class=class_means(averaged, axis=0),
-                difference=difference,
-                difference_ci95=difference_interval,
             )
         )
     return results
+
+
+def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
+    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
+    truth, annotated = test.labels.numpy(), test.annotated.numpy()
+    present = dice_by_group(truth, truth, test.groups, class_count, annotated)
+    return np.where(np.isnan(present), np.nan, dice_by_group(found, truth, test.groups, class_count, annotated))
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:

@@ -327,3 +327,22 @@ def patient_of(entry: dict[str, Any]) -> str:
 def states_of(entry: dict[str, Any], schema: LabelSchema) -> ClassStates:
     """The class states of a manifest line."""
     return schema.states(given=entry["given"])
+
+
+def require_true_maps(samples: SampleSet) -> None:
+    """Raises DataError where a class was left free or the model is unconditional, for the label map then does not say
+    what is in the image.
+    """
+    free = sorted({name for entry in samples.entries for name in entry["free"]})
+    if free:
+        raise DataError(
+            f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
+            path=samples.folder,
+            remedy="Sample with every class given",
+        )
+    if samples.header.get("encoding") == "none":
+        raise DataError(
+            "was made by an unconditional model, which does not see the label maps",
+            path=samples.folder,
+            remedy="Sample with a model that was trained on label maps",
+        )

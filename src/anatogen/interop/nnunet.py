@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from anatogen.errors import DataError, SettingsError
-from anatogen.generation.sample_set import SampleSet
-from anatogen.io.nifti import read_nifti, write_nifti
+from anatogen.errors import SettingsError
+from anatogen.generation.sample_set import SampleSet, require_true_maps
+from anatogen.io.nifti import read_nifti
+from anatogen.io.nnunet import volumes_of, write_case, write_description
 from anatogen.runtime import writing
 from anatogen.volume import Volume, with_last_axis
 
@@ -25,48 +23,28 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
     """
     require_exportable(samples, out)
     with writing(out) as partial:
-        (partial / "imagesTr").mkdir(parents=True)
-        (partial / "labelsTr").mkdir()
         for number, entry in enumerate(samples.entries):
             channels, labels = _volumes(samples, entry)
-            for c, channel in enumerate(channels):
-                write_nifti(partial / "imagesTr" / f"{entry['id']}_{c:04d}.nii.gz", channel)
-            write_nifti(partial / "labelsTr" / f"{entry['id']}.nii.gz", labels)
+            write_case(partial, entry["id"], channels, labels)
             if progress is not None:
                 progress(number + 1, len(samples.entries))
-        names = samples.header.get("channels") or [f"channel {c}" for c in range(len(channels))]
-        description = {
-            "channel_names": {str(c): name for c, name in enumerate(names)},
-            "labels": {"background": 0, **{c.name: c.index for c in samples.schema.classes}},
-            "numTraining": len(samples.entries),
-            "file_ending": ".nii.gz",
-            "name": out.name,
-            "description": "Synthetic images made by anatogen from label maps. Not images of patients.",
-            "model": samples.header["model"],
-        }
-        (partial / "dataset.json").write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_description(
+            partial,
+            samples.header.get("channels") or [f"channel {c}" for c in range(len(channels))],
+            samples.schema.names,
+            len(samples.entries),
+            name=out.name,
+            description="Synthetic images made by anatogen from label maps. Not images of patients.",
+            model=samples.header["model"],
+        )
     return out
 
 
 def require_exportable(samples: SampleSet, out: Path) -> None:
-    """Raises DataError where a class was left free or the model is unconditional, for the label map then does not say
-    what is in the image, and SettingsError where `out` is there already.
-    """
+    """Raises what `require_true_maps` does, and SettingsError where `out` is there already."""
     if out.exists():
         raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
-    free = sorted({name for entry in samples.entries for name in entry["free"]})
-    if free:
-        raise DataError(
-            f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
-            path=samples.folder,
-            remedy="Sample with every class given",
-        )
-    if samples.header.get("encoding") == "none":
-        raise DataError(
-            "was made by an unconditional model, which does not see the label maps",
-            path=samples.folder,
-            remedy="Sample with a model that was trained on label maps",
-        )
+    require_true_maps(samples)
 
 
 def _slices_last(volume: Volume) -> Volume:
@@ -82,14 +60,4 @@ def _volumes(samples: SampleSet, entry: dict[str, Any]) -> tuple[list[Volume], V
         array = image.array.reshape(*image.grid, -1)
         channels = [_slices_last(Volume(array[..., c], image.affine)) for c in range(array.shape[-1])]
         return channels, _slices_last(labels)
-    picture, drawn = samples.image(entry), samples.label_map(entry)
-    to_volume = (2, 1, 0) if drawn.ndim == 3 else (1, 0)
-    affine = np.diag([-1.0, -1.0, -1.0, 1.0])
-
-    def volume(array: Any) -> Volume:
-        array = array.transpose(to_volume)
-        return Volume(array if array.ndim == 3 else array[..., None], affine)
-
-    units = np.rint((picture + 1) * 500).astype(np.int16)
-    kind = np.uint8 if samples.schema.count <= 256 else np.uint16
-    return [volume(channel) for channel in units], volume(drawn.astype(kind))
+    return volumes_of(samples.image(entry), samples.label_map(entry), samples.schema.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,17 +34,9 @@ def utility(
 
     Of more than 20,000 images, so many are drawn. A class that was free in an image has no say in its loss.
     """
-    if len(entries) > MOST_SYNTHETIC:
-        kept = np.random.default_rng(0).choice(len(entries), MOST_SYNTHETIC, replace=False)
-        entries = [entries[i] for i in sorted(kept)]
     names = dataset.schema.names
-    synthetic = Parts(
-        torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
-        torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
-        torch.tensor([[name in entry["given"] for name in names] for entry in entries]),
-        np.array([entry["patient"] for entry in entries]),
-    )
-    parts = {split: _real(dataset, split) for split in ("heldout", "val", "test")}
+    synthetic = synthetic_parts(samples, at_most(entries), names)
+    parts = {split: real_parts(dataset, split) for split in ("heldout", "val", "test")}
     total = len(set(real_shares) | {1.0}) * len(seeds) * settings.steps
     with Progress("training segmenters", total, "steps") as bar:
         results = usefulness(
@@ -70,7 +63,26 @@ def utility(
     return entry, [Figure("utility", "Are they useful to train on?", picture, caption, "utility")]
 
 
-def _real(dataset: PreparedDataset, split: str) -> Parts:
+def at_most(entries: list[dict[str, Any]], count: int = MOST_SYNTHETIC) -> list[dict[str, Any]]:
+    """`entries`, or `count` of them that are drawn, always the same."""
+    if len(entries) <= count:
+        return entries
+    kept = np.random.default_rng(0).choice(len(entries), count, replace=False)
+    return [entries[i] for i in sorted(kept)]
+
+
+def real_parts(dataset: PreparedDataset, split: str) -> Parts:
+    """The images of a split, in the order of its rows."""
     rows = dataset.split(split)
     batch = dataset.load(rows)
     return Parts(batch.images, batch.labels, batch.annotated, np.array([row.patient for row in rows]))
+
+
+def synthetic_parts(samples: SampleSet, entries: list[dict[str, Any]], names: Sequence[str]) -> Parts:
+    """The images of `entries`; names: the classes."""
+    return Parts(
+        torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
+        torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
+        torch.tensor([[name in entry["given"] for name in names] for entry in entries]),
+        np.array([entry["patient"] for entry in entries]),
+    )

@@ -1,0 +1,188 @@
+"""Usefulness to nnU-Net, with an executable that stands in for its commands and segments by the mean of each class."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from anatogen.data.store import PreparedDataset
+from anatogen.errors import DataError, Interrupted, SettingsError
+from anatogen.evaluation import nnunet_judge
+from anatogen.evaluation.answers import answers
+from anatogen.evaluation.sections.nnunet import require_for_nnunet, utility_by_nnunet
+from anatogen.evaluation.sections.utility import real_parts
+from anatogen.evaluation.utility import Parts, dice_of_patients
+from anatogen.generation.engine import Generator
+from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.sample_set import SampleSet, write_sample_set
+from anatogen.io.nnunet import read_label_map, volumes_of, write_case
+from nnunet_stand_in import Installed
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    return Installed(tmp_path / "bin", monkeypatch)
+
+
+@pytest.fixture
+def copies(run_folder: Path, dataset: PreparedDataset, tmp_path: Path) -> SampleSet:
+    """A sample set whose images are the real heldout ones."""
+    rows = dataset.split("heldout")
+    requests = requests_from_dataset(dataset, rows, dataset.schema.states())
+    generator = Generator.load(run_folder, device="cpu")
+    samples = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
+    for entry, image in zip(samples.entries, dataset.load(rows).images.numpy(), strict=True):
+        np.save(samples.folder / entry["file"], image)
+    return samples
+
+
+def trained(installed: Installed) -> list[str]:
+    """The mixtures that were trained since the last look."""
+    names = [Path(homes["nnUNet_raw"]).parent.name for name, _, homes in installed.calls if name == "nnUNetv2_train"]
+    installed.log.unlink(missing_ok=True)
+    return names
+
+
+def test_copies_are_as_useful_and_nothing_is_done_twice(
+    installed: Installed, dataset: PreparedDataset, copies: SampleSet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "report" / "nnunet"
+
+    def call(samples: SampleSet = copies) -> dict[str, dict[str, float]]:
+        return json.loads(json.dumps(utility_by_nnunet(dataset, samples, samples.entries, work, 50, device="cpu")))
+
+    found = call()
+    real, synthetic, both = (found[name] for name in ("real", "synthetic", "both"))
+    test, count = real_parts(dataset, "test"), len(dataset.split("heldout"))
+    assert {"mean", "per_class", "ci95", "difference_to_real", "difference_ci95"} <= both.keys()
+    assert real["per_class"].keys() == {"ball", "core"} and min(real["per_class"].values()) > 0.9
+    assert synthetic["mean"] == real["mean"] == both["mean"] and synthetic["difference_ci95"] == [0, 0]
+    assert (real["real_share"], synthetic["real_share"], both["real_share"]) == (1, 0, 0.5)
+    assert both["n"]["real_images"] == [count] and both["n"]["synthetic_images"] == count
+    assert both["n"]["steps"] == 12_500 and both["n"]["test_patients"] == len(np.unique(test.groups))
+    assert found["epochs"] == 50 and found["trainer"] == "nnUNetTrainer_50epochs" and "mixtures" not in found
+
+    # What was scored lies where it says, on the grid of the data set's label maps, and by the built-in one's function.
+    predicted = [read_label_map(work / "real" / "predictions" / f"{row.id}.nii.gz", 2) for row in dataset.split("test")]
+    scores = dice_of_patients(np.stack(predicted), test, 3)
+    assert real["per_class"]["ball"] == pytest.approx(scores[:, 0].mean())
+    assert {p.name for p in work.iterdir()} == {f"{n}{e}" for n in ("real", "synthetic", "both") for e in ("", ".json")}
+    assert not (work / "real" / "raw").exists() and (work / "real" / "results").exists()
+    lines = [
+        line for line in capfd.readouterr().err.splitlines() if line.startswith("nnU-Net: ") and "nnUNetv2" in line
+    ]
+    assert len(lines) == 9 and "both: nnUNetv2_train 1 2d all -tr nnUNetTrainer_50epochs -device cpu" in lines[7]
+
+    assert trained(installed) == ["real", "synthetic", "both"]
+    assert call() == found and trained(installed) == []
+    (work / "both" / "predictions" / f"{dataset.split('test')[0].id}.nii.gz").unlink()
+    (work / "real.json").write_text("{torn")
+    assert call() == found and trained(installed) == ["real", "both"]
+    first = copies.folder / copies.entries[0]["file"]
+    np.save(first, np.load(first) * 0.5)
+    call()
+    assert trained(installed) == ["synthetic", "both"]
+    assert [p.name for p in work.iterdir() if p.name == "data"] == []
+
+
+def test_wrong_images_are_found_out(
+    installed: Installed, dataset: PreparedDataset, copies: SampleSet, tmp_path: Path
+) -> None:
+    """Inverted images: the brightest class is looked for where it is darkest."""
+    for entry in copies.entries:
+        np.save(copies.folder / entry["file"], -np.load(copies.folder / entry["file"]))
+    found = utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "work", 1, device="cpu")
+    assert found["synthetic"]["per_class"]["core"] == 0 and found["real"]["per_class"]["core"] > 0.9
+    assert found["synthetic"]["difference_ci95"][1] < 0
+    assert found["synthetic"]["difference_to_real"] == pytest.approx(found["synthetic"]["mean"] - found["real"]["mean"])
+
+    (table,) = answers({"utility": {**found, "nnunet": found}}, ("ball", "core"))[1].tables[1:]
+    assert [line.label for line in table.lines] == ["real", "synthetic", "both"] and "1 epoch" in table.caption
+    assert all(len(line.cells) + 1 == len(table.columns) for line in table.lines)
+    assert len(answers({"utility": found}, ("ball", "core"))[1].tables) == 1
+
+
+def test_what_was_stopped_is_begun_again_and_nothing_foreign_is_removed(
+    installed: Installed,
+    dataset: PreparedDataset,
+    copies: SampleSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = tmp_path / "work"
+    run = nnunet_judge._run
+
+    def stopped(command: list[str], environment: dict[str, str], log: Path) -> None:
+        if command[0] == "nnUNetv2_predict" and log.parent.name == "synthetic":
+            raise KeyboardInterrupt
+        run(command, environment, log)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nnunet_judge, "_run", stopped)
+        with pytest.raises(Interrupted, match="finished of real, synthetic, both: real. Run the same command again"):
+            utility_by_nnunet(dataset, copies, copies.entries, work, 1, device="cpu")
+    assert trained(installed) == ["real", "synthetic"] and not (work / "data").exists()
+    installed.write(failing="nnUNetv2_train")
+    with pytest.raises(DataError, match=r"nnunet.log: nnUNetv2_train failed with exit status 3"):
+        utility_by_nnunet(dataset, copies, copies.entries, work, 1, device="cpu")
+    installed.write()
+    trained(installed)
+    utility_by_nnunet(dataset, copies, copies.entries, work, 1, device="cpu")
+    assert trained(installed) == ["synthetic", "both"]
+
+    (tmp_path / "other" / "real").mkdir(parents=True)
+    with pytest.raises(SettingsError, match="is there already and is not of this command"):
+        utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "other", 1, device="cpu")
+    assert (tmp_path / "other" / "real").is_dir() and not trained(installed)
+
+
+def test_partly_annotated_cases_and_free_classes_are_refused(
+    installed: Installed, dataset: PreparedDataset, copies: SampleSet, tmp_path: Path
+) -> None:
+    require_for_nnunet(dataset, 50)
+    free = SampleSet(copies.folder, copies.header, [{**copies.entries[0], "free": ["core"]}])
+    with pytest.raises(DataError, match="made with core left free"):
+        utility_by_nnunet(dataset, free, free.entries, tmp_path / "work", 1, device="cpu")
+    some = tuple(replace(row, annotated=("ball",)) if row.split == "test" else row for row in dataset.rows)
+    require_for_nnunet(
+        PreparedDataset(dataset.folder, dataset.info, some), 50
+    )  # the score leaves out what is not there
+    none = tuple(replace(row, annotated=("ball",)) for row in dataset.rows)
+    with pytest.raises(
+        DataError, match="core is not annotated in case ball_00., and nnU-Net takes no partly annotated"
+    ):
+        require_for_nnunet(PreparedDataset(dataset.folder, dataset.info, none), 50)
+    classes = [replace(c, name="ignore") if c.name == "core" else c for c in dataset.info.classes]
+    with pytest.raises(SettingsError, match="meaning of its own for a class called ignore"):
+        require_for_nnunet(PreparedDataset(dataset.folder, replace(dataset.info, classes=classes), dataset.rows), 50)
+    assert not installed.calls
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7)])
+def test_label_maps_come_back_as_they_were(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, shape)
+    image = rng.uniform(-1, 1, (2, *shape)).astype(np.float32)
+    image.flat[:2] = -1, 1
+    channels, drawn = volumes_of(image, labels, 4)
+    write_case(tmp_path, "a", channels, drawn)
+    write_case(tmp_path, "b", channels)
+    assert np.array_equal(read_label_map(tmp_path / "labelsTr" / "a.nii.gz", len(shape)), labels)
+    names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.nii.gz")}
+    assert names == {"labelsTr/a.nii.gz"} | {f"{d}_000{c}.nii.gz" for d in ("imagesTr/a", "imagesTs/b") for c in (0, 1)}
+    stored = nibabel.load(tmp_path / "imagesTr" / "a_0000.nii.gz")
+    assert stored.get_data_dtype() == np.int16 and stored.shape == (shape[::-1] if len(shape) == 3 else (7, 5, 1))
+    assert (int(stored.dataobj[0, 0, 0]), int(stored.dataobj[1, 0, 0])) == (0, 1000)
+
+
+def test_dice_of_patients_counts_only_who_has_the_class(dataset: PreparedDataset) -> None:
+    test = real_parts(dataset, "test")
+    truth = test.labels.numpy()
+    assert np.allclose(dice_of_patients(truth, test, 3), 1)
+    without = Parts(test.images, test.labels.clamp(max=1), test.annotated, test.groups)
+    assert np.isnan(dice_of_patients(truth, without, 3)[:, 1]).all()
