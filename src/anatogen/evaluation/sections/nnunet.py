@@ -87,9 +87,10 @@ def utility_by_nnunet(
     """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test.
 
     Real and synthetic images are written by the same code on the same grid, in the same units. Each mixture is planned
-    by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only. work: here lie real, synthetic and both, each with nnU-Net's model, log and
-    predictions, beside a record of what they were made from; what is finished is taken as it is, what is not is begun
-    again. trainer: by default the one of `epochs`. Of more than 20,000 images, so many are drawn.
+    by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only.
+    work: here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they
+    were made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of
+    `epochs`. Of more than 20,000 images, so many are drawn.
     Returns `utility.nnunet` of report.json. Raises what `require_for_nnunet`, `require_true_maps` and `train_with_nnunet`
     do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
     """
