@@ -41,15 +41,29 @@ def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_pat
     for key in ("dice_gen_map", "dice_gen_real", "dice_real_map"):
         entry = saved["faithfulness"][key]
         assert entry["per_class"].keys() == {"ball", "core"} and entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1]
+        assert set(entry["per_patient"]) == {row.patient for row in own_dataset.split("test")}
+        for name, value in entry["per_class"].items():
+            assert np.nanmean([p[name] for p in entry["per_patient"].values()]) == pytest.approx(value)
     assert saved["faithfulness"]["dice_real_map"]["mean"] > 0.8  # the ceiling: balls are easy
     assert saved["faithfulness"]["dice_gen_map"]["mean"] > 0.6
     assert {"n", "split", "command", "version"} <= saved.keys()
     assert saved["dice_against_steps"]["steps"] == [2, 4, 8, 16, 32]
     assert len(results["realism"]["power_ratio"]) == 16
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 8 and "http" not in page.replace("http-equiv", "")
+    assert page.count("data:image/png;base64,") == 9 and "http" not in page.replace("http-equiv", "")
     assert {p.name for p in (out / "figures").iterdir()} == {
-        f"{name}.png" for name in ("examples", "worst", "freed", "seeds_free", "seeds_given", "steps", "power", "noise")
+        f"{name}.png"
+        for name in (
+            "examples",
+            "patients",
+            "worst",
+            "freed",
+            "seeds_free",
+            "seeds_given",
+            "steps",
+            "power",
+            "noise",
+        )
     }
     apart = saved["variation"]
     assert apart["free"]["core"] > 1.5 * apart["given"]["core"]  # only what is free varies

@@ -126,6 +126,27 @@ def bars(values: dict[str, tuple[float, tuple[float, float]]], label: str) -> by
     return _png(figure)
 
 
+def points(values: dict[str, dict[str, NDArray[np.float64]]], label: str) -> bytes:
+    """Every value and the mean, in a column for each side of each class. values: by side, then by class; NaN is left out."""
+    classes = list(next(iter(values.values())))
+    figure, axis = plt.subplots(figsize=(max(5, 1.1 * len(classes) + 1), 3))
+    for number, (side, colour) in enumerate(zip(values, ("#0072B2", "#999999", "#D55E00"), strict=False)):
+        for place, name in enumerate(classes):
+            of_class = np.sort(values[side][name][np.isfinite(values[side][name])])
+            middle = place + 0.36 * (number - (len(values) - 1) / 2)
+            # Spread by a fixed sequence, so that dots do not hide one another and a figure is made twice alike.
+            x = middle + 0.24 * (np.arange(len(of_class)) * 0.618 % 1 - 0.5)
+            axis.plot(x, of_class, "o", markersize=3, alpha=0.6, color=colour, label=side if not place else None)
+            if len(of_class):
+                axis.plot([middle - 0.15, middle + 0.15], [of_class.mean()] * 2, color=colour, linewidth=2)
+    axis.set_xticks(range(len(classes)), classes, rotation=30 if len(classes) > 4 else 0, fontsize=8)
+    axis.set(ylabel=label, xlim=(-0.6, len(classes) - 0.4))
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3, axis="y")
+    figure.tight_layout()
+    return _png(figure)
+
+
 def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     """Power of generated over real images in rings of spatial frequency; 1 is right."""
     figure, axis = plt.subplots(figsize=(5, 3))

@@ -97,11 +97,25 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
             bar.update(start + len(entries))
 
 
-def summary(names: Sequence[str], scores: NDArray[np.float64]) -> dict[str, Any]:
-    """Mean, 95 % interval and class means of `scores` (patients, classes), as report.json holds them."""
+def summary(
+    names: Sequence[str], scores: NDArray[np.float64], patients: Sequence[str] | NDArray[np.str_] = ()
+) -> dict[str, Any]:
+    """Mean, 95 % interval and class means of `scores` (patients, classes), as report.json holds them.
+
+    patients: their names, where the scores of each are to be held too.
+    """
     mean, interval = bootstrap_mean(scores)
-    per_class = dict(zip(names, map(float, class_means(scores, axis=0)), strict=True))
-    return {"mean": mean, "per_class": per_class, "ci95": list(interval)}
+    of_patients = {str(name): _by_name(names, line) for name, line in zip(patients, scores, strict=False)}
+    return {
+        "mean": mean,
+        "per_class": _by_name(names, class_means(scores, axis=0)),
+        "ci95": list(interval),
+        **({"per_patient": of_patients} if of_patients else {}),
+    }
+
+
+def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(names, map(float, values), strict=True))
 
 
 def evenly(rows: Sequence[Row], most: int) -> list[Row]:

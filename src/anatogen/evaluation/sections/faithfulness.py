@@ -82,7 +82,8 @@ class Faithfulness:
             results["free"] = {}
             for name in ("gen_map", "gen_real"):
                 results["free"] |= self._measures(name, Tally.joined(self._tallies[name]).where(free), patients)
-        return results, [self._examples_figure(), *([self._worst_figure()] if self._worst else [])]
+        shown = [self._examples_figure(), self._patients_figure(results)]
+        return results, [*shown, *([self._worst_figure()] if self._worst else [])]
 
     def _measures(self, name: str, of_images: Tally, patients: NDArray[np.str_]) -> dict[str, Any]:
         values = {f"dice_{name}": of_images.dice_by(patients), f"missed_{name}": of_images.missed_by(patients)}
@@ -90,7 +91,8 @@ class Faithfulness:
         values |= {f"volume_error_{name}": error, f"volume_error_abs_{name}": np.abs(error)}
         if self.surfaces:
             values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
-        return {key: summary(self.names, scores) for key, scores in values.items()}
+        names = np.unique(patients)  # the order of the scores' lines
+        return {key: summary(self.names, scores, names) for key, scores in values.items()}
 
     def _ceiling_of_own_test_set(self) -> dict[str, Any]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
@@ -134,6 +136,18 @@ class Faithfulness:
             "and what the segmenter finds in it. One slice a patient first, none chosen by its quality."
         )
         return Figure("examples", "Do the images follow the maps?", figures.grid(self._examples), caption)
+
+    def _patients_figure(self, results: dict[str, Any]) -> Figure:
+        sides = {"generated": results["dice_gen_map"], "real images (ceiling)": results["dice_real_map"]}
+        values = {
+            side: {name: np.array([line[name] for line in entry["per_patient"].values()]) for name in self.names}
+            for side, entry in sides.items()
+        }
+        caption = (
+            "Dice with the label map of every patient, in generated and in real images; the bar is the mean. Numbers by patient, of this "
+            "and of every other measure, are in report.json."
+        )
+        return Figure("patients", "Is it so for every patient?", figures.points(values, "Dice"), caption)
 
     def _worst_figure(self) -> Figure:
         caption = f"The images, of {self._count}, in which the segmenter finds least of what was given. One of its own faults is as likely."
