@@ -19,7 +19,8 @@ class AnatogenError(Exception):
     def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
         self.problem, self.path, self.remedy = problem, path, remedy
         place = f"{path}: " if path is not None else ""
-        super().__init__(f"{place}{problem}." + (f" {remedy}." if remedy else ""))
+        end = "" if remedy and remedy.endswith("?") else "."
+        super().__init__(f"{place}{problem}." + (f" {remedy}{end}" if remedy else ""))
 
 
 class DataError(AnatogenError):

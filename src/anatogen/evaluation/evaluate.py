@@ -260,7 +260,11 @@ def check_same_anatomy(generator: Generator, dataset: PreparedDataset) -> None:
     """Raises SettingsError where a model and a data set differ in classes, image size or channels."""
     if generator.schema.names != dataset.schema.names:
         ours, theirs = ", ".join(generator.schema.names), ", ".join(dataset.schema.names)
-        raise SettingsError(f"the model knows the classes {ours}, the data set has {theirs}", path=dataset.folder)
+        raise SettingsError(
+            f"the model knows the classes {ours}, the data set has {theirs}",
+            path=dataset.folder,
+            remedy="Name the prepared data set that the model was trained on, or one with its classes",
+        )
     channels = generator.denoiser.config.image_channels
     if channels != dataset.channels:
         raise SettingsError(
