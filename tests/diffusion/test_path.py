@@ -86,12 +86,21 @@ def test_weights_stay_finite_near_the_clean_image() -> None:
 
 def test_times_of_training() -> None:
     generator = torch.Generator().manual_seed(0)
-    steps = draw_times("uniform", 200_000, generator) * 1000
+    steps = draw_times("uniform", 200_000, generator, DDPMPath()) * 1000
     assert torch.equal(steps.round().unique(), torch.arange(1.0, 1001))
-    t = draw_times("logit_normal", 100_000, generator, mean=-0.5, spread=1.2)
+    t = draw_times("logit_normal", 100_000, generator, FlowPath(), mean=-0.5, spread=1.2)
     logit = torch.logit(t.double())
     assert logit.mean().item() == pytest.approx(-0.5, abs=0.02)
     assert logit.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+@pytest.mark.parametrize("path", [FlowPath(), DDPMPath()])
+def test_the_same_noise_is_trained_on_every_path(path: Path) -> None:
+    t = draw_times("logit_normal", 50_000, torch.Generator().manual_seed(0), path, mean=-0.5, spread=1.2).double()
+    assert t.min() > 0 and t.max() <= 1
+    ratio = (path.sigma(t) / path.alpha(t)).log()
+    assert ratio.mean().item() == pytest.approx(-0.5, abs=0.02)
+    assert ratio.std().item() == pytest.approx(1.2, abs=0.02)
 
 
 def test_noise_belongs_to_the_sample() -> None:

@@ -18,6 +18,7 @@ def draw_times(
     distribution: TimeDistribution,
     count: int,
     generator: torch.Generator,
+    path: Path,
     *,
     mean: float = 0.0,
     spread: float = 1.0,
@@ -26,13 +27,14 @@ def draw_times(
     """`count` training times in (0, 1].
 
     `uniform`: one of the 1000 steps 1/1000 ... 1, each equally likely (Ho et al. 2020, Algorithm 1).
-    `logit_normal`: sigmoid(N(mean, spread^2)) (Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1).
+    `logit_normal`: on the flow path sigmoid(N(mean, spread^2)) (Esser et al. 2024, "Scaling Rectified Flow Transformers",
+    section 3.1), on every path the times of the same noise: log(sigma / alpha) is normal (Karras et al. 2022, section 5).
     """
     if distribution == "uniform":
         steps = torch.randint(1, 1001, (count,), generator=generator, device=device)
         return steps.float() / 1000
     normal = torch.randn(count, generator=generator, device=device)
-    return torch.sigmoid(mean + spread * normal)
+    return path.time_of((mean + spread * normal).exp())
 
 
 def denoising_loss(

@@ -112,6 +112,7 @@ def train(
                 settings.diffusion.times,
                 len(x0),
                 generator,
+                denoiser.path,
                 mean=settings.diffusion.time_mean,
                 spread=settings.diffusion.time_spread,
                 device=place,
