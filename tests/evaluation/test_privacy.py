@@ -268,6 +268,8 @@ def test_verdicts() -> None:
     assert text.startswith("Flagged for copying: 12 of 100 images lie nearer") and "99 % of 500 real images" in text
     assert "(1 expected by chance; p < 1e-6; 95 % interval 6.4 to 20.0 %)" in text  # Clopper-Pearson for 12 of 100
     assert "it has kept something" in text
+    told = membership_inference(np.zeros(50), np.ones(50))
+    assert "; 100 % of them at 1 % false alarms" in certainty(caught, told)
     healthy = copy_rate(rng.uniform(0.5, 1, 100), real)
     assert certainty(healthy).startswith("No copying found") and "5 % or more would have been told" in certainty(
         healthy

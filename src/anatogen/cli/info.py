@@ -43,9 +43,8 @@ def _dataset(path: Path) -> None:
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     counts = np.zeros(dataset.schema.count, dtype=np.int64)
-    for start in range(0, len(dataset.rows), 256):
-        labels = dataset.load(dataset.rows[start : start + 256]).labels.numpy()
-        counts += np.bincount(labels.ravel(), minlength=dataset.schema.count)
+    for batch in dataset.batches(dataset.rows):
+        counts += np.bincount(batch.labels.numpy().ravel(), minlength=dataset.schema.count)
     for c in dataset.schema.classes:
         print(f"  class {c.index:3} {c.name:24} {100 * counts[c.index] / counts.sum():7.3f} % of the pixels")
     if about.notice:

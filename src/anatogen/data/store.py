@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -267,6 +267,11 @@ class PreparedDataset:
         x = torch.from_numpy(images).float()
         x = torch.addcmul(offset.reshape(*offset.shape, *spatial), x, gain.reshape(*gain.shape, *spatial)).clamp_(-1, 1)
         return Batch(x, torch.from_numpy(labels).long(), self._annotated[index], tuple(rows))
+
+    def batches(self, rows: Sequence[Row], size: int = 256) -> Iterator[Batch]:
+        """`rows` in their order, `size` at a time: for what would not fit into memory at once."""
+        for start in range(0, len(rows), size):
+            yield self.load(rows[start : start + size])
 
     def states(self, row: Row) -> ClassStates:
         """Given are the classes that were annotated."""

@@ -341,8 +341,7 @@ def read_privacy(samples: SampleSet) -> Privacy | None:
 
 def _blocks(dataset: PreparedDataset, rows: Sequence[Row]) -> Iterator[Images]:
     """The images of `rows` as float32 (B, C, *spatial), a block at a time."""
-    for start in range(0, len(rows), _BLOCK):
-        yield dataset.load(rows[start : start + _BLOCK]).images.numpy()
+    return (batch.images.numpy() for batch in dataset.batches(rows, _BLOCK))
 
 
 def _pooled(images: Images, factor: int) -> Images:

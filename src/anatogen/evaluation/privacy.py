@@ -184,7 +184,7 @@ def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
     finding = (
         f"{count} of {copies.n_generated} images {'lies' if count == 1 else 'lie'} nearer to a training image than "
         f"{100 * (1 - copies.level):.3g} % of {copies.n_heldout} real images of unseen patients do "
-        f"({chance:.2g} expected by chance; {_p(copies.p_value)}{' by patient' if copies.grouped else ''}; "
+        f"({_short(chance)} expected by chance; {_p(copies.p_value)}{' by patient' if copies.grouped else ''}; "
         f"95 % interval {_percent(copies.ci95)})"
     )
     if copies.above_chance:
@@ -194,18 +194,23 @@ def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
     else:
         text = (
             f"No copying found: {finding}. "
-            f"A rate of {100 * copies.detectable:.2g} % or more would have been told from chance."
+            f"A rate of {_short(100 * copies.detectable)} % or more would have been told from chance."
         )
     if attack is None:
         return text
     low, high = attack.ci95
     finding = (
         f"training images from unseen ones by its loss with an AUC of {attack.auc:.2f} (95 % interval {low:.2f} to "
-        f"{high:.2f}, 0.5 is chance; {100 * attack.tpr_at_1:.2g} % of them at 1 % false alarms)"
+        f"{high:.2f}, 0.5 is chance; {_short(100 * attack.tpr_at_1)} % of them at 1 % false alarms)"
     )
     if attack.above_chance:
         return f"{text} The model tells {finding}: it has kept something of the patients it was trained on."
     return f"{text} The model does not reliably tell {finding}."
+
+
+def _short(value: float) -> str:
+    """Two digits, and all of those before the point."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _p(value: float) -> str:

@@ -16,7 +16,6 @@ from anatogen.evaluation.tally import Tally, tally
 
 _GRID_ROWS = 8
 _WORST = 4
-_CEILING_BLOCK = 256
 Line = list[figures.Picture]
 
 
@@ -97,8 +96,7 @@ class Faithfulness:
     def _ceiling_of_own_test_set(self) -> dict[str, Any]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
         dataset, rows, parts = self.subject.dataset, self.subject.test_rows, []
-        for start in range(0, len(rows), _CEILING_BLOCK):
-            batch = dataset.load(rows[start : start + _CEILING_BLOCK])
+        for batch in dataset.batches(rows):
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
             found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
             truth = batch.labels.numpy()

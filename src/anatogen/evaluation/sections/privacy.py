@@ -18,7 +18,7 @@ from anatogen.evaluation.membership import MembershipAttack, denoising_losses, m
 from anatogen.evaluation.neighbours import Neighbours, closest_pairs, nearest_features
 from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import BLOCK, Block, Subject, evenly
+from anatogen.evaluation.sections.base import Block, Subject, evenly
 from anatogen.generation.engine import Generator
 from anatogen.runtime import Progress
 
@@ -64,8 +64,7 @@ class Privacy:
         return results, [self._pairs_figure(made), self._distances_figure(made, heldout, rate)]
 
     def _features(self, rows: list[Row]) -> NDArray[np.float32]:
-        load = self.subject.dataset.load
-        return np.concatenate([self.encoder(load(rows[i : i + BLOCK]).images) for i in range(0, len(rows), BLOCK)])
+        return np.concatenate([self.encoder(batch.images) for batch in self.subject.dataset.batches(rows)])
 
     def _pairs_figure(self, made: Neighbours) -> Figure:
         cells: list[figures.Picture] = []
@@ -104,9 +103,8 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
     with Progress("membership attack", 2.0, "s") as bar:
         for number, rows in enumerate((dataset.split("train"), unseen)):
             chosen = evenly(rows, most)
-            losses = []
-            for start in range(0, len(chosen), 64):
-                batch = dataset.load(chosen[start : start + 64])
+            losses: list[NDArray[np.float64]] = []
+            for batch in dataset.batches(chosen, 64):
                 condition = Condition(batch.labels, batch.annotated).to(generator.device)
                 with torch.no_grad():
                     losses.append(
@@ -116,7 +114,7 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
                             batch.images.to(generator.device),
                         )
                     )
-                bar.update(number + (start + 64) / max(64, len(chosen)))
+                bar.update(number + sum(map(len, losses)) / len(chosen))
             sides.append((np.concatenate(losses), np.array([row.patient for row in chosen])))
     (members, of_members), (others, of_others) = sides
     return membership_inference(members, others, of_members, of_others)

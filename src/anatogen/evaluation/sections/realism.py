@@ -22,7 +22,7 @@ from anatogen.evaluation.features import FEATURES, Encoder
 from anatogen.evaluation.frd import frd_available, radiomics_distance
 from anatogen.evaluation.realism import RadialPower, compare_noise, diversity, local_noise
 from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import BLOCK, Block, Subject, evenly
+from anatogen.evaluation.sections.base import Block, Subject, evenly
 
 _IMAGES_HELD = 512
 _FEATURES_HELD = 5000
@@ -113,8 +113,8 @@ class _Side:
 def _add_rows(side: _Side, subject: Subject, split: str, most: int) -> None:
     """Add at most `most` real images of a split, spread over it."""
     rows = evenly(subject.dataset.split(split), most)
-    for start in range(0, len(rows), BLOCK):
-        side.add(subject.dataset.load(rows[start : start + BLOCK]).images.numpy())
+    for batch in subject.dataset.batches(rows):
+        side.add(batch.images.numpy())
 
 
 def _distances(ending: str, side: _Side, real: _Side) -> dict[str, float]:
