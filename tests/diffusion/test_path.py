@@ -4,7 +4,7 @@ from diffusers import DDPMScheduler
 
 from anatogen.diffusion.loss import denoising_loss, draw_times
 from anatogen.diffusion.noise import SampleNoise
-from anatogen.diffusion.path import DDPMPath, FlowPath, Path, add_noise
+from anatogen.diffusion.path import DDPMPath, FlowPath, Grid, Path, add_noise
 from anatogen.diffusion.target import loss_weight, to_x0
 
 PATHS = [FlowPath(), DDPMPath()]
@@ -20,13 +20,25 @@ def test_ddpm_is_diffusers_schedule() -> None:
     assert torch.allclose(ours, scheduler.add_noise(x0, eps, steps), atol=1e-5)
 
 
+@pytest.mark.parametrize("grid", ["bent", "even"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
-def test_ends(path: Path) -> None:
+def test_ends(path: Path, grid: Grid) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     assert torch.allclose(path.alpha(ends), torch.tensor([1.0, 0.0], dtype=torch.float64), atol=0.01)
     assert torch.allclose(path.sigma(ends), torch.tensor([0.0, 1.0], dtype=torch.float64), atol=1e-4)
-    times = path.times(10)
-    assert len(times) == 11 and times[-1] == 0 and (times.diff() < 0).all()
+    times = path.times(10, grid)
+    assert len(times) == 11 and times[-1] == 0 and 0.9 < times[0] <= 1 and (times.diff() < 0).all()
+
+
+def test_a_bent_grid_has_the_same_noise_on_every_path() -> None:
+    flow, ddpm = FlowPath(), DDPMPath()
+    t, s = flow.times(16), ddpm.times(16)
+    assert t[8].item() == pytest.approx(0.5**1.5)
+    most = float(ddpm.sigma(s[0]) / ddpm.alpha(s[0]))
+    assert s[0].item() == pytest.approx(1, abs=1e-4) and most == pytest.approx(157, abs=1)
+    begins_there = t * most / (1 + most)
+    ratios = [path.sigma(times) / path.alpha(times) for path, times in ((flow, begins_there), (ddpm, s))]
+    assert torch.allclose(*ratios, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 PathName = Literal["ddpm", "flow"]
+Grid = Literal["bent", "even"]
+
+_BEND = 1.5
 
 
 def match_dims(values: Tensor, like: Tensor) -> Tensor:
@@ -36,22 +39,20 @@ class Path(Protocol):
         """The t at which sigma(t) / alpha(t) is `ratio`."""
         ...
 
-    def times(self, steps: int) -> Tensor:
-        """The default grid of a solver, float64 (steps + 1,), falling from (about) 1 to 0."""
+    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
+        """The times of a solver, float64 (steps + 1,), falling from (about) 1 to 0.
+
+        bent: steps get shorter towards the image, where texture is made: (n / steps)^1.5 on the flow path, and the times of
+        the same noise on any other, from the most that it has. A last step that starts from much noise leaves an image as
+        smooth as the mean of all that the noise allows. even: equal steps of t.
+        """
         ...
 
 
 class FlowPath:
-    """The straight path: alpha = 1 - t, sigma = t (Lipman et al. 2023, "Flow Matching"; Liu et al. 2023).
-
-    bend: the solver's grid is (n / steps)^bend. Above 1 the steps are shorter towards the image, where texture is made:
-    a last step that starts from t = 1/16 leaves an image as smooth as the mean of all that t allows.
-    """
+    """The straight path: alpha = 1 - t, sigma = t (Lipman et al. 2023, "Flow Matching"; Liu et al. 2023)."""
 
     name: PathName = "flow"
-
-    def __init__(self, bend: float = 1.5) -> None:
-        self.bend = bend
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -65,8 +66,8 @@ class FlowPath:
     def time_of(self, ratio: Tensor) -> Tensor:
         return ratio / (1 + ratio)
 
-    def times(self, steps: int) -> Tensor:
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** self.bend
+    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (_BEND if grid == "bent" else 1)
 
 
 class DDPMPath:
@@ -107,8 +108,12 @@ class DDPMPath:
         part = (log_alpha - table[below]) / (table[below + 1] - table[below])
         return ((below + part.clamp(0, 1)) / self.count).to(ratio.dtype)
 
-    def times(self, steps: int) -> Tensor:
-        """diffusers' "leading" spacing, on which its DDIM step is right: k = (steps-1) r, ..., r, 0, r = count // steps."""
+    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
+        """Of `Path`; even: diffusers' "leading" spacing, the paper's: k = (steps-1) r, ..., r, 0, r = count // steps."""
+        if grid == "bent":
+            most = torch.exp(-self._log_alpha[-1])  # of noise to image, at t = 1
+            straight = FlowPath().times(steps) * most / (1 + most)
+            return self.time_of(straight / (1 - straight))
         stride = self.count // steps
         k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
         return torch.cat([(k + 1) / self.count, torch.zeros(1, dtype=torch.float64)])

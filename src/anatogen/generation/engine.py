@@ -163,7 +163,8 @@ class Generator:
             yield from zip(batch, images.float().clamp(-1, 1).cpu().numpy(), strict=True)
 
     def _solve(self, batch: list[Request], settings: SamplingSettings, callback: Callback | None) -> Tensor:
-        path, times = self.denoiser.path, self.denoiser.path.times(settings.steps)
+        path = self.denoiser.path
+        times = path.times(settings.steps, settings.grid)
         condition = Condition(
             torch.from_numpy(np.stack([r.labels for r in batch])), torch.tensor([r.states.given for r in batch])
         )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anatogen.conditioning.encode import Encoding
 from anatogen.data.augment import AugmentSettings
 from anatogen.diffusion.loss import TimeDistribution
-from anatogen.diffusion.path import PathName
+from anatogen.diffusion.path import Grid, PathName
 from anatogen.diffusion.solvers import SolverName
 from anatogen.diffusion.target import TargetName, Weighting
 from anatogen.errors import SettingsError, nearest
@@ -77,10 +77,14 @@ class TrainingSettings(_Settings):
 
 
 class SamplingSettings(_Settings):
-    """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step."""
+    """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step.
+
+    grid: where along the path the steps lie; see `Path.times`.
+    """
 
     solver: SolverName = "dpmpp_2m"
     steps: int = Field(16, ge=1, le=1000)
+    grid: Grid = "bent"
     eta: float = Field(1.0, ge=0, le=1)
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
@@ -122,7 +126,7 @@ _PAPER: dict[str, Any] = {
         "warmup_steps": 500,
         "ema_decay": 0.0,
     },
-    "sampling": {"solver": "ddim", "steps": 50, "eta": 0.0, "clip": 1.0},
+    "sampling": {"solver": "ddim", "steps": 50, "grid": "even", "eta": 0.0, "clip": 1.0},
 }
 PRESETS: dict[PresetName, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
 
