@@ -15,7 +15,7 @@ from anatogen.evaluation.report import Figure
 from anatogen.evaluation.segmenter import Segmenter
 from anatogen.generation.engine import Generator
 from anatogen.generation.sample_set import SampleSet, patient_of
-from anatogen.runtime import Progress
+from anatogen.runtime import Progress, give_back_memory
 
 BLOCK = 256
 
@@ -94,6 +94,7 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
                 real,
                 None if real is None else subject.segmenter(real.images),
             )
+            give_back_memory()
             bar.update(start + len(entries))
 
 
