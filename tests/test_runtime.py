@@ -1,10 +1,12 @@
 import errno
+import mmap
+import platform
 from pathlib import Path
 
 import pytest
 
 from anatogen.errors import OutputError, SettingsError
-from anatogen.runtime import derive_seed, format_duration, parse_duration, pick_device, writing
+from anatogen.runtime import derive_seed, format_duration, give_back_memory, parse_duration, pick_device, writing
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5m", 90)])
@@ -47,3 +49,17 @@ def test_a_full_disk_is_said_plainly(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match="cuda:77"):
         pick_device("cuda:77")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators give it back by themselves")
+def test_freed_memory_between_what_stays_is_given_back() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    blocks = [bytearray(b"x" * 60_000) for _ in range(2000)]  # small enough for the heap
+    stays = blocks[::2]
+    del blocks
+    before = resident()
+    give_back_memory()
+    assert before - resident() > 30_000_000  # of the 60 MB that were freed
+    assert len(stays) == 1000
