@@ -65,6 +65,17 @@ def test_ssim_of_flat_images_by_hand() -> None:
     assert ssim(a, b)[0] == pytest.approx((2 * x * y + c) / (x**2 + y**2 + c), abs=1e-3)
 
 
+def test_ssim_is_scikit_images() -> None:
+    """Values of scikit-image 0.26: structural_similarity((a + 1) / 2, (b + 1) / 2, data_range=1, gaussian_weights=True,
+    sigma=1.5, use_sample_covariance=False).
+    """
+    y, x = np.mgrid[0:48, 0:40] / 8
+    a = np.sin(x) * np.cos(0.7 * y)
+    others = np.stack([0.6 * a, np.sin(x + 0.5) * np.cos(0.7 * y), np.clip(a + 0.3, -1, 1)])[:, None]
+    found = ssim(np.broadcast_to(a, others.shape).astype(np.float32), others.astype(np.float32))
+    assert found == pytest.approx([0.8307327969, 0.7738992826, 0.8724619266], abs=2e-5)
+
+
 @pytest.mark.parametrize(("side", "scales"), [(11, 1), (22, 2), (44, 3), (64, 3), (98, 3), (99, 4), (176, 5), (512, 5)])
 def test_scales_fit_the_size(side: int, scales: int) -> None:
     assert ms_ssim_scales(side) == scales
