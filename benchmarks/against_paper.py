@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation.evaluate import segmenter_for
-from anatogen.evaluation.faithfulness import bootstrap_mean, class_means, dice_by_group
-from anatogen.evaluation.realism import power_ratio
-from anatogen.evaluation.segmenter import Segmenter
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.judges.of_dataset import segmenter_for
+from anatogen.judges.segmenter import Segmenter
+from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
+from anatogen.metrics.texture import power_ratio
 from anatogen.model import load_denoiser
-from anatogen.runtime import parse_duration
+from anatogen.progress import parse_duration
 from anatogen.training.config import build_settings
 from anatogen.training.loop import train
 from common import hippocampus, machine, write_section

@@ -17,7 +17,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
-from anatogen.runtime import Progress
+from anatogen.progress import Progress
 from anatogen.training.config import build_settings
 from anatogen.training.loop import train
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
-from anatogen.evaluation.segmenter import SegmenterSettings
-from anatogen.runtime import parse_duration
+from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.progress import parse_duration
 from common import hippocampus, machine, trained, write_section
 
 MODELS = {

@@ -17,7 +17,7 @@ from typing import Any
 
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.evaluate import evaluate
-from anatogen.runtime import parse_duration
+from anatogen.progress import parse_duration
 from common import hippocampus, machine, trained, write_section
 
 KEPT = 8

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from anatogen.data.store import PreparedDataset
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
-from anatogen.runtime import Progress, parse_duration
+from anatogen.progress import Progress, parse_duration
 from common import hippocampus, machine, trained, write_section
 
 _FOUR = ["faithfulness", "utility", "realism", "privacy"]

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.evaluation.evaluate import segmenter_for
-from anatogen.evaluation.faithfulness import bootstrap_mean, class_means
 from anatogen.evaluation.sections.generator import variation
-from anatogen.evaluation.segmenter import Segmenter
-from anatogen.evaluation.tally import tally
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
-from anatogen.runtime import Progress, parse_duration
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.judges.of_dataset import segmenter_for
+from anatogen.judges.segmenter import Segmenter
+from anatogen.metrics.confusion import tally
+from anatogen.metrics.overlap import bootstrap_mean, class_means
+from anatogen.progress import Progress, parse_duration
 from common import SETS, machine, spread_rows, trained, write_section
 
 MODELS = {

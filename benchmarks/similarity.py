@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from anatogen.evaluation.evaluate import segmenter_for
-from anatogen.evaluation.realism import compare_noise, local_noise, ms_ssim, power_ratio
 from anatogen.evaluation.sections.likeness import correlation
-from anatogen.evaluation.tally import tally
-from anatogen.generation.request import requests_alike, requests_from_dataset
-from anatogen.runtime import Progress, parse_duration
+from anatogen.generation.plan import requests_alike, requests_from_dataset
+from anatogen.judges.of_dataset import segmenter_for
+from anatogen.metrics.confusion import tally
+from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
+from anatogen.progress import Progress, parse_duration
 from common import ROOT, hippocampus, machine, trained, write_section
 from paper_tables import mean
 

@@ -19,14 +19,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.evaluation.distances import kernel_distance
-from anatogen.evaluation.evaluate import segmenter_for
-from anatogen.evaluation.features import train_encoder
-from anatogen.evaluation.realism import compare_noise, local_noise, power_ratio
-from anatogen.evaluation.tally import tally
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
-from anatogen.runtime import Progress, parse_duration
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.judges.encoder import train_encoder
+from anatogen.judges.of_dataset import segmenter_for
+from anatogen.metrics.confusion import tally
+from anatogen.metrics.distances import kernel_distance
+from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
+from anatogen.progress import Progress, parse_duration
 from common import ROOT, hippocampus, machine, spread_rows, trained, write_section
 from paper_tables import mean
 

@@ -14,10 +14,10 @@ def test_exit_codes(kind: type[AnatogenError]) -> None:
     assert kind("x").exit_code == (130 if kind is errors.Interrupted else 2)
 
 
-def test_a_message_names_file_fault_and_remedy_in_one_line() -> None:
-    message = str(DataError("holds label 255", path="masks/a.png", remedy="Run anatogen check"))
+def test_a_message_names_file_fault_and_hint_in_one_line() -> None:
+    message = str(DataError("holds label 255", path="masks/a.png", hint="Run anatogen check"))
     assert message == "masks/a.png: holds label 255. Run anatogen check."
-    assert str(DataError("no such class", remedy="Did you mean 'liver'?")) == "no such class. Did you mean 'liver'?"
+    assert str(DataError("no such class", hint="Did you mean 'liver'?")) == "no such class. Did you mean 'liver'?"
 
 
 def test_nearest_spelling() -> None:

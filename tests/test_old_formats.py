@@ -13,7 +13,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_alike, requests_from_dataset
+from anatogen.generation.plan import requests_alike, requests_from_dataset
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import ClassStates
 

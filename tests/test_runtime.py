@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from anatogen.device import give_back_memory, pick_device
 from anatogen.errors import OutputError, SettingsError
-from anatogen.runtime import derive_seed, format_duration, give_back_memory, parse_duration, pick_device, writing
+from anatogen.files import writing
+from anatogen.progress import format_duration, parse_duration
+from anatogen.seeds import derive_seed
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5m", 90)])

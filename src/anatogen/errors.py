@@ -1,4 +1,4 @@
-"""One exception family. A message names the file, what is wrong with it and the remedy, in one line."""
+"""One exception family. A message names the file, what is wrong with it and the hint, in one line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class AnatogenError(Exception):
     """Anything that a user can mend. The command line prints it as one line and leaves with `exit_code`.
 
     problem: what is wrong, without a final full stop. path: the file or folder it is wrong with.
-    remedy: what to do about it.
+    hint: what to do about it.
     """
 
     exit_code = 2
 
-    def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
-        self.problem, self.path, self.remedy = problem, path, remedy
+    def __init__(self, problem: str, *, path: str | Path | None = None, hint: str | None = None) -> None:
+        self.problem, self.path, self.hint = problem, path, hint
         place = f"{path}: " if path is not None else ""
-        end = "" if remedy and remedy.endswith("?") else "."
-        super().__init__(f"{place}{problem}." + (f" {remedy}{end}" if remedy else ""))
+        end = "" if hint and hint.endswith("?") else "."
+        super().__init__(f"{place}{problem}." + (f" {hint}{end}" if hint else ""))
 
 
 class DataError(AnatogenError):
@@ -46,7 +46,7 @@ class Interrupted(AnatogenError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A remedy that offers the known words most like `word`, or all of them where none is alike."""
+    """A hint that offers the known words most like `word`, or all of them where none is alike."""
     known = list(known)
     by_lower_case = {name.lower(): name for name in known}
     alike = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)

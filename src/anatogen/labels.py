@@ -39,7 +39,7 @@ class LabelSchema:
         if [c.index for c in self.classes] != list(range(1, len(self.classes) + 1)):
             raise SettingsError("classes must be numbered 1, 2, ... without gaps")
         if len(set(self.names)) != len(self.classes):
-            raise SettingsError("two classes have the same name", remedy="Rename one of them")
+            raise SettingsError("two classes have the same name", hint="Rename one of them")
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> LabelSchema:
@@ -61,7 +61,7 @@ class LabelSchema:
         for c in self.classes:
             if c.name == name:
                 return c.index
-        raise SettingsError(f"there is no class '{name}'", remedy=nearest(name, self.names))
+        raise SettingsError(f"there is no class '{name}'", hint=nearest(name, self.names))
 
     def states(
         self,
@@ -78,7 +78,7 @@ class LabelSchema:
             both = sorted(set(names or ()) & set(free or ()))
             if both:
                 problem = f"class '{both[0]}' is both {kind} and free"
-                raise SettingsError(problem, remedy="Leave it in one of the two lists")
+                raise SettingsError(problem, hint="Leave it in one of the two lists")
         bound = [*(self.names if given is None else given), *(absent or ())]
         given_indices = {self.index_of(name) for name in bound}
         free_indices = {self.index_of(name) for name in free or ()}

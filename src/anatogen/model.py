@@ -17,10 +17,10 @@ from anatogen.conditioning.encode import Condition, Encoding, encode, plane_coun
 from anatogen.diffusion.path import PATHS, PathName
 from anatogen.diffusion.target import TargetName, to_x0
 from anatogen.errors import ModelError
+from anatogen.files import writing
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.networks.hourglass import Hourglass, HourglassConfig
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
-from anatogen.runtime import writing
 
 NetworkConfig = Annotated[HourglassConfig | PaperUNetConfig, Field(discriminator="name")]
 _FORMAT = 1
@@ -96,12 +96,12 @@ def load_denoiser(folder: FilePath) -> tuple[Denoiser, dict[str, Any]]:
     Raises ModelError where there is none, or where it is damaged.
     """
     if not folder.is_dir():
-        raise ModelError("there is no such run", path=folder, remedy="Make one with: anatogen train DATASET --out RUN")
+        raise ModelError("there is no such run", path=folder, hint="Make one with: anatogen train DATASET --out RUN")
     if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
         raise ModelError(
             "holds no model (model.json and model.safetensors)",
             path=folder,
-            remedy="Name the folder that anatogen train wrote, or train again",
+            hint="Name the folder that anatogen train wrote, or train again",
         )
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -110,6 +110,6 @@ def load_denoiser(folder: FilePath) -> tuple[Denoiser, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"the model is damaged or of another version ({reason})", path=folder, remedy="Train it again"
+            f"the model is damaged or of another version ({reason})", path=folder, hint="Train it again"
         ) from error
     return denoiser.eval().requires_grad_(False), description["about"]

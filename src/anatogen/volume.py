@@ -47,7 +47,7 @@ def canonical(volume: Volume) -> Volume:
 
     now = io_orientation(volume.affine)
     if np.isnan(now).any():
-        raise DataError("the affine is singular, so the orientation is unknown", remedy="Mend the header's affine")
+        raise DataError("the affine is singular, so the orientation is unknown", hint="Mend the header's affine")
     orientation = ornt_transform(now, axcodes2ornt("LPI"))
     array = apply_orientation(volume.array, orientation)
     return Volume(array, volume.affine @ inv_ornt_aff(orientation, volume.grid))

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anatogen.data.check import check
-from anatogen.evaluation.check_page import overlays
-from anatogen.evaluation.check_samples import check_samples
+from anatogen.check import check
+from anatogen.check.page import overlays
+from anatogen.check.samples import check_samples
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import write_sample_set
@@ -48,7 +48,7 @@ def test_faults_are_told_written_and_mended(cli: Cli, nnunet: Path, tmp_path: Pa
     found = json.loads(data.read_text())
     assert found["fit"] is False and found["counts"]["error"] == 8 and found["version"]
     first = next(f for f in found["findings"] if f["code"] == "labels-stretched")
-    assert first["file"].startswith("labelsTr/ball_") and first["fixable"] and first["remedy"]
+    assert first["file"].startswith("labelsTr/ball_") and first["fixable"] and first["hint"]
     assert cli("check", out_folder)[0] == 0
     code, out, _ = cli("check", out_folder, "--fix", tmp_path / "again")
     assert code == 0 and "nothing that can be mended" in out and not (tmp_path / "again").exists()

@@ -15,9 +15,9 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation import evaluate
-from anatogen.evaluation.gates import read_privacy
-from anatogen.evaluation.segmenter import SegmenterSettings
+from anatogen.evaluation.copies import read_privacy
 from anatogen.generation.sample_set import SampleSet
+from anatogen.judges.segmenter import SegmenterSettings
 from cohorts import copies, many_patients, sample_set
 from conftest import write_nnunet
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from anatogen.evaluation import nnunet_judge
+from anatogen.judges import nnunet as nnunet_judge
 from nnunet_stand_in import Installed
 
 Cli = Callable[..., tuple[int, str, str]]

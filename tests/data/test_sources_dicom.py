@@ -227,7 +227,7 @@ def test_broken_trees_are_named(tmp_path: Path, how: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         for case in open_source(str(tmp_path / "in"), layout="dicom").cases:
             case.load()
-    assert "\n" not in str(caught.value) and caught.value.remedy
+    assert "\n" not in str(caught.value) and caught.value.hint
 
 
 def test_a_damaged_tree_is_still_known_as_dicom(tmp_path: Path) -> None:

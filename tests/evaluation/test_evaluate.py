@@ -10,13 +10,13 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.evaluation.counterfactual import enlarged_cavity
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
-from anatogen.evaluation.features import EncoderSettings
-from anatogen.evaluation.figures import coloured, outlined
-from anatogen.evaluation.segmenter import SegmenterSettings
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
+from anatogen.judges.encoder import EncoderSettings
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.labels import LabelSchema
+from anatogen.reporting.figures import coloured, outlined
 
 QUICK = EvaluationSettings(
     segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2), encoder=EncoderSettings(steps=20)

@@ -12,15 +12,15 @@ import pytest
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
-from anatogen.evaluation import nnunet_judge
-from anatogen.evaluation.answers import answers
-from anatogen.evaluation.sections.nnunet import require_for_nnunet, utility_by_nnunet
 from anatogen.evaluation.sections.utility import real_parts
-from anatogen.evaluation.utility import Parts, dice_of_patients
+from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, utility_by_nnunet
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.io.nnunet import read_label_map, volumes_of, write_case
+from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case
+from anatogen.judges import nnunet as nnunet_judge
+from anatogen.judges.usefulness import Parts, dice_of_patients
+from anatogen.reporting.answers import answers
 from nnunet_stand_in import Installed
 
 

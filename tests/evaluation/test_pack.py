@@ -17,11 +17,11 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
-from anatogen.evaluation.features import EncoderSettings
-from anatogen.evaluation.segmenter import SegmenterSettings
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
+from anatogen.judges.encoder import EncoderSettings
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.training.config import build_settings
 from anatogen.training.loop import train
 from conftest import write_case

@@ -13,7 +13,8 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, DataError, Interrupted, OutputError, SettingsError
 from anatogen.generation import sample_set
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request, requests_from_dataset, requests_from_folder
+from anatogen.generation.plan import requests_from_dataset, requests_from_folder
+from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.io.pictures import write_label_png, write_png
 from anatogen.labels import ClassStates

@@ -15,9 +15,10 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.interop.nnunet import export_nnunet
+from anatogen.interop.nnunet_export import export_nnunet
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal", "volume"])

@@ -11,11 +11,12 @@ import pytest
 from anatogen.conditioning.edit import erase
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
-from anatogen.evaluation.overview import overview
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Requests, requests_alike, requests_combined, requests_from_dataset
+from anatogen.generation.plan import requests_alike, requests_combined, requests_from_dataset
+from anatogen.generation.request import Requests
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.labels import LabelSchema
+from anatogen.reporting.overview import overview
 
 
 def test_an_erased_part_becomes_what_surrounds_it() -> None:

@@ -16,7 +16,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
 from anatogen.interop.diffusers import export_checkpoint, import_checkpoint
 from anatogen.model import load_denoiser
-from anatogen.runtime import derive_seed
+from anatogen.seeds import derive_seed
 from anatogen.training.config import build_settings
 from anatogen.training.loop import train
 

@@ -20,7 +20,7 @@ from anatogen.io.dicom_find import SegmentationFile, looks_like_dicom, scan
 from anatogen.io.dicom_seg import read_dicom_seg, write_dicom_seg
 from anatogen.io.dicom_write import write_dicom_series
 from anatogen.io.nrrd import read_nrrd, read_seg_nrrd
-from anatogen.io.placing import on_grid
+from anatogen.io.regrid import on_grid
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume, canonical
 from dicom_files import (
@@ -227,7 +227,7 @@ def test_broken_series_are_named(tmp_path: Path, how: str) -> None:
     make(tmp_path / "series")
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path / "series")
-    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value) and caught.value.remedy
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value) and caught.value.hint
 
 
 def test_a_series_in_two_folders_is_refused(tmp_path: Path) -> None:

@@ -55,4 +55,6 @@ def test_wrong_settings_name_what_is_wrong(value: str, message: str) -> None:
 
 def test_every_setting_round_trips_and_is_listed() -> None:
     assert RunSettings.model_validate(RunSettings().model_dump(mode="json")) == RunSettings()
-    assert {"training.batch_size", "network.width", "network.channels", "sampling.eta"} <= set(setting_names())
+    assert {"training.batch_size", "network.width", "network.channels", "sampling.eta"} <= set(
+        setting_names(RunSettings)
+    )

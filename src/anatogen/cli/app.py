@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from anatogen.cli import (
-    check,
-    demo,
-    evaluate,
-    export,
-    import_,
-    info,
-    interpolate,
-    prepare,
-    sample,
-    train,
-)
+from anatogen.cli import check, demo, evaluate, export, import_, info, interpolate, prepare, sample, train
 from anatogen.cli.common import version_option
 
 app = typer.Typer(

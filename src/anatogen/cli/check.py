@@ -11,8 +11,8 @@ from anatogen import __version__
 from anatogen.cli.common import guarded, split_names
 
 if TYPE_CHECKING:
-    from anatogen.data.check import CheckReport
-    from anatogen.data.check.run import Progress as Callback
+    from anatogen.check import CheckReport
+    from anatogen.check.run import Progress as Callback
 
 
 @guarded
@@ -32,13 +32,14 @@ def check(
     """
     import json
 
-    from anatogen.data.check import mend
-    from anatogen.data.check.text import as_text
+    from anatogen.check import mend
+    from anatogen.check.text import as_text
     from anatogen.errors import SettingsError
-    from anatogen.runtime import Progress, writing
+    from anatogen.files import writing
+    from anatogen.progress import Progress
 
     if fix is not None and fix.exists():  # before the long work
-        raise SettingsError("is there already", path=fix, remedy="Choose another folder; --fix never writes in place")
+        raise SettingsError("is there already", path=fix, hint="Choose another folder; --fix never writes in place")
     names = split_names(classes)
     with Progress("checking", 1, "cases") as bar:
 
@@ -53,7 +54,7 @@ def check(
             text = json.dumps({**report.as_dict(), "version": __version__}, indent=1, ensure_ascii=False)
             path.write_text(text, encoding="utf-8")
     if html_file is not None:
-        from anatogen.evaluation.check_page import write_page
+        from anatogen.check.page import write_page
 
         write_page(report, html_file, version=__version__)
     if fix is not None:
@@ -69,12 +70,12 @@ def check(
 
 
 def _report(source: str, layout: str, classes: list[str] | None, progress: Callback) -> CheckReport:
-    from anatogen.data.check import check as run
-    from anatogen.data.check import check_prepared
+    from anatogen.check import check as run
+    from anatogen.check import check_prepared
 
     folder = Path(source)
     if (folder / "samples.json").is_file():
-        from anatogen.evaluation.check_samples import check_samples
+        from anatogen.check.samples import check_samples
 
         return check_samples(folder, progress=progress)
     if (folder / "index.csv").is_file() or (folder / "images.b2nd").is_file():

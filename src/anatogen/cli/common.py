@@ -61,7 +61,7 @@ def sampling_about(generator: Generator, run: Path, request: dict[str, Any]) -> 
 
 def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
     """Draws a sample set's overview; what to print of it."""
-    from anatogen.evaluation.overview import write_overview
+    from anatogen.reporting.overview import write_overview
 
     name = write_overview(samples, dataset)
     return f", at a glance in {samples.folder / name}" if name else ""

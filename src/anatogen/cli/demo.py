@@ -27,12 +27,12 @@ def demo(
     from anatogen.evaluation.counterfactual import enlarged_cavity
     from anatogen.evaluation.evaluate import evaluate
     from anatogen.generation.engine import Generator
-    from anatogen.runtime import Progress, parse_duration
+    from anatogen.progress import Progress, parse_duration
     from anatogen.training.config import build_settings
     from anatogen.training.loop import train
 
     if out.exists():
-        raise SettingsError("is there already", path=out, remedy="Remove it or choose another with --out")
+        raise SettingsError("is there already", path=out, hint="Remove it or choose another with --out")
     # Half of the draws ablated: these classes fill the brain, so what is freed must be made up from nothing.
     settings = build_settings(
         training={"steps": None, "max_time_s": parse_duration(max_time)}, conditioning={"ablated_share": 0.5}

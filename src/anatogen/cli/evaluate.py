@@ -46,7 +46,7 @@ def evaluate(
     """
     from anatogen.evaluation.evaluate import QUESTIONS, EvaluationSettings
     from anatogen.evaluation.evaluate import evaluate as run
-    from anatogen.evaluation.segmenter import SegmenterSettings
+    from anatogen.judges.segmenter import SegmenterSettings
 
     settings = EvaluationSettings(
         usefulness=SegmenterSettings(steps=utility_steps), utility_seeds=utility_seeds, nnunet_epochs=nnunet

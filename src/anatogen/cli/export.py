@@ -34,15 +34,15 @@ def export(
     from anatogen.errors import SettingsError, nearest
     from anatogen.generation.sample_set import SampleSet
     from anatogen.interop.diffusers import export_checkpoint
-    from anatogen.interop.nnunet import export_nnunet, require_exportable
-    from anatogen.runtime import Progress
+    from anatogen.interop.nnunet_export import export_nnunet, require_exportable
+    from anatogen.progress import Progress
 
     if to == "diffusers":
         export_checkpoint(source, out)
         print(f"{out}: load it with UNet2DModel.from_pretrained")
         return
     if to != "nnunet":
-        raise SettingsError(f"there is no export to '{to}'", remedy=nearest(to, ["nnunet", "diffusers"]))
+        raise SettingsError(f"there is no export to '{to}'", hint=nearest(to, ["nnunet", "diffusers"]))
     opened = SampleSet.open(source)
     require_exportable(opened, out)
     _require_no_copies(opened, dataset, accept_copies)
@@ -55,8 +55,8 @@ def _require_no_copies(samples: SampleSet, dataset: Path | None, accepted: bool)
     """Raises DataError where copies are known of, or are found in `dataset`; says what is known otherwise."""
     from anatogen.data.store import PreparedDataset
     from anatogen.errors import DataError
-    from anatogen.evaluation.gates import copies_of, read_privacy, write_privacy
-    from anatogen.runtime import Progress
+    from anatogen.evaluation.copies import copies_of, read_privacy, write_privacy
+    from anatogen.progress import Progress
 
     found = read_privacy(samples)
     if found is None and dataset is not None:
@@ -74,7 +74,7 @@ def _require_no_copies(samples: SampleSet, dataset: Path | None, accepted: bool)
         raise DataError(
             found.verdict.rstrip("."),
             path=samples.folder,
-            remedy="Sample with --reject-copies, or export the copies all the same with --accept-copies",
+            hint="Sample with --reject-copies, or export the copies all the same with --accept-copies",
         )
     else:
         print(found.verdict)

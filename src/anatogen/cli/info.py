@@ -25,7 +25,7 @@ def info(path: Path = typer.Argument(help="A prepared data set, run or sample se
         _samples(path)
     else:
         what = "is no prepared data set, run or sample set" if path.exists() else "there is no such folder"
-        raise DataError(what, path=path, remedy="Name a folder that anatogen prepare, train or sample wrote")
+        raise DataError(what, path=path, hint="Name a folder that anatogen prepare, train or sample wrote")
 
 
 def _dataset(path: Path) -> None:

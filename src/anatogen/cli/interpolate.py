@@ -48,22 +48,19 @@ def interpolate(
     from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.interpolate import Mixing
     from anatogen.errors import SettingsError, nearest
-    from anatogen.evaluation.evaluate import check_same_anatomy
     from anatogen.generation.engine import Generator
-    from anatogen.generation.request import requests_alike, requests_from_dataset
+    from anatogen.generation.plan import check_same_anatomy, requests_alike, requests_from_dataset
     from anatogen.generation.sample_set import write_sample_set
-    from anatogen.runtime import Progress
+    from anatogen.progress import Progress
 
     try:
         wanted = [float(part) for part in similarity.split(",")]
     except ValueError as error:
         raise SettingsError(
-            f"--similarity {similarity} is no list of numbers", remedy="Write for instance 0.25,0.5"
+            f"--similarity {similarity} is no list of numbers", hint="Write for instance 0.25,0.5"
         ) from error
     if mixing not in ("variance_preserving", "literal"):
-        raise SettingsError(
-            f"there is no mixing '{mixing}'", remedy=nearest(mixing, ("variance_preserving", "literal"))
-        )
+        raise SettingsError(f"there is no mixing '{mixing}'", hint=nearest(mixing, ("variance_preserving", "literal")))
     generator = Generator.load(run, device=device)
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
     dataset = PreparedDataset.open(masks)

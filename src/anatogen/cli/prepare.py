@@ -56,11 +56,11 @@ def prepare(
     from anatogen.data.sources import open_source
     from anatogen.data.split import parse_shares
     from anatogen.errors import SettingsError, nearest
-    from anatogen.runtime import Progress
+    from anatogen.progress import Progress
     from anatogen.volume import Fit
 
     if fit not in ("pad", "crop", "stretch"):
-        raise SettingsError(f"there is no fit '{fit}'", remedy=nearest(fit, ("pad", "crop", "stretch")))
+        raise SettingsError(f"there is no fit '{fit}'", hint=nearest(fit, ("pad", "crop", "stretch")))
     settings = PrepareSettings(
         size=parse_size(size, dim),
         axis=axis,
@@ -104,7 +104,7 @@ def parse_size(text: str, dim: int) -> tuple[int, ...]:
         sides *= dim
     if len(sides) != dim:
         example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
-        raise SettingsError(f"--size {text} does not give {dim} sides", remedy=f"Write for instance {example}")
+        raise SettingsError(f"--size {text} does not give {dim} sides", hint=f"Write for instance {example}")
     return sides
 
 
@@ -118,7 +118,7 @@ def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
         values = [float(part) for part in text.split(",")]
         x, y, z = values * 3 if len(values) == 1 else values
     except ValueError as error:
-        raise SettingsError(f"--spacing {text} is no spacing", remedy="Write for instance 1.5, or 1,1,3") from error
+        raise SettingsError(f"--spacing {text} is no spacing", hint="Write for instance 1.5, or 1,1,3") from error
     return x, y, z
 
 

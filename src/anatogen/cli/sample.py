@@ -22,7 +22,7 @@ from anatogen.cli.common import (
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.engine import Generator
-    from anatogen.generation.gate import Gate, Outcome
+    from anatogen.generation.rejection import Gate, Outcome
     from anatogen.generation.request import Requests
     from anatogen.generation.sample_set import SampleSet
     from anatogen.labels import ClassStates
@@ -95,15 +95,15 @@ def sample(
     """
     from anatogen.errors import SettingsError, nearest
     from anatogen.generation.engine import Generator
-    from anatogen.generation.request import requests_combined
+    from anatogen.generation.plan import requests_combined
     from anatogen.generation.sample_set import write_sample_set
-    from anatogen.runtime import Progress
+    from anatogen.progress import Progress
 
     gate = _GateOptions(min_dice, reject_copies, retries, judge)
     gate.check()
     generator = Generator.load(run, device=device)
     if fit not in ("crop", "pad"):
-        raise SettingsError(f"there is no --fit '{fit}'", remedy=nearest(fit, ("crop", "pad")))
+        raise SettingsError(f"there is no --fit '{fit}'", hint=nearest(fit, ("crop", "pad")))
     settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
     names = generator.schema.names
     empty = split_names(absent) or []
@@ -170,13 +170,17 @@ def _requests(
     from anatogen.data.matching import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
     from anatogen.errors import SettingsError
-    from anatogen.evaluation.evaluate import check_same_anatomy
-    from anatogen.generation.request import requests_from_dataset, requests_from_elsewhere, requests_from_folder
+    from anatogen.generation.plan import (
+        check_same_anatomy,
+        requests_from_dataset,
+        requests_from_elsewhere,
+        requests_from_folder,
+    )
 
     if not (masks / "dataset.json").is_file():
         if paired:
-            remedy = "Give a prepared data set as --masks"
-            raise SettingsError("a folder of label maps has no real images", path=masks, remedy=remedy)
+            hint = "Give a prepared data set as --masks"
+            raise SettingsError("a folder of label maps has no real images", path=masks, hint=hint)
         return requests_from_folder(masks, generator.schema, generator.size, states, **how_many)
     dataset = PreparedDataset.open(masks)
     rows = dataset.split(split)
@@ -188,7 +192,7 @@ def _requests(
         raise SettingsError(
             "holds label maps of other classes or another geometry, and images that are no partners",
             path=masks,
-            remedy="Leave --paired out, or prepare the data as the model's was",
+            hint="Leave --paired out, or prepare the data as the model's was",
         )
     renames = parse_renames(rename)
     print(match_classes(generator.schema, dataset.schema, renames).summary())
@@ -220,19 +224,22 @@ class _GateOptions:
             name = "--retries" if self.retries is not None else "--judge"
             raise SettingsError(
                 f"{name} is for images that are refused, and none would be",
-                remedy="Add --min-dice 0.8 or --reject-copies, or leave it out",
+                hint="Add --min-dice 0.8 or --reject-copies, or leave it out",
             )
         if self.min_dice is not None and not 0 < self.min_dice <= 1:
             raise SettingsError(
-                f"--min-dice {self.min_dice:g} makes no sense", remedy="Choose above 0 and at most 1, for instance 0.8"
+                f"--min-dice {self.min_dice:g} makes no sense", hint="Choose above 0 and at most 1, for instance 0.8"
             )
 
     def build(self, generator: Generator, masks: Path, device: str) -> tuple[list[Gate], dict[str, Any]]:
         """The gates, and what samples.json is to say of the data set behind them."""
         from anatogen.errors import SettingsError
-        from anatogen.evaluation.evaluate import check_same_anatomy, segmenter_for
-        from anatogen.evaluation.gates import CopySearch, copy_gate, dice_gate, require_training_data
-        from anatogen.runtime import Progress
+        from anatogen.evaluation.copies import require_training_data
+        from anatogen.generation.gates import copy_gate, dice_gate
+        from anatogen.generation.plan import check_same_anatomy
+        from anatogen.judges.copy_search import CopySearch
+        from anatogen.judges.of_dataset import segmenter_for
+        from anatogen.progress import Progress
 
         dataset = self._dataset(generator, masks)
         check_same_anatomy(generator, dataset)
@@ -244,7 +251,7 @@ class _GateOptions:
                 raise SettingsError(
                     "only slices can be judged by a segmenter so far",
                     path=dataset.folder,
-                    remedy="Leave out --min-dice",
+                    hint="Leave out --min-dice",
                 )
             gates.append(dice_gate(segmenter_for(dataset, device=device), dataset.schema, self.min_dice))
         if self.reject_copies:
@@ -257,7 +264,7 @@ class _GateOptions:
         """--judge, or --masks where the model was trained on them."""
         from anatogen.data.store import PreparedDataset
         from anatogen.errors import SettingsError
-        from anatogen.evaluation.gates import trained_on
+        from anatogen.evaluation.copies import trained_on
 
         if self.judge is not None:
             return PreparedDataset.open(self.judge)
@@ -268,7 +275,7 @@ class _GateOptions:
         raise SettingsError(
             "is not the prepared data set that the model was trained on, so it cannot judge the images",
             path=masks,
-            remedy="Name that one: --judge DATASET",
+            hint="Name that one: --judge DATASET",
         )
 
 

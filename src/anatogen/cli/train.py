@@ -36,7 +36,7 @@ def train(
     import signal
 
     from anatogen.data.store import PreparedDataset
-    from anatogen.runtime import Progress, format_duration, parse_duration
+    from anatogen.progress import Progress, format_duration, parse_duration
     from anatogen.training.config import build_settings
     from anatogen.training.loop import train as run
 

@@ -28,7 +28,7 @@ def innermost_component(labels: LabelMap, index: int, *, share: float = 0.4) -> 
         inner = numbers[(depths >= share * depth.max()) & (sizes >= 3)]
         if inner.size:
             return np.isin(parts, inner)
-    raise DataError(f"class {index} has no part deep inside the anatomy", remedy="Choose another slice or class")
+    raise DataError(f"class {index} has no part deep inside the anatomy", hint="Choose another slice or class")
 
 
 def enlarge(labels: LabelMap, region: NDArray[np.bool_], pixels: float) -> LabelMap:

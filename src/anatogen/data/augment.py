@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from anatogen.data.store import Batch
-from anatogen.runtime import derive_seed
+from anatogen.seeds import derive_seed
 
 
 class AugmentSettings(BaseModel):

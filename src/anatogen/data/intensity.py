@@ -57,7 +57,7 @@ def store(values: NDArray[Any], rule: IntensityRule) -> tuple[NDArray[np.int16],
     their range. Raises DataError for values that are not finite.
     """
     if not np.isfinite(values).all():
-        raise DataError("the image holds NaN or infinite values", remedy="Replace them by the background's value")
+        raise DataError("the image holds NaN or infinite values", hint="Replace them by the background's value")
     low, high = rule.bounds(values)
     smallest, largest = float(values.min()), float(values.max())
     whole = values.dtype.kind in "iub" or bool((values == np.rint(values)).all())

@@ -10,7 +10,7 @@ import numpy as np
 
 from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.errors import SettingsError
-from anatogen.runtime import derive_seed
+from anatogen.seeds import derive_seed
 
 
 class Loader:

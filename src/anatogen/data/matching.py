@@ -58,7 +58,7 @@ class ClassMatch:
         if wrong.size:
             raise DataError(
                 f"holds label {wrong.flat[0]}, but classes 0 to {self.theirs.count - 1} are declared",
-                remedy="Declare the missing classes, or relabel the map",
+                hint="Declare the missing classes, or relabel the map",
             )
         return self.table[labels]
 
@@ -83,11 +83,9 @@ def parse_renames(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         ours, _, theirs = (part.strip() for part in text.partition("="))
         if not ours or not theirs:
-            raise SettingsError(
-                f"'{text}' matches nothing", remedy="Write for instance kidneys=left kidney+right kidney"
-            )
+            raise SettingsError(f"'{text}' matches nothing", hint="Write for instance kidneys=left kidney+right kidney")
         if ours in renames:
-            raise SettingsError(f"'{ours}' is matched twice", remedy=f"Write {ours}={renames[ours]}+{theirs}")
+            raise SettingsError(f"'{ours}' is matched twice", hint=f"Write {ours}={renames[ours]}+{theirs}")
         renames[ours] = theirs
     return renames
 
@@ -102,17 +100,17 @@ def match_classes(ours: LabelSchema, theirs: LabelSchema, renames: Mapping[str, 
     used: dict[str, str] = {}
     for name, text in (renames or {}).items():
         if name not in ours.names:
-            raise SettingsError(f"the model has no class '{name}'", remedy=nearest(name, ours.names))
+            raise SettingsError(f"the model has no class '{name}'", hint=nearest(name, ours.names))
         whole = text in theirs.names  # a name may hold a plus itself
         found[name] = (text,) if whole else tuple(part.strip() for part in text.split("+") if part.strip())
         if not found[name]:
-            raise SettingsError(f"'{name}={text}' matches nothing", remedy=nearest(name, theirs.names))
+            raise SettingsError(f"'{name}={text}' matches nothing", hint=nearest(name, theirs.names))
         for part in found[name]:
             if part not in theirs.names:
-                raise SettingsError(f"the label maps have no class '{part}'", remedy=nearest(part, theirs.names))
+                raise SettingsError(f"the label maps have no class '{part}'", hint=nearest(part, theirs.names))
             if part in used:
                 problem = f"their class '{part}' is matched with both '{used[part]}' and '{name}'"
-                raise SettingsError(problem, remedy="Match it once; the class that is left is free")
+                raise SettingsError(problem, hint="Match it once; the class that is left is free")
             used[part] = name
     for name in ours.names:
         if name not in found and name in theirs.names and name not in used:
@@ -126,14 +124,14 @@ def match_classes(ours: LabelSchema, theirs: LabelSchema, renames: Mapping[str, 
         if alike and len(alike) + len(rivals) > 2:
             raise SettingsError(
                 f"the model's {_quoted(rivals)} can be matched with the label maps' {_quoted(alike)} in several ways",
-                remedy=f"Say which, for instance --rename '{name}={alike[0]}'",
+                hint=f"Say which, for instance --rename '{name}={alike[0]}'",
             )
         if alike:
             found[name] = (alike[0],)
     if not found:
         raise SettingsError(
             f"no class of the label maps ({some(theirs.names)}) is one of the model's ({some(ours.names)})",
-            remedy=f"Match them with --rename, for instance --rename '{_best_guess(ours, theirs)}'",
+            hint=f"Match them with --rename, for instance --rename '{_best_guess(ours, theirs)}'",
         )
     return ClassMatch(ours, theirs, tuple(found.get(name, ()) for name in ours.names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,21 @@ def to_model(item: NDArray[Any], low: list[float], high: list[float]) -> NDArray
     shape = (-1, *(1,) * (item.ndim - 1))
     bottom, top = np.reshape(low, shape), np.reshape(high, shape)
     return np.clip((item - bottom) / (top - bottom) * 2 - 1, -1, 1).astype(np.float32)
+
+
+def typical_spacing(dataset: PreparedDataset) -> tuple[float, ...] | None:
+    """The median pixel size in mm of the items along (H, W) or (D, H, W), a training case one vote; None where unknown.
+
+    Of all cases, where a data set has none to train on.
+    """
+    rows = {row.case: row for row in dataset.rows if row.split == "train"} or {row.case: row for row in dataset.rows}
+    if any(is_picture(dataset, case) for case in rows):
+        return None
+    spacings = [item_spacing(dataset, row) for row in rows.values()]
+    return tuple(median(along) for along in zip(*spacings, strict=True))
+
+
+def is_picture(dataset: PreparedDataset, case: str) -> bool:
+    """Whether a case is a picture whose file knows no pixel size: sources of pictures then give it 1 mm (`as_volume`)."""
+    record = dataset.info.cases[case]
+    return record.grid[2] == 1 and np.array_equal(record.affine, np.diag([-1.0, -1.0, -1.0, 1.0]))

@@ -57,7 +57,7 @@ def prepare(
     settings = settings or PrepareSettings()
     out = Path(out)
     if out.exists():
-        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
+        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
     splits = _splits(source, settings)
     work = out.with_name(f".{out.name}.partial")
     with _kept_if_resumable(out, work):
@@ -85,7 +85,7 @@ def prepare(
                 progress(len(writer.records), len(source.cases))
         if not writer.rows:
             raise DataError(
-                "no slice has a label", path=source.location, remedy="Use --keep-empty, or check the label maps"
+                "no slice has a label", path=source.location, hint="Use --keep-empty, or check the label maps"
             )
         writer.finish(_info(source, settings, writer.records, version))
         work.replace(out)
@@ -106,7 +106,7 @@ def _kept_if_resumable(out: Path, work: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot be written ({reason})",
             path=out,
-            remedy="Free space or choose another place; the same command goes on where it stopped",
+            hint="Free space or choose another place; the same command goes on where it stopped",
         ) from error
 
 
@@ -130,7 +130,7 @@ def _cut_all(source: Source, settings: PrepareSettings) -> Iterator[CaseItems]:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
             raise DataError(
-                "a worker process died, perhaps for lack of memory", path=source.location, remedy="Use --workers 1"
+                "a worker process died, perhaps for lack of memory", path=source.location, hint="Use --workers 1"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -148,7 +148,7 @@ def _splits(source: Source, settings: PrepareSettings) -> dict[str, str]:
             raise DataError(
                 f"patient {case.patient} is in the splits {splits[case.patient]} and {case.split}",
                 path=source.location,
-                remedy="Put all cases of a patient into one split",
+                hint="Put all cases of a patient into one split",
             )
     return splits
 

@@ -29,20 +29,18 @@ def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] =
         new, _, parts = text.partition("=")
         olds = [part.strip() for part in parts.split("+") if part.strip()]
         if not new.strip() or not olds:
-            raise SettingsError(
-                f"'{text}' merges nothing", remedy="Write for instance kidneys=left kidney+right kidney"
-            )
+            raise SettingsError(f"'{text}' merges nothing", hint="Write for instance kidneys=left kidney+right kidney")
         for old in olds:
             if old not in new_name:
-                raise SettingsError(f"there is no class '{old}'", remedy=nearest(old, new_name))
+                raise SettingsError(f"there is no class '{old}'", hint=nearest(old, new_name))
             new_name[old] = new.strip()
     for old in drop:
         if old not in new_name:
-            raise SettingsError(f"there is no class '{old}'", remedy=nearest(old, new_name))
+            raise SettingsError(f"there is no class '{old}'", hint=nearest(old, new_name))
         del new_name[old]
     names = list(dict.fromkeys(new_name.values()))
     if not names:
-        raise SettingsError("no class is left", remedy="Drop fewer classes")
+        raise SettingsError("no class is left", hint="Drop fewer classes")
     place = {name: index for index, name in enumerate(names, start=1)}
     table = np.array([0, *(place.get(new_name.get(old, ""), 0) for old in source.schema.names)], dtype=np.int64)
     parts_of = {name: {old for old in source.schema.names if new_name.get(old) == name} for name in names}
@@ -92,8 +90,8 @@ def with_patients(source: Source, *, pattern: str | None = None, table: Path | N
         patient = find(case.id)
         if not patient:
             where = table if table is not None else source.location
-            remedy = "Add a line for it" if table is not None else f"Change the pattern {pattern!r}"
-            raise DataError(f"case {case.id} has no patient", path=where, remedy=remedy)
+            hint = "Add a line for it" if table is not None else f"Change the pattern {pattern!r}"
+            raise DataError(f"case {case.id} has no patient", path=where, hint=hint)
         cases.append(replace(case, patient=patient))
     return replace(source, cases=tuple(cases))
 
@@ -118,7 +116,7 @@ def _by_table(path: Path) -> Callable[[str], str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read as a table ({error})", path=path) from error
     if not lines or not {"case", "patient"} <= lines[0].keys():
-        raise DataError("has no columns case and patient", path=path, remedy="Write a first line: case,patient")
+        raise DataError("has no columns case and patient", path=path, hint="Write a first line: case,patient")
     patients: dict[str, str] = {}
     for line in lines:
         if patients.setdefault(line["case"], line["patient"]) != line["patient"]:

@@ -32,15 +32,15 @@ class SliceSettings:
 
     def __post_init__(self) -> None:
         if self.axis not in SLICE_AXES:
-            raise SettingsError(f"there is no axis '{self.axis}'", remedy=nearest(self.axis, SLICE_AXES))
+            raise SettingsError(f"there is no axis '{self.axis}'", hint=nearest(self.axis, SLICE_AXES))
         if len(self.size) not in (2, 3) or min(self.size) < 8 or max(self.size) > 4096:
             shape = " x ".join(map(str, self.size))
-            raise SettingsError(f"--size {shape} is out of range", remedy="Choose 8 to 4096 for each side")
+            raise SettingsError(f"--size {shape} is out of range", hint="Choose 8 to 4096 for each side")
         if self.spacing_mm is not None and not all(0.01 <= s <= 100 for s in self.spacing_mm):
-            raise SettingsError("--spacing is out of range", remedy="Choose 0.01 to 100 mm")
+            raise SettingsError("--spacing is out of range", hint="Choose 0.01 to 100 mm")
         low, high = self.intensity.window or self.intensity.percentile
         if not low < high:
-            raise SettingsError(f"intensities from {low} to {high} leave no range", remedy="Put the lower value first")
+            raise SettingsError(f"intensities from {low} to {high} leave no range", hint="Put the lower value first")
 
     @property
     def sliced(self) -> int | None:
@@ -84,7 +84,7 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
         try:
             quantised, mapping = store(channel, settings.intensity)
         except DataError as error:
-            raise DataError(error.problem, path=_image_file(case), remedy=error.remedy) from error
+            raise DataError(error.problem, path=_image_file(case), hint=error.hint) from error
         stored.append(quantised)
         mappings.append(mapping)
     fill = [int(channel.min()) for channel in stored]
@@ -135,28 +135,28 @@ def _check(image: Volume, labels: Volume, schema: LabelSchema, channels: int, ca
         raise DataError(
             f"label map of {_shape(labels)} voxels for an image of {_shape(image)}",
             path=place,
-            remedy="Resample the label map to the image's grid",
+            hint="Resample the label map to the image's grid",
         )
     if labels.array.ndim != 3:
-        raise DataError("the label map has several channels", path=place, remedy="Store one class index a voxel")
+        raise DataError("the label map has several channels", path=place, hint="Store one class index a voxel")
     if not same_grid(image, labels, tolerance_mm=0.5):
-        raise DataError("image and label map lie at different places", path=place, remedy="Give both the same affine")
+        raise DataError("image and label map lie at different places", path=place, hint="Give both the same affine")
     found = image.array.reshape(*image.grid, -1).shape[-1]
     if found != channels:
         problem = f"the image has {found} channels where the data set has {channels}"
-        raise DataError(problem, path=_image_file(case), remedy="Give every case the same channels")
+        raise DataError(problem, path=_image_file(case), hint="Give every case the same channels")
     values = np.unique(labels.array)
     broken = values[values != np.rint(values)] if values.dtype.kind == "f" else values[:0]
     if broken.size:
         problem = f"label {broken[0]} is not a whole number"
-        raise DataError(problem, path=place, remedy="Resample labels by nearest neighbour")
+        raise DataError(problem, path=place, hint="Resample labels by nearest neighbour")
     wrong = values[(values < 0) | (values >= schema.count)]
     if wrong.size:
         listed = ", ".join(f"{v:g}" for v in wrong[:5]) + (", ..." if wrong.size > 5 else "")
         raise DataError(
             f"holds label {listed}, but classes 0 to {schema.count - 1} are declared",
             path=place,
-            remedy="Declare the missing classes, or relabel the map (anatogen check tells how)",
+            hint="Declare the missing classes, or relabel the map (anatogen check tells how)",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from anatogen.errors import SettingsError, nearest
-from anatogen.runtime import derive_seed
+from anatogen.seeds import derive_seed
 
 SPLITS = ("train", "heldout", "val", "test")
 DEFAULT_SHARES = {"train": 70.0, "heldout": 15.0, "val": 7.5, "test": 7.5}
@@ -20,12 +20,12 @@ def parse_shares(text: str) -> dict[str, float]:
         name, _, value = part.partition("=")
         name = name.strip()
         if name not in SPLITS:
-            raise SettingsError(f"there is no split '{name}'", remedy=nearest(name, SPLITS))
+            raise SettingsError(f"there is no split '{name}'", hint=nearest(name, SPLITS))
         try:
             shares[name] = float(value)
         except ValueError as error:
             raise SettingsError(
-                f"'{part}' gives no share", remedy="Write for instance train=70,heldout=15,val=7.5,test=7.5"
+                f"'{part}' gives no share", hint="Write for instance train=70,heldout=15,val=7.5,test=7.5"
             ) from error
     if not all(np.isfinite(share) and share >= 0 for share in shares.values()) or sum(shares.values()) <= 0:
         raise SettingsError("the shares of a split must be positive numbers")
@@ -43,7 +43,7 @@ def split_patients(patients: Iterable[str], shares: dict[str, float], seed: int)
     if len(ordered) < len(wanted):
         raise SettingsError(
             f"{len(ordered)} patients cannot fill the splits {', '.join(wanted)}",
-            remedy="Give fewer splits a share, for instance --split train=100",
+            hint="Give fewer splits a share, for instance --split train=100",
         )
     counts = {name: max(1, int(number)) for name, number in wanted.items()}
     while sum(counts.values()) < len(ordered):

@@ -204,7 +204,7 @@ class PreparedDataset:
             raise DataError(
                 f"{len(self._images)} images, {len(self._labels)} label maps and {len(rows)} rows do not match",
                 path=folder,
-                remedy="Prepare the data again",
+                hint="Prepare the data again",
             )
 
     @classmethod
@@ -213,14 +213,14 @@ class PreparedDataset:
         folder = Path(folder)
         if not all((folder / name).is_file() for name in ("dataset.json", "index.csv", "images.b2nd", "labels.b2nd")):
             what = "is not a prepared data set" if folder.exists() else "there is no such folder"
-            raise DataError(what, path=folder, remedy="Make one with: anatogen prepare SOURCE OUT")
+            raise DataError(what, path=folder, hint="Make one with: anatogen prepare SOURCE OUT")
         try:
             info = _read_info(folder / "dataset.json")
             with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
                 rows = tuple(_read_row(line) for line in csv.DictReader(file))
             return cls(folder, info, rows)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise DataError(f"is damaged ({error})", path=folder, remedy="Prepare the data again") from error
+            raise DataError(f"is damaged ({error})", path=folder, hint="Prepare the data again") from error
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -237,7 +237,7 @@ class PreparedDataset:
         rows = [row for row in self.rows if row.split == name]
         if not rows:
             there = sorted({row.split for row in self.rows})
-            raise SettingsError(f"the data set has no split '{name}'", remedy=nearest(name, there))
+            raise SettingsError(f"the data set has no split '{name}'", hint=nearest(name, there))
         return rows
 
     def digest_of(self, split: str) -> str:
@@ -292,7 +292,7 @@ def _read_info(path: Path) -> DatasetInfo:
     raw = json.loads(path.read_text(encoding="utf-8"))
     if raw.get("format") != FORMAT:
         raise DataError(
-            f"has format {raw.get('format')}, this version reads {FORMAT}", path=path, remedy="Prepare the data again"
+            f"has format {raw.get('format')}, this version reads {FORMAT}", path=path, hint="Prepare the data again"
         )
     raw["classes"] = [LabelClass(**c) for c in raw["classes"]]
     raw["cases"] = {name: _read_record(case) for name, case in raw["cases"].items()}

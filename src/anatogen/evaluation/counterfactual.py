@@ -7,10 +7,10 @@ import numpy as np
 from anatogen.conditioning.edit import enlarge, innermost_component
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, SettingsError
-from anatogen.evaluation import figures
-from anatogen.evaluation.report import Figure
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
 
 
 def enlarged_cavity(

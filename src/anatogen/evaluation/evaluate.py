@@ -9,28 +9,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, ModelError, SettingsError, nearest
-from anatogen.evaluation.cards import count_entries, data_sheet, model_card
-from anatogen.evaluation.features import Encoder, EncoderSettings, train_encoder
-from anatogen.evaluation.report import Figure, write_report
 from anatogen.evaluation.sections.base import Section, Subject, blocks
 from anatogen.evaluation.sections.faithfulness import Faithfulness
 from anatogen.evaluation.sections.generator import freed_figure, steps_curve, variation
 from anatogen.evaluation.sections.likeness import Likeness
-from anatogen.evaluation.sections.nnunet import require_for_nnunet, utility_by_nnunet
 from anatogen.evaluation.sections.privacy import Privacy
 from anatogen.evaluation.sections.realism import Realism
 from anatogen.evaluation.sections.utility import utility
-from anatogen.evaluation.segmenter import Segmenter, SegmenterSettings, train_segmenter
+from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, utility_by_nnunet
+from anatogen.files import writing
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import requests_from_dataset
+from anatogen.generation.plan import check_same_anatomy, requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, require_true_maps, write_sample_set
+from anatogen.judges.encoder import EncoderSettings
+from anatogen.judges.of_dataset import encoder_for, segmenter_for
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.labels import ClassStates
-from anatogen.runtime import Progress, pick_device, writing
+from anatogen.progress import Progress
+from anatogen.reporting.cards import count_entries, data_sheet, model_card
+from anatogen.reporting.report import Figure, write_report
 
 QUESTIONS = ("faithfulness", "utility", "realism", "privacy")
 
@@ -78,16 +79,14 @@ def evaluate(
     """
     for name in only:
         if name not in QUESTIONS:
-            raise SettingsError(f"there is no question '{name}'", remedy=nearest(name, QUESTIONS))
+            raise SettingsError(f"there is no question '{name}'", hint=nearest(name, QUESTIONS))
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
     _require_judge(dataset)
     if len(dataset.size) != 2:
-        raise SettingsError(
-            "only slices can be evaluated so far", path=dataset.folder, remedy="Prepare it with --dim 2"
-        )
+        raise SettingsError("only slices can be evaluated so far", path=dataset.folder, hint="Prepare it with --dim 2")
     if settings.nnunet_epochs is not None:
         if "utility" not in only:
-            raise SettingsError("nnU-Net answers for usefulness only", remedy="Add utility to --only")
+            raise SettingsError("nnU-Net answers for usefulness only", hint="Add utility to --only")
         require_for_nnunet(dataset, settings.nnunet_epochs)
     out = Path(out)
     subjects = [subject] if isinstance(subject, str | Path) else list(subject)
@@ -98,7 +97,7 @@ def evaluate(
         if of_heldout is None:
             raise SettingsError(
                 "nnU-Net needs images from the held-out patients' maps",
-                remedy="Give the run, or add the sample set of anatogen sample RUN --masks DATASET --split heldout",
+                hint="Give the run, or add the sample set of anatogen sample RUN --masks DATASET --split heldout",
             )
         require_true_maps(of_heldout)
     entries, rows = _entries_and_rows(samples, dataset)
@@ -218,14 +217,14 @@ def _sets(
             raise SettingsError(
                 f"its classes ({', '.join(samples.schema.names)}) are not the data set's ({', '.join(dataset.schema.names)})",
                 path=samples.folder,
-                remedy="Evaluate it against the data set that its label maps are from",
+                hint="Evaluate it against the data set that its label maps are from",
             )
     of_heldout = [s for s in sets if any(e.get("split") == "heldout" and "elsewhere" not in e for e in s.entries)]
     others = [s for s in sets if s not in of_heldout]
     if len(others) > 1 or len(of_heldout) > 1:
         raise SettingsError(
             f"{len(sets)} sample sets are too many for one report",
-            remedy="Give one from test maps and one from heldout maps, and the others a report each",
+            hint="Give one from test maps and one from heldout maps, and the others a report each",
         )
     main = (others or of_heldout)[0]
     return main, of_heldout[0] if of_heldout else None, _generator_of(main, device)
@@ -256,30 +255,6 @@ def _generator_of(samples: SampleSet, device: str) -> Generator | None:
     return generator if generator.model_hash == samples.header["model"] else None
 
 
-def check_same_anatomy(generator: Generator, dataset: PreparedDataset) -> None:
-    """Raises SettingsError where a model and a data set differ in classes, image size or channels."""
-    if generator.schema.names != dataset.schema.names:
-        ours, theirs = ", ".join(generator.schema.names), ", ".join(dataset.schema.names)
-        raise SettingsError(
-            f"the model knows the classes {ours}, the data set has {theirs}",
-            path=dataset.folder,
-            remedy="Name the prepared data set that the model was trained on, or one with its classes",
-        )
-    channels = generator.denoiser.config.image_channels
-    if channels != dataset.channels:
-        raise SettingsError(
-            f"the model makes images of {channels} channels, the data set has {dataset.channels}",
-            path=dataset.folder,
-            remedy="Use a model that was trained on such images",
-        )
-    if generator.size != dataset.size:
-        raise SettingsError(
-            f"the model makes images of {generator.size}, the data set has {dataset.size}",
-            path=dataset.folder,
-            remedy="Prepare the data with the size that the model was trained on",
-        )
-
-
 def _require_judge(dataset: PreparedDataset) -> None:
     """Raises DataError where a data set lacks the splits that the segmenter is trained on."""
     missing = {"heldout", "val"} - {row.split for row in dataset.rows}
@@ -287,7 +262,7 @@ def _require_judge(dataset: PreparedDataset) -> None:
         raise DataError(
             f"has no split {' and '.join(sorted(missing))}, which the segmenter needs",
             path=dataset.folder,
-            remedy="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
+            hint="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
         )
 
 
@@ -304,41 +279,3 @@ def _entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[lis
             "no image of the sample set was made from a label map of this data set", path=samples.folder
         )
     return [entry for entry, _ in found], [row for _, row in found]
-
-
-def segmenter_for(
-    dataset: PreparedDataset, settings: SegmenterSettings | None = None, *, device: str = "auto"
-) -> Segmenter:
-    """The judge of `dataset`, trained on its split "heldout", chosen on "val" and kept in its folder."""
-    settings = settings or SegmenterSettings()
-
-    def part(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        batch = dataset.load(dataset.split(split))
-        return batch.images, batch.labels, batch.annotated
-
-    with Progress("training the segmenter", settings.steps, "steps") as bar:
-        return train_segmenter(
-            part("heldout"),
-            part("val"),
-            dataset.schema.count,
-            settings,
-            device=pick_device(device),
-            cache=dataset.folder,
-            progress=lambda done, total, text: bar.update(done, text),
-        )
-
-
-def encoder_for(
-    dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
-) -> Encoder:
-    """The encoder of `dataset`'s images, trained on its split "heldout" and kept in its folder."""
-    batch = dataset.load(dataset.split("heldout"))
-    with Progress("training the encoder", settings.steps, "steps") as bar:
-        return train_encoder(
-            (batch.images, batch.labels, batch.annotated),
-            dataset.schema.count,
-            settings,
-            device=pick_device(device),
-            cache=dataset.folder,
-            progress=lambda done, total, text: bar.update(done, text),
-        )

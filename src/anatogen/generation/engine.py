@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
+from anatogen.device import autocast, pick_device
 from anatogen.diffusion.interpolate import Mixing, mix
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.path import DDPMPath
@@ -21,8 +22,8 @@ from anatogen.diffusion.solvers import SOLVERS, Callback
 from anatogen.errors import SettingsError
 from anatogen.generation.request import Likeness, ModelGeometry, Request
 from anatogen.model import Denoiser, load_denoiser
-from anatogen.runtime import autocast, derive_seed, pick_device
-from anatogen.training.config import SamplingSettings
+from anatogen.sampling import SamplingSettings
+from anatogen.seeds import derive_seed
 
 
 class Generator:

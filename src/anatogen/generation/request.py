@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import product
-from pathlib import Path
-from typing import Any, Literal, overload
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.conditioning.edit import erase
-from anatogen.data.elsewhere import maps_from_dataset, typical_spacing
-from anatogen.data.placement import Placement
-from anatogen.data.store import PreparedDataset, Row
+from anatogen.data.placement import Placement, typical_spacing
+from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.interpolate import Mixing
-from anatogen.errors import DataError, SettingsError
-from anatogen.io.npy import read_npy
-from anatogen.io.pictures import read_label_picture
+from anatogen.errors import SettingsError
 from anatogen.labels import ClassStates, LabelSchema
-from anatogen.runtime import derive_seed
-
-MOST_COMBINATIONS = 256
 
 
 @dataclass(frozen=True)
@@ -45,9 +36,9 @@ class Likeness:
 def check_likeness(similarity: float, step: int) -> None:
     """Raises SettingsError where a similarity is outside [0, 1) or a step outside 1 to 999."""
     if not 0 <= similarity < 1:
-        raise SettingsError(f"similarity {similarity:g} is outside [0, 1)", remedy="Choose for instance 0.5")
+        raise SettingsError(f"similarity {similarity:g} is outside [0, 1)", hint="Choose for instance 0.5")
     if not 1 <= step <= 999:
-        raise SettingsError(f"step {step} is outside 1 to 999", remedy="The paper's is 240")
+        raise SettingsError(f"step {step} is outside 1 to 999", hint="The paper's is 240")
 
 
 @dataclass(frozen=True)
@@ -106,229 +97,3 @@ class Requests(Sequence[Request]):
         if isinstance(chosen, range):
             return Requests(len(chosen), lambda i: self[chosen[i]])
         return self._make(chosen)
-
-
-def requests_from_dataset(
-    dataset: PreparedDataset,
-    rows: Sequence[Row],
-    states: ClassStates,
-    *,
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-    paired: bool = False,
-) -> Requests:
-    """`per_mask` requests for each row's label map, of as many rows, spread evenly, as `count` images in all want.
-
-    A class is given where `states` and the case's annotation have it; those in `absent` are erased from the map and
-    given. Each seed depends on `seed`, the row and the repetition alone, so that more images later leave these as they
-    are. paired: each request takes along the real image of its map, with which it shares the given classes.
-    """
-    places = _places(len(rows), per_mask, count)
-    emptied = _Emptied(dataset.schema, absent)
-
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        row = rows[place]
-        item = dataset.load([row])
-        return Request(
-            id=f"{row.id}_{repeat:02d}",
-            labels=emptied.labels(item.labels[0].numpy()),
-            states=emptied.states(states.and_also(dataset.states(row))),
-            seed=derive_seed(seed, row.id, repeat),
-            place=Placement.of(dataset, row),
-            origin={**_origin(row, repeat), **emptied.origin},
-            partner=item.images[0].numpy() if paired else None,
-        )
-
-    return Requests(len(places), make)
-
-
-def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: Sequence[str]) -> Requests:
-    """Each of `requests` with every combination of the classes `names` given or free (Konz et al. 2024, Fig. 3).
-
-    The seed stays, so that images differ by what is given alone. First comes everything given, last everything free; a class that
-    a request has free already stays so. Raises SettingsError for unknown names, or for more than 256 combinations.
-    """
-    chosen = [schema.index_of(name) for name in dict.fromkeys(names)]
-    if 2 ** len(chosen) > MOST_COMBINATIONS:
-        raise SettingsError(
-            f"{len(chosen)} classes have {2 ** len(chosen)} combinations, more than {MOST_COMBINATIONS}",
-            remedy="Name the classes to combine, for instance --combine " + ",".join(names[:3]),
-        )
-    every = [set(np.compress(kept, chosen).tolist()) for kept in product((False, True), repeat=len(chosen))]
-    every.sort(key=len)
-
-    def make(number: int) -> Request:
-        request, combination = requests[number // len(every)], number % len(every)
-        freed = every[combination]
-        given = tuple(g and i not in freed for i, g in enumerate(request.states.given, start=1))
-        digits = len(str(len(every) - 1))
-        return replace(request, id=f"{request.id}_free{combination:0{digits}d}", states=ClassStates(given))
-
-    return Requests(len(requests) * len(every), make)
-
-
-def requests_alike(
-    dataset: PreparedDataset,
-    requests: Sequence[Request],
-    similarities: Sequence[float],
-    *,
-    step: int = 240,
-    mixing: Mixing = "variance_preserving",
-) -> Requests:
-    """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
-    by_place = {(row.case, row.slice): row for row in dataset.rows}
-    similarities = list(dict.fromkeys(similarities))
-    for similarity in similarities:
-        check_likeness(similarity, step)
-
-    def make(number: int) -> Request:
-        request, similarity = requests[number // len(similarities)], similarities[number % len(similarities)]
-        image = dataset.load([by_place[request.origin["case"], request.origin["slice"]]]).images[0].numpy()
-        origin = {
-            **request.origin,
-            "similarity": similarity,
-            "lambda": round(1 - similarity, 6),
-            "halted_at": step,
-            "mixing": mixing,
-        }
-        return replace(
-            request,
-            id=f"{request.id}_alike{similarity:.6g}",
-            likeness=Likeness(image, similarity, step, mixing),
-            origin=origin,
-        )
-
-    return Requests(len(requests) * len(similarities), make)
-
-
-def requests_from_elsewhere(
-    dataset: PreparedDataset,
-    rows: Sequence[Row],
-    model: ModelGeometry,
-    states: ClassStates,
-    *,
-    renames: Mapping[str, str] | None = None,
-    fit: Literal["crop", "pad"] = "crop",
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-) -> Requests:
-    """Requests for label maps of another data set, brought to the classes and the geometry of `model`.
-
-    Classes are matched by name (see `match_classes`); those that `dataset` lacks are free. Maps that show none of the
-    matched classes are left out. Raises SettingsError where classes or axes do not match, DataError where anatomy does not
-    fit.
-    """
-    found = [
-        (row, labels.astype(np.uint16), own)
-        for row, labels, own in maps_from_dataset(
-            dataset, rows, model.schema, model.size, model.axis, model.spacing_mm, renames, fit=fit
-        )
-    ]
-    places = _places(len(found), per_mask, count)
-    emptied = _Emptied(model.schema, absent)
-
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        row, labels, own = found[place]
-        return Request(
-            id=f"{row.id}_{repeat:02d}",
-            labels=emptied.labels(labels.astype(np.int64)),
-            states=emptied.states(states.and_also(own)),
-            seed=derive_seed(seed, row.id, repeat),
-            origin={
-                "elsewhere": str(dataset.info.source.get("name", dataset.folder.name)),
-                **_origin(row, repeat),
-                **emptied.origin,
-            },
-        )
-
-    return Requests(len(places), make)
-
-
-def requests_from_folder(
-    folder: Path,
-    schema: LabelSchema,
-    size: tuple[int, ...],
-    states: ClassStates,
-    *,
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-) -> Requests:
-    """Requests for the label maps (PNG or NPY) in `folder`, each of shape `size` with values of `schema`."""
-    if not folder.is_dir():
-        raise DataError(
-            "there is no such folder", path=folder, remedy="Name a prepared data set or a folder of label maps"
-        )
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".npy") and not f.name.startswith("."))
-    if not files:
-        raise DataError("holds no label maps (PNG or NPY)", path=folder)
-    for file in files:
-        _read_map(file, schema, size)
-    places = _places(len(files), per_mask, count)
-    emptied = _Emptied(schema, absent)
-
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        file = files[place]
-        return Request(
-            id=f"{file.stem}_{repeat:02d}",
-            labels=emptied.labels(_read_map(file, schema, size)),
-            states=emptied.states(states),
-            seed=derive_seed(seed, file.stem, repeat),
-            origin={"file_of_map": file.name, "repeat": repeat, **emptied.origin},
-        )
-
-    return Requests(len(places), make)
-
-
-class _Emptied:
-    """The classes that are absent: given, and erased from every label map."""
-
-    def __init__(self, schema: LabelSchema, names: Sequence[str]) -> None:
-        self._indices = {schema.index_of(name) for name in names}
-        self.origin: dict[str, Any] = {"absent": list(names)} if names else {}
-
-    def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        return erase(labels, self._indices) if self._indices else labels
-
-    def states(self, states: ClassStates) -> ClassStates:
-        return ClassStates(tuple(g or i in self._indices for i, g in enumerate(states.given, start=1)))
-
-
-def _origin(row: Row, repeat: int) -> dict[str, Any]:
-    return {"case": row.case, "patient": row.patient, "slice": row.slice, "split": row.split, "repeat": repeat}
-
-
-def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
-    """(mask, repetition) pairs."""
-    if per_mask < 1 or (count is not None and count < 1):
-        raise SettingsError("there must be at least one image to make", remedy="Give --per-mask or --count at least 1")
-    if count is None or count > masks * per_mask:
-        every = [(place, repeat) for place in range(masks) for repeat in range(per_mask)]
-        return every if count is None else sorted((i % masks, i // masks) for i in range(count))
-    wanted = -(-count // per_mask)
-    chosen = [(2 * i + 1) * masks // (2 * wanted) for i in range(wanted)]  # not the ends, where organs end too
-    return [(place, repeat) for place in chosen for repeat in range(per_mask)][:count]
-
-
-def _read_map(path: Path, schema: LabelSchema, size: tuple[int, ...]) -> NDArray[np.int64]:
-    labels = read_label_picture(path) if path.suffix.lower() == ".png" else read_npy(path)
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"holds values of type {labels.dtype}", path=path, remedy="Store label maps as integers")
-    if labels.shape != size:
-        raise DataError(
-            f"has shape {labels.shape}, the model makes {size}", path=path, remedy="Resize it by nearest neighbour"
-        )
-    if labels.min() < 0 or labels.max() >= schema.count:
-        wrong = labels.max() if labels.max() >= schema.count else labels.min()
-        raise DataError(
-            f"holds label {wrong}, the model knows 0 to {schema.count - 1}", path=path, remedy="Relabel the map"
-        )
-    return labels.astype(np.int64)

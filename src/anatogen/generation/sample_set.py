@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError, nearest
+from anatogen.files import writing
 from anatogen.generation.engine import Generator
-from anatogen.generation.gate import Gate, Outcome, generate_gated
+from anatogen.generation.formats import FORMATS, Format, Maker
+from anatogen.generation.rejection import Gate, Outcome, generate_gated
 from anatogen.generation.request import Request
-from anatogen.generation.writers import FORMATS, Format, Maker
 from anatogen.labels import ClassStates, LabelClass, LabelSchema
-from anatogen.runtime import writing
-from anatogen.training.config import SamplingSettings
+from anatogen.sampling import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class SampleSet:
         folder = Path(folder)
         if not (folder / "samples.json").is_file() or not (folder / "manifest.jsonl").is_file():
             what = "is not a sample set" if folder.exists() else "there is no such folder"
-            raise DataError(what, path=folder, remedy="Make one with: anatogen sample RUN --masks DATASET --out DIR")
+            raise DataError(what, path=folder, hint="Make one with: anatogen sample RUN --masks DATASET --out DIR")
         try:
             header = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
         except ValueError as error:
-            raise DataError(f"is damaged ({error})", path=folder / "samples.json", remedy="Sample again") from error
+            raise DataError(f"is damaged ({error})", path=folder / "samples.json", hint="Sample again") from error
         entries = read_manifest(folder)
         if not entries:
             raise _nothing_in(folder)
@@ -122,14 +122,14 @@ def write_sample_set(
     holds images made with other settings, DataError where every image was refused.
     """
     if image_format not in FORMATS:
-        raise SettingsError(f"there is no format '{image_format}'", remedy=nearest(image_format, FORMATS))
+        raise SettingsError(f"there is no format '{image_format}'", hint=nearest(image_format, FORMATS))
     settings = settings or generator.settings
     form, maker = FORMATS[image_format], Maker(generator.schema, generator.model_hash)
     paired = len(requests) > 0 and requests[0].partner is not None
     if paired and form.write_real is None:
         raise SettingsError(
             f"pairs cannot be written as {image_format}, where a real image would pass for a synthetic one",
-            remedy="Choose --format png, npy or nifti",
+            hint="Choose --format png, npy or nifti",
         )
     header = {
         "classes": [(c.name, c.colour) for c in generator.schema.classes],
@@ -178,8 +178,8 @@ def write_sample_set(
 def _stopped(
     kind: type[OutputError | Interrupted], problem: str, written: int, wanted: int, out: Path
 ) -> OutputError | Interrupted:
-    remedy = "Free space if the disk is full, and run the same command again to make the rest"
-    return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, remedy=remedy)
+    hint = "Free space if the disk is full, and run the same command again to make the rest"
+    return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, hint=hint)
 
 
 def _write_image(out: Path, outcome: Outcome, image: NDArray[np.float32], form: Format, maker: Maker) -> dict[str, Any]:
@@ -233,13 +233,13 @@ def _nothing_in(folder: Path) -> DataError:
     refused = read_refused(folder)
     tries = [each for line in refused for each in line["tries"]]
     if not tries:
-        return DataError("holds no images yet", path=folder, remedy="Run anatogen sample again")
+        return DataError("holds no images yet", path=folder, hint="Run anatogen sample again")
     best = max(tries, key=lambda each: each.get("dice", -1.0))
     return DataError(
         f"holds no image, for all {len(tries)} that were made for {len(refused)} requests were refused; "
         f"of the best, {best['reason']}",
         path=folder,
-        remedy="Ask for less, or train the model for longer, and sample to another folder",
+        hint="Ask for less, or train the model for longer, and sample to another folder",
     )
 
 
@@ -250,18 +250,18 @@ def _open_or_create(out: Path, header: dict[str, Any]) -> tuple[set[str], set[st
     """
     if not (out / "samples.json").exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SettingsError("is there already and is no sample set", path=out, remedy="Choose another folder")
+            raise SettingsError("is there already and is no sample set", path=out, hint="Choose another folder")
         with writing(out / "samples.json") as path:
             path.write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
         return set(), set()
     try:
         former = json.loads((out / "samples.json").read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"is damaged ({error})", path=out / "samples.json", remedy="Choose another folder") from error
+        raise DataError(f"is damaged ({error})", path=out / "samples.json", hint="Choose another folder") from error
     for key in ("model", "sampling", "format", "request", "gate"):
         if former.get(key) != json.loads(json.dumps(header.get(key))):
             raise SettingsError(
-                f"holds images made with another {key}", path=out, remedy="Choose another folder or remove it"
+                f"holds images made with another {key}", path=out, hint="Choose another folder or remove it"
             )
     for name in ("manifest.jsonl", "refused.jsonl"):
         _drop_torn_line(out / name)
@@ -280,14 +280,12 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
             named = [entry["file"], entry["labels"], *([entry["real"]] if "real" in entry else [])]
             missing = [name for name in named if not (folder / name).exists()]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"line {number} is damaged", path=path, remedy="Remove the line and sample again"
-            ) from error
+            raise DataError(f"line {number} is damaged", path=path, hint="Remove the line and sample again") from error
         if missing:
             raise DataError(
                 f"{missing[0]}, named in line {number}, is missing",
                 path=path,
-                remedy="Remove the line and sample again",
+                hint="Remove the line and sample again",
             )
         entries.append(entry)
     return entries
@@ -303,8 +301,8 @@ def read_refused(folder: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
             _ = entry["id"], [each["reason"] for each in entry["tries"]]
         except (ValueError, KeyError, TypeError) as error:
-            remedy = "Remove the line and sample again"
-            raise DataError(f"line {number} is damaged", path=path, remedy=remedy) from error
+            hint = "Remove the line and sample again"
+            raise DataError(f"line {number} is damaged", path=path, hint=hint) from error
         found.append(entry)
     return found
 
@@ -338,11 +336,11 @@ def require_true_maps(samples: SampleSet) -> None:
         raise DataError(
             f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
             path=samples.folder,
-            remedy="Sample with every class given",
+            hint="Sample with every class given",
         )
     if samples.header.get("encoding") == "none":
         raise DataError(
             "was made by an unconditional model, which does not see the label maps",
             path=samples.folder,
-            remedy="Sample with a model that was trained on label maps",
+            hint="Sample with a model that was trained on label maps",
         )

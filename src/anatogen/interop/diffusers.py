@@ -38,13 +38,13 @@ def import_checkpoint(
     and input channels do not fit together.
     """
     if out.exists():
-        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
+        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
     weights_file, published_config = _find(checkpoint)
     try:
         weights = load_file(weights_file)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"cannot be read as safetensors ({error})", path=weights_file, remedy="Download it again"
+            f"cannot be read as safetensors ({error})", path=weights_file, hint="Download it again"
         ) from error
     described = _network(published_config, checkpoint) if published_config is not None else _PUBLISHED
     channels_in, channels_out = _channels(weights, weights_file)
@@ -56,8 +56,8 @@ def import_checkpoint(
         )
     if bool(classes) != bool(planes):
         what = "is segmentation-guided" if planes else "is unconditional"
-        remedy = "Name its classes with --classes a,b,c" if planes else "Leave --classes out"
-        raise SettingsError(what, path=checkpoint, remedy=remedy)
+        hint = "Name its classes with --classes a,b,c" if planes else "Leave --classes out"
+        raise SettingsError(what, path=checkpoint, hint=hint)
     side = size or (published_config or {}).get("sample_size") or _PUBLISHED_SIZE
     schema = LabelSchema.from_names(classes or ["anatomy"])
     config = DenoiserConfig(
@@ -96,14 +96,14 @@ def export_checkpoint(run: Path, out: Path) -> Path:
     from diffusers import DDIMScheduler
 
     if out.exists():
-        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
+        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
     denoiser, _ = load_denoiser(run)
     network, config = denoiser.network, denoiser.config
     if not isinstance(network, PaperUNet) or config.path != "ddpm" or config.target != "eps":
         raise ModelError(
             f"is a {config.network.name} on the {config.path} path predicting {config.target}, which diffusers does not know",
             path=run,
-            remedy="Train with --preset paper",
+            hint="Train with --preset paper",
         )
     network.unet.save_pretrained(out, safe_serialization=True)
     DDIMScheduler(num_train_timesteps=1000).save_pretrained(out / "scheduler")
@@ -116,21 +116,21 @@ def _find(checkpoint: Path) -> tuple[Path, dict[str, Any] | None]:
         beside = checkpoint.parent / "config.json"
         return checkpoint, _read_config(beside) if beside.is_file() else None
     if not checkpoint.is_dir():
-        raise ModelError("there is no such checkpoint", path=checkpoint, remedy="Check the path")
+        raise ModelError("there is no such checkpoint", path=checkpoint, hint="Check the path")
     for folder in (checkpoint, checkpoint / "unet"):
         found = sorted(folder.glob("*.safetensors"))
         if len(found) > 1:
-            raise ModelError(f"holds {len(found)} .safetensors files", path=folder, remedy="Name the one that is meant")
+            raise ModelError(f"holds {len(found)} .safetensors files", path=folder, hint="Name the one that is meant")
         if found:
             config = folder / "config.json"
             return found[0], _read_config(config) if config.is_file() else None
     pickled = [*checkpoint.rglob("*.bin"), *checkpoint.rglob("*.pt"), *checkpoint.rglob("*.pth")]
     if pickled:
         raise ModelError(
-            "holds pickled weights, which are not loaded", path=pickled[0], remedy="Convert them to safetensors"
+            "holds pickled weights, which are not loaded", path=pickled[0], hint="Convert them to safetensors"
         )
     raise ModelError(
-        "holds no .safetensors file", path=checkpoint, remedy="Name the folder or the file that was downloaded"
+        "holds no .safetensors file", path=checkpoint, hint="Name the folder or the file that was downloaded"
     )
 
 

@@ -43,7 +43,7 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
             refuse_mixed(folder, names)
             planes += _planes(path, dataset)
     if not planes:
-        raise DataError("holds no DICOM images", path=folder, remedy="Name a folder that holds the slices of a series")
+        raise DataError("holds no DICOM images", path=folder, hint="Name a folder that holds the slices of a series")
     planes, affine = _in_order(planes, folder)
     return Volume(_in_units(planes), affine)
 
@@ -68,7 +68,7 @@ def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
     frames = int(dataset.get("NumberOfFrames") or 1)
     if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
         raise DataError(
-            f"{frames} frames without a place for each", path=path, remedy="Export the series as single slices"
+            f"{frames} frames without a place for each", path=path, hint="Export the series as single slices"
         )
     stored = pixels.reshape(-1, *pixels.shape[-2:])
     return [_plane(path, dataset, frame, stored[frame]) for frame in range(len(stored))]
@@ -76,9 +76,9 @@ def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
 
 def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise DataError("has no pixel data", path=path, remedy="Export the series with its pixels, or remove the file")
+        raise DataError("has no pixel data", path=path, hint="Export the series with its pixels, or remove the file")
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or "ModalityLUTSequence" in dataset:
-        raise DataError("holds colours or a look-up table, not intensities", path=path, remedy="Remove the file")
+        raise DataError("holds colours or a look-up table, not intensities", path=path, hint="Remove the file")
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decodable = not syntax.is_compressed or syntax.is_deflated or get_decoder(syntax).is_available
@@ -88,7 +88,7 @@ def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
         raise DataError(
             f"its pixels are compressed ({syntax.name}) and no decoder is installed",
             path=path,
-            remedy="pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the files (gdcmconv --raw)",
+            hint="pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the files (gdcmconv --raw)",
         )
     return dataset.pixel_array
 
@@ -99,7 +99,7 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]
     between_rows, between_columns = _floats(path, measures, "PixelSpacing", 2)
     directions = orientation.reshape(2, 3)
     if np.abs(directions @ directions.T - np.eye(2)).max() > 1e-2 or min(between_rows, between_columns) <= 0:
-        raise DataError("its orientation or pixel spacing is not valid", path=path, remedy="Export the series again")
+        raise DataError("its orientation or pixel spacing is not valid", path=path, hint="Export the series again")
     units = _group(dataset, frame, "PixelValueTransformationSequence")
     slope, intercept = units.get("RescaleSlope"), units.get("RescaleIntercept")
     return _Plane(
@@ -131,7 +131,7 @@ def _floats(path: Path, dataset: Dataset, name: str, count: int) -> NDArray[np.f
         raise DataError(
             f"has no valid {name}",
             path=path,
-            remedy="Use slices that carry their place in the patient (CT, MR, PET), or convert them to NIfTI",
+            hint="Use slices that carry their place in the patient (CT, MR, PET), or convert them to NIfTI",
         )
     return numbers
 
@@ -161,7 +161,7 @@ def _differs(plane: _Plane, first: _Plane, what: str, this: object, that: object
     return DataError(
         f"its {what} {this} differs from {that} of {first.path.name}",
         path=plane.path,
-        remedy="Put slices of different series or scouts into folders of their own",
+        hint="Put slices of different series or scouts into folders of their own",
     )
 
 
@@ -185,20 +185,20 @@ def _check_even(
         raise DataError(
             f"two slices lie at one place: {between(int(gaps.argmin()))}",
             path=folder,
-            remedy="Keep one of them; put phases or echoes into folders of their own",
+            hint="Keep one of them; put phases or echoes into folders of their own",
         )
     if gaps.max() > 1.5 * usual:
         raise DataError(
             f"a slice is missing between {between(int(gaps.argmax()))}; the others are {usual:.2f} mm apart",
             path=folder,
-            remedy="Export the whole series again",
+            hint="Export the whole series again",
         )
     worst = int(np.abs(gaps - usual).argmax())
     if abs(gaps[worst] - usual) > tolerance:
         raise DataError(
             f"slices are not evenly spaced: {between(worst)}; the others are {usual:.2f} mm apart",
             path=folder,
-            remedy="Resample the series to even slices, and convert it to NIfTI",
+            hint="Resample the series to even slices, and convert it to NIfTI",
         )
     straight = positions[0] + np.arange(len(planes))[:, None] * step
     astray = np.linalg.norm(positions - straight, axis=1)
@@ -206,7 +206,7 @@ def _check_even(
         raise DataError(
             "its slices do not lie behind one another",
             path=planes[int(astray.argmax())].path,
-            remedy="Put slices of different stacks into folders of their own",
+            hint="Put slices of different stacks into folders of their own",
         )
 
 

@@ -82,7 +82,7 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
         [(uid, parts)] = by_uid.items()
         if uid in series:
             raise DataError(
-                f"holds the same series as {series[uid].folder}", path=place, remedy="Keep one of the two folders"
+                f"holds the same series as {series[uid].folder}", path=place, hint="Keep one of the two folders"
             )
         series[uid] = replace(parts[0], files=tuple(file for part in parts for file in part.files))
     return list(series.values()), segmentations
@@ -100,7 +100,7 @@ def parsing(path: Path, kind: str = "DICOM") -> Iterator[None]:
     except Exception as error:
         reason = _line(error)[:200] or type(error).__name__
         raise DataError(
-            f"cannot be read as {kind} ({reason})", path=path, remedy="Export or copy the file again"
+            f"cannot be read as {kind} ({reason})", path=path, hint="Export or copy the file again"
         ) from error
 
 
@@ -113,7 +113,7 @@ def read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
         raise DataError("there is no such file", path=path)
     if not is_dicom(path):
         if path.suffix.lower() in _ENDINGS:
-            raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, remedy="Copy it again")
+            raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, hint="Copy it again")
         return None
     with parsing(path):
         if pixels:
@@ -130,9 +130,7 @@ def _storage(path: Path, header: Dataset) -> UID:
     """The kind of object in a file."""
     found = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     if not found:
-        raise DataError(
-            "does not say what it holds (no SOPClassUID)", path=path, remedy="Export or copy the file again"
-        )
+        raise DataError("does not say what it holds (no SOPClassUID)", path=path, hint="Export or copy the file again")
     return UID(str(found))
 
 
@@ -144,7 +142,7 @@ def is_image(path: Path, header: Dataset) -> bool:
 def series_uid(path: Path, header: Dataset) -> str:
     """SeriesInstanceUID. Raises DataError where there is none, as in a file that was cut."""
     if not header.get("SeriesInstanceUID"):
-        raise DataError("has no SeriesInstanceUID", path=path, remedy="Export or copy the file again")
+        raise DataError("has no SeriesInstanceUID", path=path, hint="Export or copy the file again")
     return str(header.SeriesInstanceUID)
 
 
@@ -152,7 +150,7 @@ def read_segmentation_header(path: Path) -> SegmentationFile:
     """What the DICOM-SEG in `path` refers to. Raises DataError where it is none."""
     header = read_dataset(path, pixels=False)
     if header is None or _storage(path, header) not in _SEGMENTATIONS:
-        raise DataError("is not a DICOM-SEG", path=path, remedy="Export the segmentation again")
+        raise DataError("is not a DICOM-SEG", path=path, hint="Export the segmentation again")
     with parsing(path):
         return _segmentation_header(path, header)
 
@@ -179,5 +177,5 @@ def refuse_mixed(folder: Path, names: dict[str, str]) -> None:
         raise DataError(
             f"holds several series: {listed}{', ...' if len(names) > 3 else ''}",
             path=folder,
-            remedy="Put the files of each series into a folder of their own",
+            hint="Put the files of each series into a folder of their own",
         )

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 import anatogen
 from anatogen.errors import DataError
+from anatogen.files import writing
 from anatogen.io.dicom import LPS_TO_RAS
 from anatogen.io.dicom_find import SegmentationFile, parsing, segment_labels
 from anatogen.io.dicom_write import MANUFACTURER, new_uid, text
-from anatogen.io.placing import on_grid
+from anatogen.io.regrid import on_grid
 from anatogen.labels import LabelClass, LabelSchema
-from anatogen.runtime import writing
 from anatogen.volume import Volume
 
 
@@ -34,7 +34,7 @@ def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid:
             raise DataError(
                 f"refers to series {', '.join(file.series) or 'none'}, not to {series_uid}",
                 path=file.path,
-                remedy="Put the segmentation beside the series that it was drawn on",
+                hint="Put the segmentation beside the series that it was drawn on",
             )
         with parsing(file.path, "DICOM-SEG"):
             _add(file.path, image, list(names), labels)
@@ -48,11 +48,11 @@ def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsigne
     segmentation = highdicom.seg.segread(path)
     kind = str(segmentation.SegmentationType)
     if kind == "FRACTIONAL":
-        raise DataError("holds fractional segments", path=path, remedy="Export it as a binary segmentation")
+        raise DataError("holds fractional segments", path=path, hint="Export it as a binary segmentation")
     class_of = {}
     for number, name in segment_labels(segmentation).items():
         if name not in names:
-            raise DataError(f"has a segment '{name}' that is not a class", path=path, remedy="Name it with --classes")
+            raise DataError(f"has a segment '{name}' that is not a class", path=path, hint="Name it with --classes")
         class_of[number] = names.index(name) + 1
     lookup = np.zeros(max(class_of, default=0) + 1, labels.dtype)
     for number, value in class_of.items():
@@ -72,7 +72,7 @@ def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsigne
             raise DataError(
                 f"segments '{a}' and '{b}' overlap",
                 path=path,
-                remedy="Export them without overlap: each voxel can be of one class",
+                hint="Export them without overlap: each voxel can be of one class",
             )
         labels[place] = np.where(plane > 0, plane, there)
 

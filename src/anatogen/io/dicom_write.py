@@ -28,8 +28,8 @@ from pydicom.valuerep import DSfloat
 
 import anatogen
 from anatogen.errors import DataError
+from anatogen.files import writing
 from anatogen.io.dicom import LPS_TO_RAS
-from anatogen.runtime import writing
 from anatogen.volume import Volume
 
 MANUFACTURER = "anatogen"
@@ -63,12 +63,12 @@ def write_dicom_series(
     OutputError where `folder` holds something already or cannot be written; it is whole or not there.
     """
     if volume.array.ndim != 3 or not np.isfinite(volume.array).all():
-        raise DataError("only finite intensities of one channel can be DICOM", path=folder, remedy="Use --format nifti")
+        raise DataError("only finite intensities of one channel can be DICOM", path=folder, hint="Use --format nifti")
     affine = LPS_TO_RAS @ volume.affine
     spacing = np.array(volume.spacing_mm)
     directions = affine[:3, :3] / spacing
     if abs(directions[:, 0] @ directions[:, 1]) > 1e-4:
-        raise DataError("slices at right angles are needed for DICOM", path=folder, remedy="Use --format nifti")
+        raise DataError("slices at right angles are needed for DICOM", path=folder, hint="Use --format nifti")
     stored, slope, intercept = _quantise(volume.array)
     common = _common(modality, sample_id, model, series_description, study_uid or new_uid(), slope, intercept)
     common.PixelSpacing = [_ds(spacing[1]), _ds(spacing[0])]

@@ -58,10 +58,10 @@ def inspect_picture(path: Path) -> Picture:
         raise DataError("there is no such file", path=path) from error
     except _DAMAGED as error:
         raise DataError(
-            f"cannot be read as a picture ({error})", path=path, remedy="Export or copy the file again"
+            f"cannot be read as a picture ({error})", path=path, hint="Export or copy the file again"
         ) from error
     if not pixels.size:
-        raise DataError("has no pixels", path=path, remedy="Export the file again")
+        raise DataError("has no pixels", path=path, hint="Export the file again")
     kind, mode, frames = facts
     bits = 16 if "16" in decoder or "16" in mode else 1 if mode == "1" else pixels.dtype.itemsize * 8
     if mode == "I" and pixels.max() < 65536:  # Pillow widens some 16-bit files

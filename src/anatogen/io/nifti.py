@@ -28,14 +28,14 @@ def read_nifti(path: Path, channels: int = 1) -> Volume:
         affine = np.asarray(image.affine, dtype=np.float64)
     except _DAMAGED as error:
         raise DataError(
-            f"cannot be read as NIfTI ({error})", path=path, remedy="Export or copy the file again"
+            f"cannot be read as NIfTI ({error})", path=path, hint="Export or copy the file again"
         ) from error
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 and not (array.ndim == 4 and array.shape[-1] == channels > 1):
-        raise DataError(f"has shape {array.shape}, expected three axes", path=path, remedy="Split it into 3D volumes")
+        raise DataError(f"has shape {array.shape}, expected three axes", path=path, hint="Split it into 3D volumes")
     if array.dtype.kind not in "iufb":
-        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")
+        raise DataError(f"holds values of type {array.dtype}", path=path, hint="Store integers or real numbers")
     if array.dtype == np.float64:
         array = array.astype(np.float32)
     return Volume(array, affine)

@@ -25,9 +25,9 @@ def read_npy(path: Path) -> NDArray[np.generic]:
     try:
         array = np.load(path, allow_pickle=False)
     except _DAMAGED as error:
-        raise DataError(f"cannot be read as NPY ({_reason(error)})", path=path, remedy="Write it again") from error
+        raise DataError(f"cannot be read as NPY ({_reason(error)})", path=path, hint="Write it again") from error
     if not isinstance(array, np.ndarray):
-        raise DataError("is an archive of arrays (NPZ), not one array", path=path, remedy="Save one NPY a case")
+        raise DataError("is an archive of arrays (NPZ), not one array", path=path, hint="Save one NPY a case")
     return array
 
 
@@ -39,16 +39,16 @@ def read_npy_picture(path: Path) -> NDArray[np.generic]:
     """
     array = read_npy(path)
     if array.dtype.kind not in "iufb":
-        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")
+        raise DataError(f"holds values of type {array.dtype}", path=path, hint="Store integers or real numbers")
     if array.ndim not in (2, 3) or not array.size:
         raise DataError(
-            f"has shape {array.shape}, expected (H, W) or (H, W, channels)", path=path, remedy="Save one slice a file"
+            f"has shape {array.shape}, expected (H, W) or (H, W, channels)", path=path, hint="Save one slice a file"
         )
     if array.ndim == 3 and array.shape[0] < min(array.shape[1:]):
         raise DataError(
             f"has shape {array.shape}, which looks like channels first",
             path=path,
-            remedy="Save it channels last: np.moveaxis(array, 0, -1)",
+            hint="Save it channels last: np.moveaxis(array, 0, -1)",
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -61,11 +61,11 @@ def read_label_npy(path: Path) -> NDArray[np.integer]:
     """The label values (H, W) in `path`. Raises DataError where they are not integers or have another shape."""
     array = read_npy(path)
     if array.dtype.kind not in "iub":
-        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store label maps as integers")
+        raise DataError(f"holds values of type {array.dtype}", path=path, hint="Store label maps as integers")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim != 2 or not array.size:
-        raise DataError(f"has shape {array.shape}, expected (H, W)", path=path, remedy="Save one integer a pixel")
+        raise DataError(f"has shape {array.shape}, expected (H, W)", path=path, hint="Save one integer a pixel")
     values: NDArray[np.integer] = np.asarray(array, dtype=np.uint8 if array.dtype.kind == "b" else array.dtype)
     return values
 

@@ -47,7 +47,7 @@ def read_seg_nrrd(path: Path) -> tuple[Volume, dict[str, NDArray[np.bool_]]]:
         except (ValueError, IndexError) as error:
             raise DataError(f"segment '{name}' has no valid label or layer ({error})", path=path) from error
         if name in segments:
-            raise DataError(f"two segments are called '{name}'", path=path, remedy="Rename one of them")
+            raise DataError(f"two segments are called '{name}'", path=path, hint="Rename one of them")
         segments[name] = mask
     return volume, segments
 
@@ -61,10 +61,10 @@ def _read(path: Path) -> tuple[Volume, dict[str, Any]]:
         raise DataError(
             f"cannot be read as NRRD ({' '.join(str(error).split())[:200]})",
             path=path,
-            remedy="Export or copy the file again",
+            hint="Export or copy the file again",
         ) from error
     if array.dtype.kind not in "iufb":
-        raise DataError(f"holds values of type {array.dtype}", path=path, remedy="Store integers or real numbers")
+        raise DataError(f"holds values of type {array.dtype}", path=path, hint="Store integers or real numbers")
     array = array.astype(np.float32 if array.dtype == np.float64 else array.dtype.newbyteorder("="), copy=False)
     return _placed(array, header, path), header
 
@@ -75,7 +75,7 @@ def _placed(array: NDArray[np.generic], header: dict[str, Any], path: Path) -> V
         raise DataError(
             f"does not say where in the patient it lies (space {space or 'missing'})",
             path=path,
-            remedy="Save it with the space left-posterior-superior, its directions and its origin",
+            hint="Save it with the space left-posterior-superior, its directions and its origin",
         )
     directions = np.array(
         [row if row is not None else [np.nan] * 3 for row in header["space directions"]], dtype=np.float64
@@ -83,7 +83,7 @@ def _placed(array: NDArray[np.generic], header: dict[str, Any], path: Path) -> V
     origin = np.asarray(header.get("space origin", np.zeros(3)), dtype=np.float64)
     spatial = [axis for axis in range(array.ndim) if np.isfinite(directions[axis]).all()]
     if len(spatial) != 3 or array.ndim > 4 or directions.shape[1:] != (3,) or not np.isfinite(origin).all():
-        raise DataError(f"has shape {array.shape}, expected three axes", path=path, remedy="Split it into 3D volumes")
+        raise DataError(f"has shape {array.shape}, expected three axes", path=path, hint="Split it into 3D volumes")
     if array.ndim == 4:
         array = np.moveaxis(array, ({0, 1, 2, 3} - set(spatial)).pop(), -1)
     affine = np.eye(4)

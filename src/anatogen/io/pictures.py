@@ -52,9 +52,9 @@ def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
         return array, None
     with _opened(path) as (picture, raw_mode):
         if picture.getexif().get(_ORIENTATION, 1) != 1:
-            raise DataError("is stored turned or mirrored (EXIF)", path=path, remedy="Save it upright")
+            raise DataError("is stored turned or mirrored (EXIF)", path=path, hint="Save it upright")
         if ";16" in raw_mode and picture.mode not in _GRAY:
-            raise DataError("has 16-bit colours", path=path, remedy="Save it as TIFF without transparency, or as NPY")
+            raise DataError("has 16-bit colours", path=path, hint="Save it as TIFF without transparency, or as NPY")
         spacing = _spacing_mm(picture)
         if picture.mode in ("P", "PA"):
             array = np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
@@ -62,11 +62,11 @@ def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
             array = np.asarray(picture)
         else:
             raise DataError(
-                f"is a {picture.mode} picture, expected gray or RGB", path=path, remedy="Convert it to gray or RGB"
+                f"is a {picture.mode} picture, expected gray or RGB", path=path, hint="Convert it to gray or RGB"
             )
     if array.ndim == 3 and array.shape[2] in (2, 4):
         if (array[..., -1] != 255).any():
-            raise DataError("has transparent pixels", path=path, remedy="Save it without transparency")
+            raise DataError("has transparent pixels", path=path, hint="Save it without transparency")
         array = array[..., 0] if array.shape[2] == 2 else array[..., :3]
     return _native(array), spacing
 
@@ -80,16 +80,16 @@ def read_label_picture(path: Path) -> NDArray[np.integer]:
     with _opened(path) as (picture, raw_mode):
         if picture.format not in ("PNG", "TIFF"):
             raise DataError(
-                "is a JPEG, whose compression changes label values", path=path, remedy="Export the masks as PNG"
+                "is a JPEG, whose compression changes label values", path=path, hint="Export the masks as PNG"
             )
         if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise DataError(
-                f"is a picture of mode {picture.mode}, whose values are no labels", path=path, remedy=_GRAY_REMEDY
+                f"is a picture of mode {picture.mode}, whose values are no labels", path=path, hint=_GRAY_REMEDY
             )
         if _tiff_tag(picture, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO and picture.mode != "P":
-            raise DataError("stores white as 0, so that its values are unclear", path=path, remedy=_GRAY_REMEDY)
+            raise DataError("stores white as 0, so that its values are unclear", path=path, hint=_GRAY_REMEDY)
         if _tiff_tag(picture, _SAMPLES, 1) != 1:
-            raise DataError("has more than one channel", path=path, remedy=_GRAY_REMEDY)
+            raise DataError("has more than one channel", path=path, hint=_GRAY_REMEDY)
         spread = _SPREAD.get(raw_mode.removesuffix("R"), 1)
         values: NDArray[np.integer] = np.asarray(_native(np.asarray(picture)))
     return values // values.dtype.type(spread)
@@ -103,7 +103,7 @@ def write_png(path: Path, image: NDArray[np.float32]) -> None:
     elif image.shape[0] == 3:
         Image.fromarray(np.rint(unit.transpose(1, 2, 0) * 255).astype(np.uint8)).save(path, format="PNG")
     else:
-        raise DataError(f"an image of {image.shape[0]} channels cannot be a PNG", remedy="Use --format npy")
+        raise DataError(f"an image of {image.shape[0]} channels cannot be a PNG", hint="Use --format npy")
 
 
 def read_png(path: Path) -> NDArray[np.float32]:
@@ -133,11 +133,11 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
             yield picture, raw_mode
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"is too large to be one slice ({error})", path=path, remedy="Cut it into smaller pictures"
+            f"is too large to be one slice ({error})", path=path, hint="Cut it into smaller pictures"
         ) from error
     except _DAMAGED as error:
         raise DataError(
-            f"cannot be read as PNG, TIFF or JPEG ({_first_line(error)})", path=path, remedy=_AGAIN
+            f"cannot be read as PNG, TIFF or JPEG ({_first_line(error)})", path=path, hint=_AGAIN
         ) from error
 
 
@@ -146,7 +146,7 @@ def _decoded(file: BinaryIO, path: Path) -> tuple[ImageFile.ImageFile, str]:
     if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 0):
         raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
     if getattr(picture, "n_frames", 1) != 1:
-        raise DataError("holds more than one picture", path=path, remedy="Save each page or frame as a file of its own")
+        raise DataError("holds more than one picture", path=path, hint="Save each page or frame as a file of its own")
     raw_mode = _raw_mode(picture)  # gone once it is loaded
     picture.load()
     return picture, raw_mode
@@ -206,6 +206,6 @@ def _read_many_channels(path: Path) -> Pixels | None:
         return None  # Pillow will say what is wrong
     except _DAMAGED as error:
         raise DataError(
-            f"cannot be read as TIFF ({_first_line(error)})", path=path, remedy="Save it uncompressed or as NPY"
+            f"cannot be read as TIFF ({_first_line(error)})", path=path, hint="Save it uncompressed or as NPY"
         ) from error
     return _native(np.moveaxis(array, 0, -1) if page.planarconfig == PLANARCONFIG.SEPARATE else array)

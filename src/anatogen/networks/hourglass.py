@@ -79,7 +79,7 @@ class Hourglass(nn.Module):
             shape = " x ".join(map(str, size))
             raise SettingsError(
                 f"images of {shape} cannot be halved {len(sides) - 1} times after patches of {config.patch}",
-                remedy=f"Prepare the data with sides that are multiples of {factor}",
+                hint=f"Prepare the data with sides that are multiples of {factor}",
             )
         self.patch, per_patch = config.patch, config.patch**dim
         channels = [level_channels(config.width, side) for side in sides]

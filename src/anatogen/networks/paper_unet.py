@@ -32,7 +32,7 @@ class PaperUNet(nn.Module):
         if len(size) != 2 or levels < 2 or any(side % 2 ** (levels - 1) for side in size):
             raise SettingsError(
                 f"paper_unet of {levels} levels takes 2D images whose sides are multiples of {2 ** (levels - 1)}, not {size}",
-                remedy="Set network.channels to fewer levels (at least two), or use network.name=hourglass",
+                hint="Set network.channels to fewer levels (at least two), or use network.name=hourglass",
             )
         attends = [level == levels - 2 for level in range(levels)]
         self.unet = UNet2DModel(

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from anatogen.conditioning.encode import Encoding
 from anatogen.data.augment import AugmentSettings
+from anatogen.device import Precision
 from anatogen.diffusion.loss import TimeDistribution
-from anatogen.diffusion.path import Grid, PathName
-from anatogen.diffusion.solvers import SolverName
+from anatogen.diffusion.path import PathName
 from anatogen.diffusion.target import TargetName, Weighting
 from anatogen.errors import SettingsError, nearest
 from anatogen.model import NetworkConfig
 from anatogen.networks.hourglass import HourglassConfig
-from anatogen.runtime import Precision
+from anatogen.sampling import SamplingSettings
+from anatogen.settings import Settings, explain, parse_value, read_yaml, setting_names
 
 PresetName = Literal["fast", "paper"]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ConditioningSettings(_Settings):
+class ConditioningSettings(Settings):
     """mask_ablation: train with classes left free (MAT). ablated_share: of the draws that are ablated; see `draw_given`."""
 
     encoding: Encoding = "onehot"
@@ -42,7 +38,7 @@ class ConditioningSettings(_Settings):
         return self
 
 
-class DiffusionSettings(_Settings):
+class DiffusionSettings(Settings):
     """Path, what the network predicts, whose squared error is the loss, and at which times it is taken."""
 
     path: PathName = "flow"
@@ -54,7 +50,7 @@ class DiffusionSettings(_Settings):
     time_spread: float = Field(1.0, gt=0)
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """How long and how fast. The first of `steps`, `epochs` and `max_time_s` that is reached ends the training.
 
     schedule: `decay` keeps the rate and lets it fall linearly to 0 over the last `decay_share` of the training;
@@ -76,31 +72,7 @@ class TrainingSettings(_Settings):
     seed: int = 0
 
 
-class SamplingSettings(_Settings):
-    """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step.
-
-    grid: where along the path the steps lie; see `Path.times`.
-    """
-
-    solver: SolverName = "dpmpp_2m"
-    steps: int = Field(16, ge=1, le=1000)
-    grid: Grid = "bent"
-    eta: float = Field(1.0, ge=0, le=1)
-    clip: float | None = Field(1.05, gt=0)
-    precision: Precision = "float32"
-
-    def changed(self, **changes: Any) -> SamplingSettings:
-        """These settings with `changes`. Raises SettingsError for an unknown solver or a value out of range."""
-        solvers = get_args(SolverName)
-        if "solver" in changes and changes["solver"] not in solvers:
-            raise SettingsError(f"there is no solver '{changes['solver']}'", remedy=nearest(changes["solver"], solvers))
-        try:
-            return SamplingSettings.model_validate(self.model_dump() | changes)
-        except ValidationError as error:
-            raise _explain(error) from error
-
-
-class RunSettings(_Settings):
+class RunSettings(Settings):
     """Everything that decides what `train` makes of a data set."""
 
     preset: PresetName = "fast"
@@ -139,43 +111,17 @@ def build_settings(
     Raises SettingsError for an unknown key, with its nearest right spelling, or a value out of range.
     """
     if preset not in PRESETS:
-        raise SettingsError(f"there is no preset '{preset}'", remedy=nearest(preset, PRESETS))
+        raise SettingsError(f"there is no preset '{preset}'", hint=nearest(preset, PRESETS))
     tree: dict[str, Any] = {"preset": preset, **copy.deepcopy(PRESETS[preset])}
     if config is not None:
-        _lay_over(tree, _read_yaml(config))
+        _lay_over(tree, read_yaml(config))
     for text in values:
-        _lay_over(tree, _parse_value(text))
+        _lay_over(tree, parse_value(text))
     _lay_over(tree, sections)
     try:
         return RunSettings.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"the settings cannot be read ({reason})", path=path) from error
-    if not isinstance(tree, dict):
-        raise SettingsError(
-            "does not hold settings", path=path, remedy="Write for instance 'training: {batch_size: 8}'"
-        )
-    return tree
-
-
-def _parse_value(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise SettingsError(f"'{text}' is not key=value", remedy="Write for instance --set network.width=96")
-    try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the value of '{text}' cannot be read") from error
-    for part in reversed(key.strip().split(".")):
-        tree = {part: tree}
-    return dict(tree)
+        raise explain(error, setting_names(RunSettings)) from error
 
 
 def _lay_over(tree: dict[str, Any], other: dict[str, Any]) -> None:
@@ -188,31 +134,3 @@ def _lay_over(tree: dict[str, Any], other: dict[str, Any]) -> None:
             tree[key] = {"name": "hourglass", **value}
         else:
             tree[key] = value
-
-
-def _explain(error: ValidationError) -> SettingsError:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part not in ("hourglass", "paper_unet")]
-    key = ".".join(place) or "settings"
-    if first["type"] == "extra_forbidden":
-        return SettingsError(f"there is no setting '{key}'", remedy=nearest(key, setting_names()))
-    return SettingsError(
-        f"{key}: {first['msg'].removeprefix('Value error, ')}",
-        remedy="See the setting's range with anatogen train --help",
-    )
-
-
-def setting_names() -> list[str]:
-    """Every setting's full name, "training.batch_size" and so on."""
-
-    def walk(model: type[BaseModel], prefix: str) -> Iterator[str]:
-        for name, field in model.model_fields.items():
-            kinds = getattr(field.annotation, "__args__", None) or (field.annotation,)
-            nested = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-            if nested:
-                for kind in nested:
-                    yield from walk(kind, f"{prefix}{name}.")
-            else:
-                yield prefix + name
-
-    return list(dict.fromkeys(walk(RunSettings, "")))

@@ -13,13 +13,15 @@ import yaml
 from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import Augment
-from anatogen.data.elsewhere import typical_spacing
 from anatogen.data.loader import Loader
+from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
+from anatogen.device import autocast, pick_device
 from anatogen.diffusion.loss import denoising_loss, draw_times
 from anatogen.errors import Interrupted, SettingsError
+from anatogen.files import writing
 from anatogen.model import Denoiser, DenoiserConfig, save_denoiser
-from anatogen.runtime import autocast, derive_seed, pick_device, writing
+from anatogen.seeds import derive_seed
 from anatogen.training.config import RunSettings, TrainingSettings
 from anatogen.training.monitor import MetricsLog
 from anatogen.training.state import MovingAverage, TrainingState
@@ -59,7 +61,7 @@ def train(
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
     out = Path(out)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise SettingsError("is there already", path=out, remedy="Choose another folder or remove it")
+        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
 
     place = pick_device(device)
     how = settings.training
@@ -164,7 +166,7 @@ class Budget:
         self.steps = min(limits) if limits else None
         self.seconds = settings.max_time_s
         if self.steps is None and self.seconds is None:
-            raise SettingsError("nothing says how long to train", remedy="Give --steps, --epochs or --max-time")
+            raise SettingsError("nothing says how long to train", hint="Give --steps, --epochs or --max-time")
 
     def share(self, step: int, seconds: float) -> float:
         """The part that is done, 1 at the end."""

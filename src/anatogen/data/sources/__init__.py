@@ -42,7 +42,7 @@ def open_source(location: str, layout: str = "auto", classes: Sequence[str] | No
     """
     if layout != "auto":
         if layout not in LAYOUTS:
-            raise SettingsError(f"there is no layout '{layout}'", remedy=nearest(layout, LAYOUTS))
+            raise SettingsError(f"there is no layout '{layout}'", hint=nearest(layout, LAYOUTS))
         return LAYOUTS[layout].open_source(location, classes)
     try:
         for candidate in LAYOUTS.values():
@@ -51,12 +51,12 @@ def open_source(location: str, layout: str = "auto", classes: Sequence[str] | No
         there = Path(location).exists()
     except OSError as error:  # a name that is too long, a loop of links, a folder that may not be read
         raise DataError(
-            f"cannot be looked at ({error.strerror or error})", path=location, remedy="Check the path"
+            f"cannot be looked at ({error.strerror or error})", path=location, hint="Check the path"
         ) from error
     if not there:
-        raise DataError("there is no such file or folder", path=location, remedy="Check the path")
+        raise DataError("there is no such file or folder", path=location, hint="Check the path")
     raise DataError(
         "no known layout is found here",
         path=location,
-        remedy=f"Arrange it as one of {', '.join(LAYOUTS)} (the README shows them), or name it with --layout",
+        hint=f"Arrange it as one of {', '.join(LAYOUTS)} (the README shows them), or name it with --layout",
     )

@@ -19,7 +19,7 @@ from scipy import ndimage
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
-from anatogen.runtime import derive_seed
+from anatogen.seeds import derive_seed
 from anatogen.volume import Volume
 
 NAME = "brain-template"
@@ -65,7 +65,7 @@ def _template_folder() -> Path:
         import nilearn
     except ImportError as error:
         raise DataError(
-            "the brain template comes with nilearn", path=NAME, remedy="pip install 'anatogen[demo]'"
+            "the brain template comes with nilearn", path=NAME, hint="pip install 'anatogen[demo]'"
         ) from error
     return Path(nilearn.__file__).parent / "datasets" / "data"
 

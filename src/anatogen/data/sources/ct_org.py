@@ -50,16 +50,14 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
             if match := _NAME.fullmatch(path.name):
                 first = found[match[1].lower()].setdefault(int(match[2]), path)
                 if first is not path:
-                    raise DataError(f"and {first} have one number", path=path, remedy="Keep one of them")
+                    raise DataError(f"and {first} have one number", path=path, hint="Keep one of them")
     scans, label_maps = found["volume"], found["labels"]
     if not scans and not label_maps:
-        raise DataError(
-            "holds no volume-N.nii.gz and labels-N.nii.gz", path=location, remedy="Name the folder with both"
-        )
+        raise DataError("holds no volume-N.nii.gz and labels-N.nii.gz", path=location, hint="Name the folder with both")
     for number in sorted(scans.keys() ^ label_maps.keys()):
         here, other = (scans, "labels") if number in scans else (label_maps, "volume")
         raise DataError(
-            f"has no {other}-{number}.nii.gz", path=here[number], remedy="Download it too, or move this file away"
+            f"has no {other}-{number}.nii.gz", path=here[number], hint="Download it too, or move this file away"
         )
     cases = (
         SourceCase(f"volume-{n}", str(n), partial(_load, scans[n], label_maps[n]), files=(scans[n], label_maps[n]))

@@ -26,7 +26,7 @@ from anatogen.io.dicom_find import SegmentationFile, Series, looks_like_dicom, s
 from anatogen.io.dicom_seg import read_dicom_seg
 from anatogen.io.nifti import read_nifti
 from anatogen.io.nrrd import read_nrrd, read_seg_nrrd
-from anatogen.io.placing import on_grid
+from anatogen.io.regrid import on_grid
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
@@ -47,10 +47,10 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     """
     root = Path(location)
     if not root.is_dir():
-        raise DataError("there is no such folder", path=root, remedy="Check the path")
+        raise DataError("there is no such folder", path=root, hint="Check the path")
     every, segmentations = scan(root)
     if not every:
-        raise DataError("holds no DICOM images", path=root, remedy="Name the folder above the patients' folders")
+        raise DataError("holds no DICOM images", path=root, hint="Name the folder above the patients' folders")
     _refuse_strangers(segmentations, every)
     masks = [_find_mask(root, series, every, segmentations) for series in every]
     cases = [(series, mask) for series, mask in zip(every, masks, strict=True) if mask is not None]
@@ -58,13 +58,13 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         raise DataError(
             f"{len(every)} series, none with a mask",
             path=root,
-            remedy="Add DICOM-SEG files, or a NRRD or NIfTI file called mask beside each series",
+            hint="Add DICOM-SEG files, or a NRRD or NIfTI file called mask beside each series",
         )
     names = _class_names(root, [mask for _, mask in cases], classes)
     modalities = sorted({series.modality for series, _ in cases})
     if len(modalities) > 1:
         raise DataError(
-            f"mixes the modalities {', '.join(modalities)}", path=root, remedy="Prepare each modality by itself"
+            f"mixes the modalities {', '.join(modalities)}", path=root, hint="Prepare each modality by itself"
         )
     left_out = len(every) - len(cases)
     return Source(
@@ -97,7 +97,7 @@ def _refuse_strangers(segmentations: Iterable[SegmentationFile], every: Iterable
             raise DataError(
                 f"refers to series {', '.join(segmentation.series) or 'none'}, which is not here",
                 path=segmentation.path,
-                remedy="Add the series that it was drawn on, or remove it",
+                hint="Add the series that it was drawn on, or remove it",
             )
 
 
@@ -114,11 +114,11 @@ def _find_mask(
             raise DataError(
                 f"has several masks: {', '.join(p.name for p in found)}",
                 path=folder,
-                remedy="Keep one label map a case, with a value for each class",
+                hint="Keep one label map a case, with a value for each class",
             )
         if found and sum(other.folder.is_relative_to(folder) for other in every) > 1:
             raise DataError(
-                "lies above several series", path=found[0], remedy="Put it into the folder of the series it belongs to"
+                "lies above several series", path=found[0], hint="Put it into the folder of the series it belongs to"
             )
         if found:
             labels = tuple(read_seg_nrrd(found[0])[1]) if found[0].name.endswith(".seg.nrrd") else ()
@@ -148,12 +148,12 @@ def _class_names(root: Path, masks: Sequence[_Mask], classes: Sequence[str] | No
         for label in labels:
             if label not in classes:
                 raise DataError(
-                    f"a segment '{label}' is not among the classes", path=root, remedy=nearest(label, classes)
+                    f"a segment '{label}' is not among the classes", path=root, hint=nearest(label, classes)
                 )
         return tuple(classes)
     if labels and plain:
         raise DataError(
-            "does not name its classes, as other masks here do", path=plain[0], remedy="Name all of them with --classes"
+            "does not name its classes, as other masks here do", path=plain[0], hint="Name all of them with --classes"
         )
     return labels or _numbered(plain)
 
@@ -164,11 +164,9 @@ def _numbered(files: Sequence[Path]) -> tuple[str, ...]:
     for file in files:
         values = np.unique(_read_plain(file).array)
         if values[-1] == 255 and set(values.tolist()) <= {0, 255}:
-            raise DataError(
-                "holds the values 0 and 255 only", path=file, remedy="Run anatogen check; --fix remaps 0/255"
-            )
+            raise DataError("holds the values 0 and 255 only", path=file, hint="Run anatogen check; --fix remaps 0/255")
         if values[0] < 0 or (values != np.rint(values)).any():
-            raise DataError("holds values that are no labels", path=file, remedy="Store whole numbers from 0")
+            raise DataError("holds values that are no labels", path=file, hint="Store whole numbers from 0")
         largest = max(largest, int(values[-1]))
     return tuple(f"class {value}" for value in range(1, largest + 1))
 
@@ -210,8 +208,6 @@ def segments_on(image: Volume, file: Path, values: dict[str, int]) -> Volume:
         drawn, place = on_grid(Volume(segments[name], volume.affine), image, file)
         drawn = drawn.astype(bool)
         if (drawn & (labels[place] > 0)).any():
-            raise DataError(
-                f"segment '{name}' overlaps another", path=file, remedy="Export the segments without overlap"
-            )
+            raise DataError(f"segment '{name}' overlaps another", path=file, hint="Export the segments without overlap")
         labels[place][drawn] = value
     return Volume(labels, image.affine)

@@ -33,7 +33,7 @@ from anatogen.errors import DataError
 from anatogen.io.dicom import read_series
 from anatogen.io.dicom_find import Series, scan
 from anatogen.io.nrrd import read_seg_nrrd
-from anatogen.io.placing import on_grid
+from anatogen.io.regrid import on_grid
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
@@ -83,7 +83,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         raise DataError(
             f"{len(images)} patients with images and {len(masks)} with masks, none with both",
             path=root,
-            remedy="Get the series and Segmentation_Masks_NRRD from doi:10.7937/TCIA.e3sv-re93 into this folder",
+            hint="Get the series and Segmentation_Masks_NRRD from doi:10.7937/TCIA.e3sv-re93 into this folder",
         )
     table = _table(root)
     splits = _paper_split(patients)
@@ -91,7 +91,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     for patient in patients:
         for file in masks[patient]:
             if not file.is_file():
-                raise DataError("there is no such file", path=file, remedy="Download the masks again")
+                raise DataError("there is no such file", path=file, hint="Download the masks again")
         series = _pre_contrast(images[patient], table.get(patient))
         cases.append(
             SourceCase(
@@ -137,9 +137,7 @@ def _table(root: Path) -> dict[str, str]:
                     if len(original) > 2 and original[2] == "pre":
                         found.setdefault(original[1], row["descriptive_path"].replace("//", "/").split("/")[-2])
         except (KeyError, IndexError, AttributeError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(
-                f"is not the collection's table ({error!r})", path=file, remedy="Export it again"
-            ) from error
+            raise DataError(f"is not the collection's table ({error!r})", path=file, hint="Export it again") from error
     return found
 
 
@@ -159,7 +157,7 @@ def _pre_contrast(folder: Path, named: str | None) -> Series:
         raise DataError(
             f"the pre-contrast series is one of: {names}" if series else "no series has the word pre in its name",
             path=folder,
-            remedy="Put Breast-Cancer-MRI-filepath_filename-mapping.csv beside it, or keep the pre-contrast series alone",
+            hint="Put Breast-Cancer-MRI-filepath_filename-mapping.csv beside it, or keep the pre-contrast series alone",
         )
     return series[0]
 
@@ -179,7 +177,7 @@ def _load(series: Series, breast_file: Path, dense_and_vessels_file: Path) -> tu
             raise DataError(
                 f"has no segment '{name}', but {', '.join(segments)}",
                 path=dense_and_vessels_file,
-                remedy="Download the masks again",
+                hint="Download the masks again",
             )
         drawn, place = on_grid(Volume(by_name[name], volume.affine), image, dense_and_vessels_file)
         labels[place][drawn.astype(bool)] = value

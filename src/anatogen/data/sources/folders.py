@@ -57,7 +57,7 @@ def pairs_in(images: Path, masks: Path) -> list[Pair]:
     """The pictures in two folders. Raises DataError where there are none, and for files without a counterpart."""
     pairs = pair(files(images, ENDINGS), files(masks, ENDINGS))
     if not pairs:
-        raise DataError("holds no pictures (PNG, TIFF, JPEG or NPY)", path=images, remedy="Put the images there")
+        raise DataError("holds no pictures (PNG, TIFF, JPEG or NPY)", path=images, hint="Put the images there")
     return pairs
 
 
@@ -94,7 +94,7 @@ def _load(p: Pair, channels: int, first: Path) -> tuple[Volume, Volume]:
         raise DataError(
             f"number of channels is {_channels(image)}, but {channels} in {first.name}",
             path=p.image,
-            remedy="Convert all images to gray, or all to RGB",
+            hint="Convert all images to gray, or all to RGB",
         )
     rows_mm, columns_mm = spacing or (1.0, 1.0)
     affine = np.diag([-columns_mm, -rows_mm, -1.0, 1.0])

@@ -66,7 +66,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         found = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _SYSTEM_FILES]
     except OSError as error:
-        raise DataError(f"cannot be listed ({error.strerror})", path=folder, remedy="Check its permissions") from error
+        raise DataError(f"cannot be listed ({error.strerror})", path=folder, hint="Check its permissions") from error
     return sorted(found, key=natural)
 
 
@@ -78,12 +78,12 @@ def files(folder: Path, endings: Sequence[str]) -> list[Path]:
     found = []
     for path in entries(folder):
         if ending(path) in _REFUSED:
-            raise DataError(f"pictures of kind {ending(path)} are not read", path=path, remedy="Save it as PNG")
+            raise DataError(f"pictures of kind {ending(path)} are not read", path=path, hint="Save it as PNG")
         if ending(path) not in endings:
             continue
         if not path.is_file():
             what = "is a folder named like a file" if path.is_dir() else "is a link that leads nowhere or in a circle"
-            raise DataError(what, path=path, remedy="Rename or remove it")
+            raise DataError(what, path=path, hint="Rename or remove it")
         found.append(path)
     return found
 
@@ -103,10 +103,10 @@ def the_subfolder(folder: Path, names: Sequence[str]) -> Path:
     """The one folder in `folder` that bears one of `names`. Raises DataError where there is none or more than one."""
     found = subfolders(folder, names)
     if not found:
-        raise DataError(f"has no folder {names[0]}/", path=folder, remedy=f"Name it one of: {', '.join(names)}")
+        raise DataError(f"has no folder {names[0]}/", path=folder, hint=f"Name it one of: {', '.join(names)}")
     if len(found) > 1:
         both = " and ".join(f"{p.name}/" for p in found)
-        raise DataError(f"holds {both}, of which only one can be meant", path=folder, remedy="Move one of them away")
+        raise DataError(f"holds {both}, of which only one can be meant", path=folder, hint="Move one of them away")
     return found[0]
 
 
@@ -127,15 +127,15 @@ def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
     for name, image in left_images.items():
         if name not in left_masks:
             raise DataError(
-                "has no label map of the same name", path=image, remedy="Add the label map, or move the image away"
+                "has no label map of the same name", path=image, hint="Add the label map, or move the image away"
             )
         if name in pairs:
             raise DataError(
-                f"and {pairs[name].image.name} would both be case '{name}'", path=image, remedy="Rename one of them"
+                f"and {pairs[name].image.name} would both be case '{name}'", path=image, hint="Rename one of them"
             )
         pairs[name] = Pair(name, image, left_masks.pop(name))
     for mask in left_masks.values():
-        raise DataError("has no image of the same name", path=mask, remedy="Add the image, or move the label map away")
+        raise DataError("has no image of the same name", path=mask, hint="Add the image, or move the label map away")
     return sorted(pairs.values(), key=lambda p: natural(p.image))
 
 
@@ -153,7 +153,7 @@ def _by_name(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str,
         first = found.setdefault(name_of(path), path)
         if first is not path:
             raise DataError(
-                f"and {first.name} are two files for one case", path=path, remedy="Keep one of them in this folder"
+                f"and {first.name} are two files for one case", path=path, hint="Keep one of them in this folder"
             )
     return found
 
@@ -174,18 +174,18 @@ def find_schema(
             first_file.setdefault(value, path)
     highest, lowest = max(first_file, default=0), min(first_file, default=0)
     if lowest < 0:
-        raise DataError(f"holds label {lowest}", path=first_file[lowest], remedy="Number the classes 1, 2, ...")
+        raise DataError(f"holds label {lowest}", path=first_file[lowest], hint="Number the classes 1, 2, ...")
     if set(first_file) <= {0, 255} and highest:
         raise DataError(
             "holds only 0 and 255, which are no class numbers",
             path=first_file[255],
-            remedy="Run anatogen check; --fix remaps 0/255",
+            hint="Run anatogen check; --fix remaps 0/255",
         )
     if highest > 63 and len(first_file) - 1 < highest / 4:
         raise DataError(
             f"holds label {highest}, but only {len(first_file)} values occur in all: gray levels, not class numbers",
             path=first_file[highest],
-            remedy="Relabel the maps 0, 1, 2, ..., or name the classes",
+            hint="Relabel the maps 0, 1, 2, ..., or name the classes",
         )
     return LabelSchema.from_names(f"class {value}" for value in range(1, highest + 1))
 
@@ -197,6 +197,6 @@ def _whole_values(labels: NDArray[Any], path: Path) -> list[int]:
     wrong = values[~np.isfinite(values) | (values != np.rint(values))]
     if wrong.size:
         raise DataError(
-            f"label {wrong[0]} is not a whole number", path=path, remedy="Resample labels by nearest neighbour"
+            f"label {wrong[0]} is not a whole number", path=path, hint="Resample labels by nearest neighbour"
         )
     return [int(v) for v in values]

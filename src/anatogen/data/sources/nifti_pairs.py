@@ -63,7 +63,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         pairs = [_pair_of_case(p) for p in entries(folder) if has_files(p, NIFTI)]
     if not pairs:
         raise DataError(
-            "holds no pairs of NIfTI files", path=location, remedy="Expected for instance CASE.nii.gz, CASE_seg.nii.gz"
+            "holds no pairs of NIfTI files", path=location, hint="Expected for instance CASE.nii.gz, CASE_seg.nii.gz"
         )
     schema = find_schema(classes, (p.labels for p in pairs), _read_labels)
     cases = (SourceCase(p.id, p.id, partial(_load, p), files=(p.image, p.labels)) for p in pairs)
@@ -87,7 +87,7 @@ def _pair_of_case(folder: Path) -> Pair:
         raise DataError(
             f"holds {len(images)} images and {len(labels)} label maps, expected one of each",
             path=folder,
-            remedy="Several images of a case are channels: use nnU-Net's layout for these",
+            hint="Several images of a case are channels: use nnU-Net's layout for these",
         )
     return Pair(folder.name, images[0], labels[0])
 

@@ -37,7 +37,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     ending = description.get("file_ending", ".nii.gz")
     if ending not in (".nii.gz", ".nii"):
         raise DataError(
-            f"file ending '{ending}' is not read yet", path=folder / "dataset.json", remedy="Convert to .nii.gz"
+            f"file ending '{ending}' is not read yet", path=folder / "dataset.json", hint="Convert to .nii.gz"
         )
     annotated = description.get("annotated_classes", {})
 
@@ -60,7 +60,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         )
     if not cases:
         raise DataError(
-            f"there are no label maps (*{ending})", path=folder / "labelsTr", remedy="Check file_ending in dataset.json"
+            f"there are no label maps (*{ending})", path=folder / "labelsTr", hint="Check file_ending in dataset.json"
         )
     terms = {key: str(description[key]) for key in ("licence", "license", "reference") if description.get(key)}
     return Source("nnunet", location, schema, names, tuple(cases), terms=terms)
@@ -70,11 +70,11 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError("there is no such file", path=path, remedy="Name the folder that holds dataset.json") from error
+        raise DataError("there is no such file", path=path, hint="Name the folder that holds dataset.json") from error
     except ValueError as error:
         raise DataError(f"is not valid JSON ({error})", path=path) from error
     if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
-        raise DataError('has no "labels" object', path=path, remedy='Add "labels": {"background": 0, ...}')
+        raise DataError('has no "labels" object', path=path, hint='Add "labels": {"background": 0, ...}')
     return description
 
 
@@ -83,7 +83,7 @@ def _schema(description: dict[str, Any], path: Path) -> LabelSchema:
     if all(str(key).isdigit() for key in labels):  # the Medical Segmentation Decathlon's way round
         labels = {name: int(key) for key, name in labels.items()}
     if not all(isinstance(value, int) for value in labels.values()):
-        raise DataError("region-based labels are not supported", path=path, remedy="Give each class one integer")
+        raise DataError("region-based labels are not supported", path=path, hint="Give each class one integer")
     by_value = {value: name for name, value in labels.items()}
     if sorted(by_value) != list(range(len(labels))):
         raise DataError("labels must be numbered 0, 1, 2, ... without gaps, 0 the background", path=path)
@@ -97,7 +97,7 @@ def _load(image_files: tuple[Path, ...], label_file: Path) -> tuple[Volume, Volu
             raise DataError(
                 "differs in shape or place from the first channel",
                 path=file,
-                remedy="Resample the channels to one grid",
+                hint="Resample the channels to one grid",
             )
     array = channels[0].array if len(channels) == 1 else np.stack([c.array for c in channels], axis=-1)
     return Volume(array, channels[0].affine), read_nifti(label_file)

@@ -12,11 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from anatogen.data.sources import phantom_breast_mri, phantom_ct_organ
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import SettingsError, nearest
 from anatogen.labels import LabelSchema
-from anatogen.runtime import derive_seed
+from anatogen.phantoms import breast_mri as phantom_breast_mri
+from anatogen.phantoms import ct_organ as phantom_ct_organ
+from anatogen.seeds import derive_seed
 from anatogen.volume import Volume
 
 PREFIX = "phantom:"
@@ -68,25 +69,25 @@ def parse(location: str) -> tuple[str, int, int]:
     name, _, query = location.removeprefix(PREFIX).partition("?")
     if not detect(location) or name not in COHORTS:
         raise SettingsError(
-            f"there is no phantom '{name}'", path=location, remedy=nearest(location, [PREFIX + n for n in COHORTS])
+            f"there is no phantom '{name}'", path=location, hint=nearest(location, [PREFIX + n for n in COHORTS])
         )
     values = {"patients": PATIENTS, "seed": 0}
     given: set[str] = set()
     for item in filter(None, query.split("&")):
         key, _, text = (part.strip() for part in item.partition("="))
         if key not in values:
-            raise SettingsError(f"a phantom has no setting '{key}'", path=location, remedy=nearest(key, values))
+            raise SettingsError(f"a phantom has no setting '{key}'", path=location, hint=nearest(key, values))
         if key in given:
-            raise SettingsError(f"'{key}' is given twice", path=location, remedy="Give it once")
+            raise SettingsError(f"'{key}' is given twice", path=location, hint="Give it once")
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise SettingsError(
-                f"{key} is '{text}', not a whole number", path=location, remedy=f"Write for instance {key}=10"
+                f"{key} is '{text}', not a whole number", path=location, hint=f"Write for instance {key}=10"
             )
         values[key] = int(text)
         given.add(key)
     if not 1 <= values["patients"] <= MOST_PATIENTS:
         raise SettingsError(
-            f"{values['patients']} patients are out of range", path=location, remedy=f"Choose 1 to {MOST_PATIENTS}"
+            f"{values['patients']} patients are out of range", path=location, hint=f"Choose 1 to {MOST_PATIENTS}"
         )
     return name, values["patients"], values["seed"]
 

@@ -36,10 +36,10 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     for name in sorted(image_splits.keys() ^ mask_splits.keys()):
         there, missing = (image_splits, masks) if name in image_splits else (mask_splits, images)
         raise DataError(
-            f"has no counterpart in {missing.name}/", path=there[name], remedy="Add the folder, or move this one away"
+            f"has no counterpart in {missing.name}/", path=there[name], hint="Add the folder, or move this one away"
         )
     if not image_splits:
-        raise DataError("has no folder train/", path=images, remedy="Use --layout folders for pictures without splits")
+        raise DataError("has no folder train/", path=images, hint="Use --layout folders for pictures without splits")
     pairs = [(split, p) for split, there in image_splits.items() for p in pairs_in(there, mask_splits[split])]
     return picture_source("segguided", location, pairs, classes)
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import Batch, PreparedDataset, Row
-from anatogen.evaluation.faithfulness import bootstrap_mean, class_means
-from anatogen.evaluation.report import Figure
-from anatogen.evaluation.segmenter import Segmenter
+from anatogen.device import give_back_memory
 from anatogen.generation.engine import Generator
 from anatogen.generation.sample_set import SampleSet, patient_of
-from anatogen.runtime import Progress, give_back_memory
+from anatogen.judges.segmenter import Segmenter
+from anatogen.metrics.overlap import bootstrap_mean, class_means
+from anatogen.progress import Progress
+from anatogen.reporting.report import Figure
 
 BLOCK = 256
 

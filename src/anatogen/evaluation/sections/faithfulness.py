@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
-from anatogen.evaluation import figures
-from anatogen.evaluation.faithfulness import worst
-from anatogen.evaluation.report import Figure
 from anatogen.evaluation.sections.base import Block, Subject, spread, summary
-from anatogen.evaluation.tally import Tally, tally
+from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.overlap import worst
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
 
 _GRID_ROWS = 8
 _WORST = 4

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.evaluation import figures
-from anatogen.evaluation.faithfulness import bootstrap_mean, class_means, dice_by_group
-from anatogen.evaluation.realism import power_ratio
-from anatogen.evaluation.report import Figure
 from anatogen.evaluation.sections.base import spread
-from anatogen.evaluation.segmenter import Segmenter
-from anatogen.evaluation.variation import seed_variation
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.generation.request import Request
+from anatogen.judges.segmenter import Segmenter
 from anatogen.labels import LabelSchema
-from anatogen.runtime import Progress, derive_seed
+from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
+from anatogen.metrics.texture import power_ratio
+from anatogen.metrics.variation import seed_variation
+from anatogen.progress import Progress
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
+from anatogen.seeds import derive_seed
 
 _CURVE_STEPS = (2, 4, 8, 16, 32)
 _CURVE_IMAGES = 48

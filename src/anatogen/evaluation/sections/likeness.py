@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.evaluation import figures
-from anatogen.evaluation.report import Figure
 from anatogen.evaluation.sections.base import Block, Subject, summary
-from anatogen.evaluation.tally import Tally, tally
+from anatogen.metrics.confusion import Tally, tally
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
 
 
 class Likeness:

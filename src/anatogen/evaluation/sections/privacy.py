@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from anatogen.conditioning.encode import Condition
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.evaluation import figures
-from anatogen.evaluation.features import Encoder
-from anatogen.evaluation.gates import UNSEEN, CopySearch, require_training_data, write_privacy
-from anatogen.evaluation.membership import MembershipAttack, denoising_losses, membership_inference
-from anatogen.evaluation.neighbours import Neighbours, closest_pairs, nearest_features
-from anatogen.evaluation.privacy import CopyRate, certainty, copy_rate
-from anatogen.evaluation.report import Figure
+from anatogen.evaluation.copies import require_training_data, write_privacy
 from anatogen.evaluation.sections.base import Block, Subject, evenly
 from anatogen.generation.engine import Generator
-from anatogen.runtime import Progress
+from anatogen.judges.copy_search import UNSEEN, CopySearch
+from anatogen.judges.denoising_loss import denoising_losses
+from anatogen.judges.encoder import Encoder
+from anatogen.metrics.copies import CopyRate, copy_rate
+from anatogen.metrics.membership import MembershipAttack, membership_inference
+from anatogen.metrics.neighbours import Neighbours, closest_pairs, nearest_features
+from anatogen.progress import Progress
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
+from anatogen.reporting.verdicts import certainty
 
 _ATTACKED = 500
 _PAIRS = 10

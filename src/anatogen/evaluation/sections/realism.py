@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.evaluation import figures
-from anatogen.evaluation.distances import (
+from anatogen.evaluation.sections.base import Block, Subject, evenly
+from anatogen.judges.encoder import FEATURES, Encoder
+from anatogen.judges.frd import frd_available, radiomics_distance
+from anatogen.metrics.distances import (
     CAUTION,
     FeatureMoments,
     Reservoir,
@@ -18,11 +20,9 @@ from anatogen.evaluation.distances import (
     mmd,
     precision_recall,
 )
-from anatogen.evaluation.features import FEATURES, Encoder
-from anatogen.evaluation.frd import frd_available, radiomics_distance
-from anatogen.evaluation.realism import RadialPower, compare_noise, diversity, local_noise
-from anatogen.evaluation.report import Figure
-from anatogen.evaluation.sections.base import Block, Subject, evenly
+from anatogen.metrics.texture import RadialPower, compare_noise, diversity, local_noise
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
 
 _IMAGES_HELD = 512
 _FEATURES_HELD = 5000

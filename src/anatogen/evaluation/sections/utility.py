@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation import figures
-from anatogen.evaluation.report import Figure
-from anatogen.evaluation.segmenter import SegmenterSettings
-from anatogen.evaluation.utility import Parts, report_entry, usefulness
+from anatogen.device import pick_device
 from anatogen.generation.sample_set import SampleSet
-from anatogen.runtime import Progress, pick_device
+from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.judges.usefulness import Parts, report_entry, usefulness
+from anatogen.progress import Progress
+from anatogen.reporting import figures
+from anatogen.reporting.report import Figure
 
 MOST_SYNTHETIC = 20_000
 

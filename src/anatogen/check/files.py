@@ -1,0 +1,338 @@
+"""Checks of the files themselves, before any layout has read them: stray files, names, and what pictures really hold.
+
+They see what a layout refuses to open (JPEG masks, colours instead of labels) and what it silently mends (palettes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.check.cases import CaseSummary, example_of, summarise
+from anatogen.check.findings import Example, Finding, shown
+from anatogen.data.sources.base import SourceCase
+from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
+from anatogen.errors import DataError
+from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
+from anatogen.io.npy import read_npy
+from anatogen.volume import Volume
+
+SPLIT_FOLDERS = ("train", "heldout", "val", "test")
+MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
+
+_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
+# What a name may end with to tell an image from its mask.
+_MASK_WORDS = re.compile(rf"[-_. ]({'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
+_IMAGE_WORDS = re.compile(rf"[-_. ]({'|'.join(IMAGE_WORDS)})$", re.IGNORECASE)
+_FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Pictures of one name in the folders of images and of masks; one of them may be missing."""
+
+    name: str
+    image: Path | None
+    mask: Path | None
+    split: str | None
+
+
+@dataclass
+class PictureFolders:
+    """What was found in a pair of folders: cases as far as they can be read, whatever a layout would say to them."""
+
+    pairs: list[Pair]
+    findings: list[Finding]
+    cases: list[CaseSummary]
+    examples: list[Example]
+
+
+def is_junk(path: Path) -> bool:
+    """Whether a file or folder is left there by an operating system, and no data."""
+    return path.name.startswith(".") or path.name.lower() in _JUNK
+
+
+def listing_findings(folder: Path) -> list[Finding]:
+    """Junk files, and folders whose names sort differently as text and as numbers. Links to folders are not followed."""
+    findings = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        where = here.relative_to(folder)
+        junk = [name for name in (*folders, *files) if is_junk(here / name)]
+        folders[:] = sorted(set(folders) - set(junk))
+        findings += [
+            Finding(
+                "warning", "junk-file", (where / name).as_posix(), "is no data", "Delete it; it is passed over here"
+            )
+            for name in sorted(junk)
+        ]
+        names = sorted(set(files) - set(junk))
+        natural = sorted(names, key=_natural)
+        if names != natural:
+            first = next(i for i, (a, b) in enumerate(zip(names, natural, strict=True)) if a != b)
+            what = f"sorts as text with {names[first]} before {natural[first]}"
+            hint = (
+                "Images and masks are paired by name here, so nothing is mixed up; "
+                "for tools that pair by position write numbers with leading zeros"
+            )
+            findings.append(Finding("note", "unsorted-names", f"{where.as_posix()}/", what, hint))
+    return findings
+
+
+def _natural(name: str) -> str:
+    """`name` with its numbers of one length, so that text sorts as numbers do."""
+    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), name)
+
+
+def picture_roots(location: str | Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in `location`, where at least one of them holds pictures.
+
+    These are images/ and masks/ (or labels/ and the like, in capitals or not) and the reference implementation's
+    IMAGES/{train,val,test} with MASKS/all/{train,val,test}.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        return None
+    children = {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir()}
+    image = next((children[name] for name in IMAGE_FOLDERS if name in children), None)
+    mask = next((children[name] for name in MASK_FOLDERS if name in children), None)
+    if image is None or mask is None or not any(True for root in (image, mask) for _ in _pictures(root)):
+        return None
+    below = [child for child in sorted(mask.iterdir()) if child.is_dir() and not is_junk(child)]
+    if len(below) == 1 and below[0].name.lower() not in SPLIT_FOLDERS and not (image / below[0].name).is_dir():
+        mask = below[0]
+    return image, mask
+
+
+def _pictures(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_junk(Path(name)))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in (*PICTURE_ENDINGS, ".npy") and not name.startswith("."):
+                yield Path(folder) / name
+
+
+def pair_pictures(images: Path, masks: Path) -> list[Pair]:
+    """Images and masks by name, below their folders and without ending, in natural order."""
+    image_of = {path.relative_to(images).with_suffix("").as_posix(): path for path in _pictures(images)}
+    mask_of = {path.relative_to(masks).with_suffix("").as_posix(): path for path in _pictures(masks)}
+    found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
+    for own, other, words, kind in (
+        (image_of, mask_of, _IMAGE_WORDS, "image"),
+        (mask_of, image_of, _MASK_WORDS, "mask"),
+    ):
+        for name, path in own.items():
+            found[name if name in other else words.sub("", name)][kind] = path
+    pairs = []
+    for name in sorted(found, key=_natural):
+        parent = name.split("/")[0].lower() if "/" in name else ""
+        split = parent if parent in SPLIT_FOLDERS else None
+        pairs.append(Pair(name, found[name].get("image"), found[name].get("mask"), split))
+    return pairs
+
+
+def check_pictures(
+    location: str,
+    *,
+    wanted_examples: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PictureFolders | None:
+    """Look at every picture of a pair of folders, one at a time; None where `location` is none.
+
+    progress: called as progress(pairs done, pairs).
+    """
+    roots = picture_roots(location)
+    if roots is None:
+        return None
+    pairs = pair_pictures(*roots)
+    result = PictureFolders(pairs, [], [], [])
+    modes: defaultdict[str, list[str]] = defaultdict(list)
+    stride = max(1, len(pairs) // max(1, wanted_examples))
+    for number, pair in enumerate(pairs):
+        image = _open(pair.image, location, result.findings)
+        mask = _open(pair.mask, location, result.findings)
+        _unmatched(pair, location, result.findings)
+        if image is not None and pair.image is not None:
+            file = _relative(pair.image, location)
+            if image.format != "NPY":
+                modes[image.mode].append(file)
+            result.findings += _image_findings(image, file)
+        if mask is not None and pair.mask is not None:
+            result.findings += mask_findings(mask, _relative(pair.mask, location))
+        if image is not None and mask is not None:
+            show = number % stride == 0 and len(result.examples) < wanted_examples
+            _summarise(pair, image, mask, location, result, example=show)
+        if progress is not None:
+            progress(number + 1, len(pairs))
+    result.findings += _mixed_modes(modes)
+    return result
+
+
+def _relative(path: Path, location: str) -> str:
+    return path.relative_to(location).as_posix()
+
+
+def _open(path: Path | None, location: str, findings: list[Finding]) -> Picture | None:
+    if path is None:
+        return None
+    try:
+        if path.suffix.lower() == ".npy":
+            array = read_npy(path)
+            if array.ndim not in (2, 3):
+                raise DataError(f"has shape {array.shape}", path=path, hint="Save (rows, columns[, channels])")
+            return Picture(array, "NPY", "NPY", array.dtype.itemsize * 8, lossy=False)
+        return inspect_picture(path)
+    except DataError as error:
+        findings.append(Finding("error", "unreadable", _relative(path, location), error.problem, error.hint or ""))
+        return None
+
+
+def _unmatched(pair: Pair, location: str, findings: list[Finding]) -> None:
+    if pair.mask is None and pair.image is not None:
+        file, what = _relative(pair.image, location), "has no mask of its name"
+        findings.append(Finding("error", "unmatched-image", file, what, "Add the mask, or remove the image"))
+    if pair.image is None and pair.mask is not None:
+        file, what = _relative(pair.mask, location), "has no image of its name"
+        findings.append(Finding("error", "unmatched-mask", file, what, "Add the image, or remove the mask"))
+
+
+def _image_findings(picture: Picture, file: str) -> list[Finding]:
+    """What is special about an image picture."""
+    findings = []
+    if picture.palette:
+        what = "is a palette picture: its pixels are indices into a table of colours"
+        findings.append(Finding("warning", "image-palette", file, what, "Save it as gray or RGB"))
+    elif picture.bits == 16 and picture.mode in ("RGB", "RGBA"):
+        what = "has 16 bits a colour, of which 8 are read"
+        findings.append(Finding("warning", "image-16-bit-colour", file, what, "Save the channels as NPY to keep all"))
+    elif picture.bits == 16 and picture.format != "NPY":
+        what = f"is 16-bit, values {picture.pixels.min()} to {picture.pixels.max()}"
+        hint = 'Read in full here; tools that call .convert("L") saturate it at 255'
+        findings.append(Finding("note", "image-16-bit", file, what, hint))
+    elif picture.gray_in_colour:
+        what = f"is gray but saved as {picture.mode}: three equal channels"
+        findings.append(Finding("note", "image-gray-as-colour", file, what, "Save it as gray: one channel is enough"))
+    if picture.frames > 1:
+        what = f"has {picture.frames} pages, of which the first is read"
+        findings.append(
+            Finding("warning", "image-pages", file, what, "Save each page as a file, or the stack as NIfTI")
+        )
+    return findings
+
+
+def mask_findings(picture: Picture, file: str) -> list[Finding]:
+    """What keeps a picture from being a plain label map: compression, colours, a palette."""
+    if picture.lossy:
+        what = f"is a lossy JPEG: {len(np.unique(picture.pixels))} different values where there should be a few labels"
+        return [Finding("error", "mask-jpeg", file, what, "Export the masks again as PNG; rounding would be a guess")]
+    if picture.pixels.ndim == 3:
+        if picture.gray_in_colour:
+            what = f"is gray saved as {picture.mode}"
+            return [Finding("error", "mask-colour", file, what, "Save label values as gray pixels: --fix OUT", True)]
+        colours = np.unique(picture.pixels.reshape(-1, picture.pixels.shape[-1]), axis=0)
+        what = f"is a colour picture ({picture.mode}) with {len(colours)} colours, which name no classes by themselves"
+        return [Finding("error", "mask-colour", file, what, "Export label values 0, 1, 2, ... as gray pixels")]
+    if picture.palette:
+        used = np.unique(picture.pixels)
+        what = f"is a palette picture that uses the indices {shown(used, 8)}"
+        hint = (
+            'The indices are read as labels here; .convert("L") would turn them into the brightness of their colours. '
+            "--fix OUT saves them as gray pixels"
+        )
+        return [Finding("warning", "mask-palette", file, what, hint, True)]
+    return []
+
+
+def label_pixels(picture: Picture) -> NDArray[np.generic] | None:
+    """The labels (H, W) of a mask, or None where its pixels are no labels."""
+    if picture.lossy:
+        return None
+    if picture.pixels.ndim == 3:
+        return picture.pixels[..., 0] if picture.gray_in_colour else None
+    return picture.pixels
+
+
+def _summarise(
+    pair: Pair, image: Picture, mask: Picture, location: str, result: PictureFolders, *, example: bool
+) -> None:
+    assert pair.image is not None and pair.mask is not None
+    file, image_file = _relative(pair.mask, location), _relative(pair.image, location)
+    if image.pixels.shape[:2] != mask.pixels.shape[:2]:
+        sizes = [f"{p.pixels.shape[1]} x {p.pixels.shape[0]}" for p in (mask, image)]
+        what = f"mask of {sizes[0]} pixels for an image of {sizes[1]}"
+        hint = "Resize the mask to its image, by nearest neighbour"
+        result.findings.append(Finding("error", "shape-mismatch", file, what, hint))
+        return
+    labels = label_pixels(mask)
+    known = labels is not None
+    if labels is None:
+        labels = np.zeros(mask.pixels.shape[:2], np.uint8)
+    volumes = Volume(_flat(image.pixels), _FLAT), Volume(_flat(labels), _FLAT)
+    case = SourceCase(pair.name, pair.name, lambda: volumes, split=pair.split)
+    summary = summarise(case, *volumes, image_file, file)
+    if not known:
+        summary = _without_labels(summary)
+    elif len(summary.values or ()) > MOST_CLASSES:
+        what = f"holds {len(np.unique(labels))} different values: smoothed, or no label map"
+        hint = "Export label values 0, 1, 2, ...; resize masks by nearest neighbour"
+        result.findings.append(Finding("error", "mask-many-values", file, what, hint))
+        summary = _without_labels(summary)
+    result.cases.append(summary)
+    if image.pixels.min() == image.pixels.max():
+        what, hint = f"every value is {image.pixels.flat[0]}", "Export the image again, or remove the case"
+        result.findings.append(Finding("warning", "image-constant", image_file, what, hint))
+    picture = example_of(pair.name, *volumes) if example else None
+    if picture is not None:
+        result.examples.append(picture)
+
+
+def _without_labels(summary: CaseSummary) -> CaseSummary:
+    """`summary` of a case whose label map cannot be trusted."""
+    return replace(summary, values=None, counts={}, slices_with={}, empty_slices=0)
+
+
+def _flat(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """(H, W[, C]) as (W, H, 1[, C])."""
+    return pixels.swapaxes(0, 1)[:, :, None]
+
+
+def _mixed_modes(modes: dict[str, list[str]]) -> list[Finding]:
+    if len(modes) < 2:
+        return []
+    counts = Counter({mode: len(files) for mode, files in modes.items()})
+    usual = counts.most_common(1)[0][0]
+    what = f"is of mode {{}} where {counts[usual]} images are {usual}"
+    hint = "Save all images with the same channels and depth"
+    return [
+        Finding("warning", "mixed-modes", file, what.format(mode), hint)
+        for mode, files in modes.items()
+        if mode != usual
+        for file in files
+    ]
+
+
+def nnunet_findings(folder: Path, ending: str, channels: int, cases: Sequence[str]) -> list[Finding]:
+    """Images of an nnU-Net data set without a label map, and label maps without an image."""
+    findings = []
+    images: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted((folder / "imagesTr").glob(f"*{ending}")):
+        if not is_junk(path):
+            match = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])
+            images[match[1] if match else path.name].append(path.name)
+    for case, files in images.items():
+        if case not in cases:
+            what, hint = "has no label map in labelsTr, so it is left out", "Add the label map, or remove the image"
+            findings += [Finding("warning", "unmatched-image", f"imagesTr/{file}", what, hint) for file in files]
+    for case in cases:
+        if len(images.get(case, ())) < channels:
+            what = f"has {len(images.get(case, ()))} of {channels} channel file(s) {case}_0000{ending}, ... in imagesTr"
+            hint = "Add the image, or remove the label map"
+            findings.append(Finding("error", "unmatched-mask", f"labelsTr/{case}{ending}", what, hint))
+    return findings

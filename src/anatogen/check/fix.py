@@ -1,0 +1,139 @@
+"""The safe mends: label values remapped and palettes made plain, in a new copy of the data set, never in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.check.files import MOST_CLASSES, is_junk, label_pixels, pair_pictures, picture_roots
+from anatogen.check.values import MENDABLE, mapping_to_classes
+from anatogen.data.sources import open_source
+from anatogen.errors import DataError, SettingsError
+from anatogen.files import writing
+from anatogen.io.inspect import inspect_picture
+from anatogen.io.nifti import read_nifti, write_nifti
+from anatogen.io.npy import read_npy, write_npy
+from anatogen.io.pictures import write_label_png
+from anatogen.volume import Volume
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What `mend` did: the values that were mapped (empty: none), and how many label maps were written anew."""
+
+    mapping: dict[int, int]
+    files: int
+
+
+def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *, layout: str = "auto") -> Mended:
+    """Copy the data set at `location` to the new folder `out`, with those label maps mended that need no guess.
+
+    Values that are no class are mapped in ascending order to 0, 1, 2, ... where all label maps together hold just as
+    many values as there are classes (or, where none are declared, where they are spread evenly over 0..255). Palette
+    and gray-as-RGB masks become gray PNG of their labels. Junk files stay behind. Raises SettingsError where `out` is
+    there already or inside the data set, or where nothing can be mended; DataError where a label map cannot be read.
+    """
+    source, out = Path(location), Path(out)
+    if out.exists() or out.is_symlink():
+        raise SettingsError("is there already", path=out, hint="Choose another folder; --fix never writes in place")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise SettingsError("lies inside the data set", path=out, hint="Choose a folder outside")
+    roots = picture_roots(source)
+    if roots is not None:
+        masks = [pair.mask for pair in pair_pictures(*roots) if pair.mask is not None]
+        return _copy(source, out, masks, None if classes is None else len(classes) + 1)
+    if (source / "dataset.json").is_file() and (source / "labelsTr").is_dir():
+        masks = sorted(p for p in (source / "labelsTr").glob("*.nii*") if not is_junk(p))
+        return _copy(source, out, masks, _declared(source / "dataset.json"))
+    cases = open_source(location, layout, classes if classes is not None else ["class 1"]).cases
+    masks = [case.files[-1] for case in cases if case.files]
+    if not masks or not all(p.name.lower().endswith(MENDABLE) and p.is_relative_to(source) for p in masks):
+        raise SettingsError(
+            "label maps of this layout cannot be mended", path=source, hint="--fix takes pictures, NPY and NIfTI"
+        )
+    return _copy(source, out, masks, None if classes is None else len(classes) + 1)
+
+
+def _declared(description: Path) -> int:
+    try:
+        return len(json.loads(description.read_text(encoding="utf-8"))["labels"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError('is damaged, or has no "labels"', path=description, hint="Mend it by hand") from error
+
+
+def _copy(source: Path, out: Path, masks: Sequence[Path], count: int | None) -> Mended:
+    """Two walks over the label maps: which values there are, then those files anew that have others than they should."""
+    union: set[int] = set()
+    plain: dict[Path, bool] = {}
+    for mask in masks:
+        labels, plain[mask] = _read(mask)
+        union |= set(np.unique(labels).tolist()) if labels is not None else set()
+    mapping = mapping_to_classes(union, count) or {}
+    moved = {value for value, index in mapping.items() if value != index}
+    if not moved and all(plain.values()):
+        raise SettingsError(
+            "nothing here can be mended without a guess", path=source, hint="See the hints of anatogen check"
+        )
+    files = 0
+    with writing(out) as partial:
+        if partial.exists():
+            shutil.rmtree(partial)
+        for path in _data_files(source):
+            copy = partial / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            labels = _read(path)[0] if path in plain else None
+            if labels is None or (plain[path] and moved.isdisjoint(np.unique(labels).tolist())):
+                shutil.copyfile(path, copy)
+                continue
+            _write(path, copy, _map(labels, mapping))
+            files += 1
+    return Mended(mapping, files)
+
+
+def _data_files(folder: Path) -> list[Path]:
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_junk(Path(name))]
+        found += [Path(root) / name for name in files if not is_junk(Path(name)) and (Path(root) / name).is_file()]
+    return found
+
+
+def _read(path: Path) -> tuple[NDArray[np.generic] | None, bool]:
+    """(labels, or None where they are no labels; whether the file holds them plainly)."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        labels = read_nifti(path).array
+        if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
+            return None, True
+        return labels.astype(np.int64), True
+    if path.suffix.lower() == ".npy":
+        array = read_npy(path)
+        return (array if array.ndim == 2 and array.dtype.kind in "iu" else None), True
+    picture = inspect_picture(path)
+    pixels = label_pixels(picture)
+    if pixels is None or len(np.unique(pixels)) > MOST_CLASSES:
+        return None, True
+    return pixels, not picture.palette and picture.pixels.ndim == 2
+
+
+def _map(labels: NDArray[np.generic], mapping: dict[int, int]) -> NDArray[np.int64]:
+    result = labels.astype(np.int64)
+    for value, index in mapping.items():
+        result[labels == value] = index
+    return result
+
+
+def _write(path: Path, copy: Path, labels: NDArray[np.int64]) -> None:
+    if path.name.endswith((".nii", ".nii.gz")):
+        kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
+        write_nifti(copy, Volume(labels.astype(kind), read_nifti(path).affine))
+    elif path.suffix.lower() == ".npy":
+        write_npy(copy, labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16))
+    else:
+        write_label_png(copy.with_suffix(".png"), labels)

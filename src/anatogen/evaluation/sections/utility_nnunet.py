@@ -1,0 +1,221 @@
+"""Are the images of use to nnU-Net? The comparison of `utility`, with nnU-Net v2 as the segmenter that is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anatogen.data.store import PreparedDataset
+from anatogen.device import pick_device
+from anatogen.errors import DataError, Interrupted, SettingsError
+from anatogen.evaluation.sections.utility import at_most, real_parts, synthetic_parts
+from anatogen.files import writing
+from anatogen.generation.sample_set import SampleSet, require_true_maps
+from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
+from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
+from anatogen.judges.usefulness import Parts, Usefulness, dice_of_patients, report_entry
+from anatogen.progress import Progress
+
+MIXTURES = {"real": ("real",), "synthetic": ("synthetic",), "both": ("real", "synthetic")}
+_COMMANDS = 3  # of one training
+_CONFIGURATION = "2d"
+
+
+@dataclass(frozen=True)
+class _Cases:
+    """Images with the names of their files."""
+
+    ids: list[str]
+    parts: Parts
+
+    def digest(self) -> str:
+        """Tells these cases from any others."""
+        found = hashlib.sha256(json.dumps(self.ids).encode())
+        found.update(self.parts.images.numpy().tobytes())
+        found.update(self.parts.labels.numpy().tobytes())
+        return found.hexdigest()
+
+
+def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
+    """Raises SettingsError where nnU-Net is not installed, has no trainer of so many `epochs` or gives a class's name a
+    meaning of its own, or where `dataset` has no split test.
+
+    Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as background.
+    Leaving such slices out would compare other patients than the built-in segmenter's.
+    """
+    trainer_of(epochs)
+    require_nnunet()
+    dataset.split("test")
+    if taken := sorted({"background", "ignore"} & set(dataset.schema.names)):
+        raise SettingsError(
+            f"nnU-Net has a meaning of its own for a class called {taken[0]}",
+            path=dataset.folder,
+            hint="Prepare the data again, renamed with --merge NEW=OLD",
+        )
+    for row in dataset.split("heldout"):
+        missing = [name for name in dataset.schema.names if name not in row.annotated]
+        if missing:
+            raise DataError(
+                f"{', '.join(missing)} is not annotated in case {row.case}, and nnU-Net takes no partly annotated cases",
+                path=dataset.folder,
+                hint="Evaluate without --nnunet, or prepare fully annotated cases",
+            )
+
+
+def utility_by_nnunet(
+    dataset: PreparedDataset,
+    samples: SampleSet,
+    entries: list[dict[str, Any]],
+    work: Path,
+    epochs: int,
+    *,
+    device: str = "auto",
+    trainer: str | None = None,
+) -> dict[str, Any]:
+    """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test.
+
+    Real and synthetic images are written by the same code on the same grid, in the same units. Each mixture is planned
+    by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only.
+    work: here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they
+    were made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of
+    `epochs`. Of more than 20,000 images, so many are drawn.
+    Returns `utility.nnunet` of report.json. Raises what `require_for_nnunet`, `require_true_maps` and `train_with_nnunet`
+    do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
+    """
+    require_for_nnunet(dataset, epochs)
+    require_true_maps(samples)
+    trainer = trainer or trainer_of(epochs)
+    entries = at_most(entries)
+    names = dataset.schema.names
+    sets = {
+        "real": _Cases([row.id for row in dataset.split("heldout")], real_parts(dataset, "heldout")),
+        "synthetic": _Cases([entry["id"] for entry in entries], synthetic_parts(samples, entries, names)),
+    }
+    test = _Cases([row.id for row in dataset.split("test")], real_parts(dataset, "test"))
+    about = [dataset.info.channels, list(names), trainer, nnunet_version(), test.digest()]
+    digests = {name: cases.digest() for name, cases in sets.items()}
+    wanted = {name: _digest(about, [digests[part] for part in parts]) for name, parts in MIXTURES.items()}
+    missing = [name for name in MIXTURES if not _finished(work, name, wanted[name], test.ids)]
+    try:
+        if missing:
+            _write(work / "data", sets, test, dataset)
+        with Progress("nnU-Net", _COMMANDS * len(missing), "commands", every=0) as bar:
+            for name in missing:
+                _train(work, name, wanted[name], trainer, str(pick_device(device)), bar)
+    except KeyboardInterrupt as error:
+        ended = ", ".join(name for name in MIXTURES if _finished(work, name, wanted[name], test.ids)) or "none"
+        raise Interrupted(
+            f"nnU-Net was stopped; finished of {', '.join(MIXTURES)}: {ended}",
+            path=work,
+            hint="Run the same command again to do the rest",
+        ) from error
+    finally:
+        shutil.rmtree(work / "data", ignore_errors=True)
+    entry = report_entry(_results(work, sets, test, dataset.schema.count, epochs), names)
+    del entry["mixtures"]
+    return entry | {
+        "epochs": epochs,
+        "trainer": trainer,
+        "configuration": _CONFIGURATION,
+        "version": nnunet_version(),
+        "split": {"trained": "heldout", "tested": "test"},
+    }
+
+
+def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[Usefulness]:
+    results: list[Usefulness] = []
+    for name, parts in MIXTURES.items():
+        predicted = work / name / "predictions"
+        found = np.stack([read_label_map(predicted / f"{case}.nii.gz", dims=2) for case in test.ids])
+        scores = dice_of_patients(found, test.parts, class_count)
+        real, synthetic = (sets[part].parts if part in parts else None for part in ("real", "synthetic"))
+        counts = (len(real) if real else 0, len(synthetic) if synthetic else 0)
+        results.append(
+            Usefulness.of(
+                scores[None],
+                results[0] if results else None,
+                name=name,
+                real_share=counts[0] / sum(counts),
+                seeds=(0,),
+                steps=epochs * STEPS_AN_EPOCH,
+                real_images=(counts[0],),
+                real_patients=len(np.unique(real.groups)) if real else 0,
+                synthetic_images=counts[1],
+                patients=np.unique(test.parts.groups),
+            )
+        )
+    return results
+
+
+def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedDataset) -> None:
+    """The raw data sets `data`/real and `data`/synthetic, and the images to segment, `data`/test/imagesTs."""
+    shutil.rmtree(data, ignore_errors=True)  # of a call that was killed
+    everything = {**sets, "test": test}
+    with (
+        writing(data) as partial,
+        Progress("writing for nnU-Net", sum(len(cases.ids) for cases in everything.values()), "images") as bar,
+    ):
+        for name, cases in everything.items():
+            folder = partial / name
+            for case, image, labels in zip(cases.ids, cases.parts.images, cases.parts.labels, strict=True):
+                channels, drawn = volumes_of(image.numpy(), labels.numpy(), dataset.schema.count)
+                write_case(folder, case, channels, None if name == "test" else drawn)
+                bar.advance()
+            write_description(folder, dataset.info.channels, dataset.schema.names, len(cases.ids))
+
+
+def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Progress) -> None:
+    """Train the mixture `name` and segment the test images, to `work`/name; `work`/name.json says when it is whole."""
+    folder, record = work / name, work / f"{name}.json"
+    if folder.exists():
+        if not record.exists():
+            raise SettingsError("is there already and is not of this command", path=folder, hint="Choose another --out")
+        shutil.rmtree(folder)
+    _note(record, digest, done=False)
+    before = bar.done
+    commands: list[str] = []
+
+    def begun(command: str) -> None:
+        bar.update(before + len(commands), f"{name}: {command}")
+        commands.append(command)
+
+    train_with_nnunet(
+        [work / "data" / part for part in MIXTURES[name]],
+        work / "data" / "test" / "imagesTs",
+        folder,
+        configuration=_CONFIGURATION,
+        trainer=trainer,
+        device=device,
+        processes=max(2, min(8, os.cpu_count() or 2)),
+        progress=begun,
+    )
+    for part in ("raw", "preprocessed"):  # copies, which can be made again
+        shutil.rmtree(folder / part, ignore_errors=True)
+    _note(record, digest, done=True)
+    bar.update(before + _COMMANDS, f"{name} is done")
+
+
+def _note(record: Path, digest: str, *, done: bool) -> None:
+    with writing(record) as path:
+        path.write_text(json.dumps({"digest": digest, "done": done}), encoding="utf-8")
+
+
+def _finished(work: Path, name: str, digest: str, test_ids: Sequence[str]) -> bool:
+    try:
+        if json.loads((work / f"{name}.json").read_text(encoding="utf-8")) != {"digest": digest, "done": True}:
+            return False
+    except (OSError, ValueError):
+        return False
+    return all((work / name / "predictions" / f"{case}.nii.gz").is_file() for case in test_ids)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

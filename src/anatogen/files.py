@@ -1,0 +1,90 @@
+"""Files that are whole or not there, and folders that one process at a time writes to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from anatogen.errors import OutputError
+
+_PARTIAL = ".partial-"
+LOCK_ENDING = ".lock"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to, and renames it to `path` at the end: `path` is whole or not there.
+
+    The path beside has a name of its own, so that two processes that write the same file do not tear it: the last wins.
+    Raises OutputError, with what was half-written removed, where the disk is full or not writable.
+    """
+    # The ending stays: it tells writers which kind to write.
+    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written ({error.strerror or error})",
+            path=path,
+            hint="Free space or choose another place, and run the same command again",
+        ) from error
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(
+    folder: Path,
+    part: str = "",
+    *,
+    wait_s: float = 0.0,
+    hint: str = "Wait for it to end, or choose another folder",
+) -> Iterator[None]:
+    """Holds `folder` (made where it is missing), or one named `part` of it, for this process while the block runs.
+
+    The system releases the lock with its holder (`flock`; where a file system has none, a file that names host and process),
+    so a killed process never blocks the next. Whoever holds a whole folder removes what a killed process left half-written in
+    it. wait_s: how long to wait for another holder. Raises OutputError where another process holds it still, or where the
+    folder cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / (f".{part}{LOCK_ENDING}" if part else LOCK_ENDING), timeout=wait_s)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError("another process is writing here", path=folder, hint=hint) from error
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", path=folder) from error
+    try:
+        if not part:
+            remove_partial(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written in `folder` and one level below; only for who holds its lock."""
+    for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")):
+        with suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether `folder` is missing or holds nothing but a lock and what was half-written."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(
+        f.name.startswith(_PARTIAL) or f.name.endswith(LOCK_ENDING) for f in folder.iterdir()
+    )

@@ -1,0 +1,118 @@
+"""Gates for generated images: does the anatomy follow the map, and is the image a copy of a training image?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.errors import SettingsError
+from anatogen.generation.rejection import Gate, Verdict
+from anatogen.generation.request import Request
+from anatogen.judges.copy_search import CopySearch
+from anatogen.labels import LabelSchema
+from anatogen.metrics.confusion import tally
+from anatogen.metrics.copies import copy_threshold
+from anatogen.metrics.overlap import class_means
+
+Images = NDArray[np.float32]
+
+
+Progress = Callable[[int, int], None]
+
+
+_STRAY_SHARE, _STRAY_PIXELS = 1e-3, 4
+
+
+def dice_gate(segmenter: Callable[[Images], NDArray[np.int64]], schema: LabelSchema, min_dice: float) -> Gate:
+    """A gate that keeps an image whose Dice of what `segmenter` finds with what was asked for is at least `min_dice`.
+
+    segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). The Dice of an image is the mean over its
+    given classes that are drawn in its map. A given class that is not drawn is to be absent: found on more than 4
+    pixels, and more than one in a thousand, it counts as a class with Dice 0; on fewer it does not count. An image for
+    which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a high bound
+    favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
+    """
+    if not 0 < min_dice <= 1:
+        raise SettingsError(f"a Dice of at least {min_dice:g} makes no sense", hint="Choose above 0 and at most 1")
+    return _DiceGate(segmenter, schema, min_dice)
+
+
+@dataclass(frozen=True)
+class _DiceGate:
+    segmenter: Callable[[Images], NDArray[np.int64]]
+    schema: LabelSchema
+    min_dice: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"min_dice": self.min_dice}
+
+    def __call__(self, requests: Sequence[Request], images: Images) -> list[Verdict]:
+        asked = np.stack([request.labels for request in requests])
+        given = np.array([request.states.given for request in requests])
+        return [self._verdict(dice) for dice in given_dice(self.segmenter(images), asked, given, self.schema.count)]
+
+    def _verdict(self, dice: float) -> Verdict:
+        if math.isnan(dice):
+            return Verdict(True, {"note": "no given class is in the map, so there is no Dice"})
+        measures = {"dice": round(dice, 4)}
+        if dice >= self.min_dice:
+            return Verdict(True, measures)
+        return Verdict(False, measures, f"Dice {dice:.4f} is below {self.min_dice:g}")
+
+
+def given_dice(
+    found: NDArray[np.integer], asked: NDArray[np.integer], given: NDArray[np.bool_], class_count: int
+) -> NDArray[np.float64]:
+    """How well each image's label map `found` (N, *spatial) obeys `asked` where `given` (N, C-1), (N,); see `dice_gate`.
+
+    NaN where no given class is drawn, and none that was given as absent is found.
+    """
+    counts = tally(found, asked, class_count, counted=given, surfaces=False)
+    scores = counts.dice_by(np.arange(len(asked)))
+    stray = max(_STRAY_PIXELS, _STRAY_SHARE * math.prod(asked.shape[1:]))
+    scores[(counts.truth == 0) & (counts.predicted <= stray)] = np.nan
+    return class_means(scores, axis=1)
+
+
+def copy_gate(search: CopySearch, *, level: float = 0.01, progress: Progress | None = None) -> Gate:
+    """A gate that refuses an image nearer to a training image than all but a share `level` of unseen patients' are.
+
+    By `Neighbours.relative` and `copy_threshold`: about `level` of the images of a model that copies nothing are refused
+    too. The manifest then names the nearest training image by its row (case and slice), and the distance.
+    progress: of measuring the held-out images, see `CopySearch.heldout`.
+    """
+    threshold, _ = copy_threshold(search.heldout(progress).relative, level=level)
+    return _CopyGate(search, threshold, level)
+
+
+@dataclass(frozen=True)
+class _CopyGate:
+    search: CopySearch
+    threshold: float
+    level: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"reject_copies": {"level": self.level, "compared_with": self.search.digest}}
+
+    def __call__(self, requests: Sequence[Request], images: Images) -> list[Verdict]:  # noqa: ARG002
+        found = self.search.nearest(images)
+        return [self._verdict(*each) for each in zip(found.relative.tolist(), found.index.tolist(), strict=True)]
+
+    def _verdict(self, distance: float, index: int) -> Verdict:
+        row = self.search.train_rows[index].id
+        measures = {"nearest": {"row": row, "distance": round(distance, 4), "threshold": round(self.threshold, 4)}}
+        if distance >= self.threshold:
+            return Verdict(True, measures)
+        return Verdict(
+            False,
+            measures,
+            f"its distance to training image {row}, {distance:.4f}, is below {self.threshold:.4f}, under which few "
+            "images of unseen patients lie",
+        )

@@ -1,0 +1,1 @@
+"""Judges: networks trained on real data to judge images, and what they judge by."""

@@ -1,0 +1,198 @@
+"""Features of images by an encoder that was trained on the data set itself, as Konz et al. (2024, section 3.1) did for FID.
+
+They do not say on what task. Ours needs nothing but the prepared data set and never learns who a patient is: a MONAI ResNet
+sees slices, some of them made noisy or blurred by a known amount, and tells which classes are there, how much of each cell of
+a 4 x 4 grid each class fills, and how much noise and blur was added. So its features hold anatomy, place and texture.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anatogen.device import autocast
+from anatogen.errors import DataError
+from anatogen.judges.fitting import (
+    Part,
+    anneal,
+    digest_of,
+    draw_batch,
+    first_network,
+    is_writable,
+    read_weights,
+    write_weights,
+)
+from anatogen.seeds import derive_seed
+
+WIDTHS = (16, 32, 64, 128)
+FEATURES = WIDTHS[-1]
+_GRID = 4
+_MOST_NOISE = 0.2  # standard deviation, of images in [-1, 1]
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """Cosine annealing of AdamW over `steps` batches, whatever the number of images."""
+
+    steps: int = 400
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+
+class Encoder:
+    """Features from images: (N, C, *spatial) float32 in [-1, 1] -> (N, F) float32, F = FEATURES.
+
+    Each feature has mean 0 and standard deviation 1 over the images that it was trained on. An image's features do not depend
+    on the others of its batch. Distances by different encoders cannot be compared: `digest` says which one this is.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, digest: str = "") -> None:
+        self._network, self._device, self.digest = network.eval(), device, digest
+
+    @torch.no_grad()
+    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.float32]:
+        """The features of every image. Raises DataError for images with other channels or dimensions."""
+        images = torch.as_tensor(images)
+        known = self._network.get_parameter("trunk.conv1.weight")
+        if images.ndim != known.ndim or images.shape[1] != known.shape[1]:
+            raise DataError(
+                f"images have the shape {tuple(images.shape)}, the encoder was trained on {known.shape[1]} channels in "
+                f"{known.ndim - 2} dimensions",
+                hint="Take images of the data set that it was trained on",
+            )
+        parts = [self._network(part.to(self._device)).cpu() for part in torch.split(images, batch_size) if len(part)]
+        return torch.cat([*parts, torch.zeros(0, FEATURES)]).numpy()
+
+
+def train_encoder(
+    train: Part,
+    class_count: int,
+    settings: EncoderSettings = EncoderSettings(),
+    *,
+    device: torch.device | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Encoder:
+    """Train on (images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)), 2D or 3D.
+
+    A class that was not annotated has no say in its image's loss; without classes noise and blur are learnt alone. The same
+    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again. Raises
+    OutputError where it cannot be written.
+    """
+    device = device or torch.device("cpu")
+    images = train[0]
+    seed = derive_seed("encoder", settings.seed)
+    network = first_network(lambda: _Network(images, class_count), seed, images.ndim - 2, device)
+    digest = _digest(train, class_count, settings)
+    kept = cache / f"encoder-{digest}.safetensors" if cache is not None else None
+    if kept is not None and read_weights(kept, network):
+        return Encoder(network, device, digest)
+
+    generator = torch.Generator().manual_seed(derive_seed("encoder data", settings.seed))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+    network.train()
+    for step in range(settings.steps):
+        anneal(optimizer, settings.learning_rate, step / settings.steps)
+        shown, labels, annotated = draw_batch(train, settings.batch_size, generator, device)
+        shown, amounts = _degrade(shown, generator)
+        # One of several test runs gave NaN in 3D in bfloat16 (PyTorch 2.13, CPU), so float32 there.
+        with autocast(device, "auto" if images.ndim == 4 else "float32"):
+            answers = network.answer(shown)
+        loss = _loss(answers.float(), labels, annotated, amounts)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if progress is not None:
+            progress(step + 1, settings.steps, f"loss {loss.item():.3f}")
+    network.eval()
+    _standardise(network, images, device)
+    if kept is not None and is_writable(kept.parent):  # a read-only data set can be judged all the same
+        write_weights(kept, network.state_dict())
+    return Encoder(network, device, digest)
+
+
+class _Network(nn.Module):
+    """A small ResNet, whose pooled last level, standardised, are the features, and a linear head that answers."""
+
+    def __init__(self, images: Tensor, class_count: int) -> None:
+        from monai.networks.nets import ResNet
+
+        super().__init__()
+        # The first convolution sees every pixel; its stride keeps large images affordable.
+        stride = 2 if max(images.shape[2:]) < 128 else 4
+        self.trunk = ResNet(
+            "basic",
+            [1, 1, 1, 1],
+            list(WIDTHS),
+            spatial_dims=images.ndim - 2,
+            n_input_channels=images.shape[1],
+            conv1_t_size=7,
+            conv1_t_stride=stride,
+            no_max_pool=True,
+            feed_forward=False,
+        )
+        cells = _GRID ** (images.ndim - 2)
+        self.head = nn.Linear(FEATURES, 2 + (class_count - 1) * (1 + cells))
+        self.register_buffer("shift", torch.zeros(FEATURES))
+        self.register_buffer("scale", torch.ones(FEATURES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, F), standardised."""
+        return (self.trunk(images) - self.shift) / self.scale
+
+    def answer(self, images: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, 2 + (class_count - 1) (1 + cells)): noise and blur; then of each class a logit and its cells."""
+        return self.head(self.trunk(images))
+
+
+def _degrade(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some images made noisy, some blurred, some both, and by how much, (B, 2) in [0, 1]."""
+    shape = (len(images), *(1,) * (images.ndim - 1))
+    amounts = torch.rand(len(images), 2, generator=generator)
+    amounts = amounts * (torch.rand(len(images), 2, generator=generator) < 0.5)
+    noise, blur = (amounts[:, i].to(images.device).reshape(shape) for i in (0, 1))
+    pool = nn.functional.avg_pool2d if images.ndim == 4 else nn.functional.avg_pool3d
+    smooth = pool(images, 3, stride=1, padding=1, count_include_pad=False)
+    white = torch.randn(images.shape, generator=generator).to(images.device)
+    return images + blur * (smooth - images) + _MOST_NOISE * noise * white, amounts.to(images.device)
+
+
+def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -> Tensor:
+    """Squared errors of noise, blur and areas, and cross-entropy of presence, over the annotated classes."""
+    loss = 4 * nn.functional.mse_loss(answers[:, :2], amounts)
+    count, classes = annotated.shape
+    if not classes or not annotated.any():
+        return loss
+    by_class = answers[:, 2:].reshape(count, classes, -1)
+    onehot = nn.functional.one_hot(labels, classes + 1).movedim(-1, 1)[:, 1:].float()
+    pool = nn.functional.adaptive_avg_pool2d if labels.ndim == 3 else nn.functional.adaptive_avg_pool3d
+    areas = pool(onehot, _GRID).flatten(2)  # (B, C-1, cells), shares of a cell
+    there = (areas.sum(dim=2) > 0).float()
+    presence = nn.functional.binary_cross_entropy_with_logits(by_class[..., 0], there, reduction="none")
+    # The root gives small structures a say.
+    wrong = (by_class[..., 1:] - areas.sqrt()).square().mean(dim=2)
+    return loss + (presence + 4 * wrong)[annotated].mean()
+
+
+@torch.no_grad()
+def _standardise(network: _Network, images: Tensor, device: torch.device) -> None:
+    """Mean 0 and deviation 1 over (at most 4096, evenly spaced, of) the training images."""
+    chosen = images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()]
+    features = torch.cat([network(part.to(device)).double() for part in torch.split(chosen, 64)])
+    deviation = features.std(dim=0, correction=0)
+    network.get_buffer("shift").copy_(features.mean(dim=0))
+    # A feature that hardly varies in real images must not outweigh all the others.
+    network.get_buffer("scale").copy_(deviation.clamp(min=max(0.1 * float(deviation.median()), 1e-6)))
+
+
+def _digest(train: Part, class_count: int, settings: EncoderSettings) -> str:
+    data = [part for tensor in train for part in (str(tuple(tensor.shape)), tensor)]
+    return digest_of(json.dumps([class_count, WIDTHS, asdict(settings)]), *data)

@@ -1,0 +1,192 @@
+"""nnU-Net v2 as the segmenter that is trained and tested, where it is installed (Isensee et al. 2021): by its own commands.
+
+Commands and options as in nnU-Net's documentation (documentation/how-to/ and `nnUNetv2_... -h`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+from anatogen.errors import DataError, OutputError, SettingsError
+from anatogen.files import writing
+
+EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000)  # that nnU-Net has a trainer for
+STEPS_AN_EPOCH = 250
+_NAME, _ID = "Dataset001_anatogen", "1"  # of the work folder's own nnUNet_raw
+
+
+def nnunet_available() -> bool:
+    """Whether nnU-Net v2 is installed."""
+    return importlib.util.find_spec("nnunetv2") is not None
+
+
+def require_nnunet() -> None:
+    """Raises SettingsError where nnU-Net v2 is not installed."""
+    if not nnunet_available():
+        raise SettingsError("nnU-Net is not installed", hint="Install it with: pip install nnunetv2")
+
+
+def nnunet_version() -> str:
+    """The version of nnU-Net, "" where it is not known."""
+    try:
+        return metadata.version("nnunetv2")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def trainer_of(epochs: int) -> str:
+    """The name of nnU-Net's trainer of so many epochs. Raises SettingsError, with the nearest, where it has none."""
+    if epochs not in EPOCHS:
+        near = sorted(sorted(EPOCHS, key=lambda e: abs(e - epochs))[:2])
+        raise SettingsError(f"nnU-Net has no trainer of {epochs} epochs", hint=f"Choose {' or '.join(map(str, near))}")
+    if epochs == 1000:
+        return "nnUNetTrainer"
+    return f"nnUNetTrainer_{epochs}epoch{'s' if epochs > 1 else ''}"
+
+
+def train_with_nnunet(
+    folders: Sequence[Path],
+    images: Path,
+    work: Path,
+    *,
+    configuration: str = "2d",
+    trainer: str = "nnUNetTrainer_50epochs",
+    device: str = "cpu",
+    processes: int = 2,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Train nnU-Net on all cases of the raw data sets `folders` (for instance real and synthetic), and segment `images`.
+
+    folders: nnU-Net raw data sets of equal channels, classes and file ending, as `export_nnunet` writes them. images: a
+    folder of images named as nnU-Net wants them (CASE_0000.nii.gz). work: a new folder, for all that nnU-Net writes.
+    trainer: also says for how long: nnUNetTrainer (1000 epochs), nnUNetTrainer_5epochs, _50epochs, _250epochs, ...
+    device: cpu, cuda, cuda:1 or mps. processes: workers beside the training; where nnU-Net's own variables
+    (nnUNet_n_proc_DA, nnUNet_def_n_proc) are set they count. progress: called with each command before it runs.
+    Returns the folder of the predicted label maps, CASE.nii.gz. Raises SettingsError where nnU-Net is not installed or `work`
+    is there already, DataError where the data sets do not fit one another or a command fails (its output is in
+    `work`/nnunet.log), OutputError where `work` cannot be written.
+    """
+    require_nnunet()
+    if work.exists():
+        raise SettingsError("is there already", path=work, hint="Choose another folder or remove it")
+    description = _joint_description(folders)
+    if not any(images.glob(f"*_0000{description['file_ending']}")):
+        raise DataError(
+            f"holds no image named CASE_0000{description['file_ending']}",
+            path=images,
+            hint="Name images as nnU-Net's data sets do",
+        )
+    homes = {f"nnUNet_{name}": work.resolve() / name for name in ("raw", "preprocessed", "results")}
+    predictions = work / "predictions"
+    try:
+        for home in homes.values():
+            home.mkdir(parents=True)
+        _join(folders, homes["nnUNet_raw"] / _NAME, description)
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", path=work) from error
+    kind, _, number = device.partition(":")
+    count, dataset = str(processes), ["-d", _ID, "-c", configuration]
+    how = ["-tr", trainer, "-device", kind]
+    many = ["-npfp", count, "-np", count]
+    few = ["-npp", count, "-nps", count, "--disable_progress_bar"]
+    commands = [
+        ["nnUNetv2_plan_and_preprocess", *dataset, *many, "--verify_dataset_integrity"],
+        ["nnUNetv2_train", _ID, configuration, "all", *how],
+        ["nnUNetv2_predict", "-i", str(images), "-o", str(predictions), *dataset, "-f", "all", *how, *few],
+    ]
+    environment = {"nnUNet_n_proc_DA": count, "nnUNet_def_n_proc": count, **os.environ}
+    environment |= {name: str(home) for name, home in homes.items()}
+    if number:  # nnU-Net takes no number of a GPU, it uses the first that it can see
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
+    for command in commands:
+        if progress is not None:
+            progress(" ".join(command))
+        _run(command, environment, work / "nnunet.log")
+    if not any(predictions.glob(f"*{description['file_ending']}")):
+        raise DataError("nnU-Net has segmented nothing", path=images, hint=f"See {work / 'nnunet.log'}")
+    return predictions
+
+
+def _joint_description(folders: Sequence[Path]) -> dict[str, object]:
+    """dataset.json of all `folders` together. Raises DataError where one is missing, damaged or does not fit the first."""
+    if not folders:
+        raise SettingsError("no data set to train nnU-Net on")
+    found = []
+    for folder in folders:
+        try:
+            text = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+            found.append({key: text[key] for key in ("channel_names", "labels", "file_ending")})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError("is not an nnU-Net raw data set", path=folder, hint="Export it again") from error
+        for key in found[0]:
+            if found[-1][key] != found[0][key]:
+                raise DataError(f"has another {key} in its dataset.json than {folders[0]}", path=folder)
+    count = sum(1 for folder in folders for _ in (folder / "labelsTr").glob("*" + found[0]["file_ending"]))
+    return {**found[0], "numTraining": count}
+
+
+def _join(folders: Sequence[Path], out: Path, description: dict[str, object]) -> None:
+    """Copy the cases of `folders` to one data set; the number of the folder keeps equal names apart."""
+    with writing(out) as partial:
+        for part in ("imagesTr", "labelsTr"):
+            (partial / part).mkdir(parents=True)
+            for number, folder in enumerate(folders):
+                for file in sorted((folder / part).glob(f"*{description['file_ending']}")):
+                    shutil.copyfile(file, partial / part / f"{number}_{file.name}")
+        (partial / "dataset.json").write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
+
+
+def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+    """Run one of nnU-Net's commands, which lie on PATH or beside this Python, with its output added to `log`."""
+    path = os.pathsep.join([environment.get("PATH", ""), str(Path(sys.executable).parent)])
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise SettingsError(
+            f"{command[0]} was not found", hint="Install nnU-Net in this environment: pip install nnunetv2"
+        )
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [program, *command[1:]],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,  # its workers are then of one group, which can be ended as a whole
+        )
+        try:
+            status = process.wait()
+        finally:
+            _end(process)
+    if status:
+        raise DataError(f"{command[0]} failed with exit status {status}", path=log, hint="Its output says why")
+
+
+def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
+    """End `process`, if it still runs, and every process that it has started and left behind."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    try:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(patience_s)
+            until = time.monotonic() + patience_s
+            while time.monotonic() < until:  # the last of them clears away shared memory
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+    finally:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

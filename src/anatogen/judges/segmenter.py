@@ -1,0 +1,267 @@
+"""The auxiliary segmenter that judges images: a MONAI UNet (Konz et al. 2024, Appendix A.2)."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anatogen.device import autocast
+from anatogen.errors import DataError
+from anatogen.files import writing
+from anatogen.judges.fitting import (
+    Part,
+    anneal,
+    digest_of,
+    draw_batch,
+    first_network,
+    is_writable,
+    read_weights,
+    write_weights,
+)
+from anatogen.metrics.overlap import class_means, dice_by_group
+from anatogen.seeds import derive_seed
+
+CHANNELS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class SegmenterSettings:
+    """The paper trains 100 epochs of batches of 8 at 1e-3 with cosine annealing, and keeps the best on validation.
+
+    steps bounds the length whatever the number of images; the batch is larger, for the CPU's sake.
+    """
+
+    steps: int = 1200
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    validations: int = 8
+    seed: int = 0
+
+
+class Segmenter:
+    """Label maps from images: (N, C, H, W) float32 in [-1, 1] -> (N, H, W) int64."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network, self._device = network.eval(), device
+
+    @torch.no_grad()
+    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.int64]:
+        """The most likely class of every pixel."""
+        results = []
+        for part in torch.split(torch.as_tensor(images), batch_size):
+            results.append(_logits(self._network, part.to(self._device)).argmax(dim=1).cpu())
+        return torch.cat(results).numpy()
+
+
+def train_segmenter(
+    train: Part,
+    validation: Part,
+    class_count: int,
+    settings: SegmenterSettings = SegmenterSettings(),
+    *,
+    weights: Tensor | None = None,
+    device: torch.device | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Segmenter:
+    """Train on (images (N, C, H, W) in [-1, 1], labels (N, H, W), annotated (N, C-1)) and keep the best on `validation`.
+
+    Images are varied by small random affine maps, gains and offsets; a class that was not annotated has no say in its image's loss.
+    weights: (N,), how often an image is drawn, relative to the others; without it, all alike.
+    cache: a folder where the result is kept under a digest of data and settings, and found again; a training that is
+    killed goes on from its last validation, and ends with the same weights as if it had not been (on the same machine).
+    Depends on nothing but its arguments, and leaves torch's global random state alone. Raises DataError where there is
+    nothing to train on, OutputError where `cache` cannot be written.
+    """
+    device = device or torch.device("cpu")
+    _check(train, weights)
+    digest = _digest(train, validation, class_count, settings, weights)
+    kept = cache / f"segmenter-{digest}.safetensors" if cache is not None else None
+    training = _Training.begin(train[0], class_count, settings, device)
+    if kept is not None and read_weights(kept, training.network):
+        return Segmenter(training.network, device)
+    checkpoint = (
+        kept.with_name(f"segmenter-{digest}.checkpoint") if kept is not None and is_writable(kept.parent) else None
+    )
+    if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
+        training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
+
+    every = max(1, settings.steps // settings.validations)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # type: ignore[no-untyped-call]
+        for step in range(training.step, settings.steps):
+            training.learn(train, weights, settings)
+            if training.step % every == 0 or training.step == settings.steps:
+                training.validate(validation, class_count)
+                if checkpoint is not None and training.step < settings.steps:
+                    training.save(checkpoint)
+            if progress is not None:
+                progress(step + 1, settings.steps, f"validation Dice {training.score:.3f}")
+    training.network.load_state_dict(training.best_weights)
+    if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
+        write_weights(kept, training.best_weights)
+        checkpoint.unlink(missing_ok=True)
+    return Segmenter(training.network, device)
+
+
+@dataclass
+class _Training:
+    """All that a training carries from step to step; what a checkpoint holds is named in `save`."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    device: torch.device
+    best_weights: dict[str, Tensor]
+    best: float = -1.0
+    score: float = math.nan
+    step: int = 0
+
+    @classmethod
+    def begin(cls, images: Tensor, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
+        dim, seed = images.ndim - 2, derive_seed("segmenter", settings.seed)
+        network = first_network(lambda: _unet(images.shape[1], class_count, dim), seed, dim, device)
+        generator = torch.Generator().manual_seed(derive_seed("segmenter data", settings.seed))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+        return cls(network, optimizer, generator, device, copy.deepcopy(network.state_dict()))
+
+    def learn(self, train: Part, weights: Tensor | None, settings: SegmenterSettings) -> None:
+        """One step of the optimizer."""
+        anneal(self.optimizer, settings.learning_rate, self.step / settings.steps)
+        images, labels, annotated = draw_batch(train, settings.batch_size, self.generator, self.device, weights)
+        images, labels = _vary(images, labels, self.generator)
+        self.network.train()
+        with autocast(self.device, "auto"):
+            logits = _logits(self.network, images)
+        loss = _loss(logits.float(), labels, annotated)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+
+    def validate(self, validation: Part, class_count: int) -> None:
+        """Score the network, and keep its weights where they are the best so far."""
+        predicted = Segmenter(self.network, self.device)(validation[0])
+        groups = np.zeros(len(predicted), dtype=np.int64)
+        scores = dice_by_group(predicted, validation[1].numpy(), groups, class_count, validation[2].numpy())
+        self.score = float(class_means(scores[0], axis=0))
+        if self.score > self.best or math.isnan(self.score):  # with no class to validate on, the latest is the best
+            self.best = max(self.best, self.score)
+            self.best_weights = copy.deepcopy(self.network.state_dict())
+
+    def save(self, path: Path) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "best_weights": self.best_weights,
+            "best": self.best,
+            "score": self.score,
+            "step": self.step,
+        }
+        buffer = io.BytesIO()  # for torch tells of a full disk as a RuntimeError, safetensors as one of its own
+        torch.save(state, buffer)
+        with writing(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+    def resume(self, path: Path) -> bool:
+        """Go on from a checkpoint; False where it is damaged."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
+            self.best_weights = state["best_weights"]
+            self.best, self.score, self.step = float(state["best"]), float(state["score"]), int(state["step"])
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            pickle.UnpicklingError,
+            LookupError,
+            ValueError,
+            TypeError,
+            AttributeError,
+        ):
+            return False
+        return True
+
+
+def _check(train: Part, weights: Tensor | None) -> None:
+    """Raises DataError where no image can be drawn."""
+    if not len(train[0]):
+        raise DataError("there are no images to train the segmenter on", hint="Give it at least one labelled image")
+    if weights is not None:
+        fits = weights.shape == (len(train[0]),) and bool(torch.isfinite(weights).all())
+        if not fits or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+            raise DataError(
+                f"the segmenter's {len(train[0])} training images need as many weights, of 0 or more and not all 0"
+            )
+
+
+def _unet(channels: int, class_count: int, dim: int) -> nn.Module:
+    from monai.networks.nets import UNet
+
+    return UNet(dim, channels, class_count, CHANNELS, strides=(2, 2, 2, 2), num_res_units=2)
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    """(B, C, *spatial) for images of any size: the network itself needs sides of multiples of 16, and not 16 alone."""
+    sides = images.shape[2:]
+    whole = [-(-side // 16) * 16 for side in sides]
+    if all(side == 16 for side in whole):
+        whole[-1] = 32
+    if list(sides) == whole:
+        return network(images)
+    margins = [(0, w - side) for side, w in zip(sides, whole, strict=True)]
+    padding = [margin for pair in reversed(margins) for margin in pair]
+    logits = network(nn.functional.pad(images, padding, value=-1.0))
+    return logits[(..., *(slice(side) for side in sides))]
+
+
+def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random affine map for each image and its label map together (5 % a matrix entry and shift), gain and offset."""
+    count, dim = len(images), images.ndim - 2
+    theta = torch.eye(dim, dim + 1) + 0.05 * torch.randn(count, dim, dim + 1, generator=generator)
+    grid = nn.functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    moved = nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    classes = nn.functional.grid_sample(labels[:, None].float(), grid, mode="nearest", align_corners=False)
+    gain, offset = 0.1 * torch.randn(2, *images.shape[:2], *(1,) * dim, generator=generator).to(images.device)
+    return moved * (1 + gain) + offset, classes[:, 0].long()
+
+
+def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
+    """Cross-entropy plus soft Dice over the batch, each class where it was annotated; the background always.
+
+    What is labelled with a class that was not annotated (left free, in a synthetic image) counts as background, as it does in
+    partly annotated data.
+    """
+    class_count = logits.shape[1]
+    known = torch.cat([torch.ones_like(annotated[:, :1]), annotated], dim=1)  # (B, C)
+    shape = (*known.shape, *(1,) * (logits.ndim - 2))
+    logits = logits.masked_fill(~known.reshape(shape), -1e4)
+    labels = labels.where(known.gather(1, labels.flatten(1)).reshape(labels.shape), 0)
+    entropy = nn.functional.cross_entropy(logits, labels)
+    truth = nn.functional.one_hot(labels, class_count).movedim(-1, 1).float()
+    probability = logits.softmax(dim=1)
+    axes = (0, *range(2, logits.ndim))
+    overlap = (probability * truth).sum(axes)
+    total = (probability + truth).sum(axes)
+    return entropy + (1 - (2 * overlap + 1e-5) / (total + 1e-5))[1:].mean()
+
+
+def _digest(
+    train: Part, validation: Part, class_count: int, settings: SegmenterSettings, weights: Tensor | None = None
+) -> str:
+    drawn = () if weights is None else (weights.double(),)
+    return digest_of(*train, *validation, str(class_count), json.dumps(asdict(settings)), *drawn)

@@ -1,0 +1,267 @@
+"""Usefulness: a segmenter trained on synthetic, on real or on both images, tested on real patients (Konz et al. 2024, Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anatogen.errors import DataError, SettingsError
+from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
+from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
+from anatogen.seeds import derive_seed
+
+REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then real to synthetic 1:1, 1:2, 1:4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Images with label maps.
+
+    images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial). annotated: bool (N, C-1), which classes the
+    label map speaks for; for a synthetic image those that were annotated and given. groups: (N,), the patient of each.
+    """
+
+    images: Tensor
+    labels: Tensor
+    annotated: Tensor
+    groups: NDArray[np.generic]
+
+    def __post_init__(self) -> None:
+        counts = {len(part) for part in (self.images, self.labels, self.annotated, self.groups)}
+        if counts == {0} or len(counts) > 1:
+            raise DataError("images, label maps, annotated classes and patients must be equally many, and at least one")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(images, labels, annotated), as `train_segmenter` takes them."""
+        return self.images, self.labels, self.annotated
+
+    def of_patients(self, count: int, seed: int) -> Parts:
+        """The images of `count` patients, chosen by `seed`; a larger count has the smaller one's patients too.
+
+        Raises SettingsError where there are not as many.
+        """
+        patients = np.unique(self.groups)
+        if not 1 <= count <= len(patients):
+            raise SettingsError(f"{count} of {len(patients)} real patients were asked for")
+        order = np.random.default_rng(derive_seed("real patients", seed)).permutation(len(patients))
+        there = torch.from_numpy(np.isin(self.groups, patients[order[:count]]))
+        images, labels, annotated = (part[there] for part in self.tensors)
+        return Parts(images, labels, annotated, self.groups[there.numpy()])
+
+
+@dataclass(frozen=True)
+class Usefulness:
+    """What training on one mixture of images is worth, on real test patients.
+
+    real_share: how many of the images it saw were real, 0 to 1. seeds: of the trainings, one each.
+    real_images, real_patients, synthetic_images: how many there were to draw from (real_images: for each seed).
+    patients: of the test, in the order of `scores`. scores: Dice (seeds, patients, C-1), NaN where the patient has not
+    got the class. mean, ci95: over classes and patients, seeds averaged, by `bootstrap_mean`. per_class: (C-1,).
+    difference, difference_ci95: to training on the real images alone, paired by patient.
+    """
+
+    name: str
+    real_share: float
+    seeds: tuple[int, ...]
+    steps: int
+    real_images: tuple[int, ...]
+    real_patients: int
+    synthetic_images: int
+    patients: NDArray[np.generic]
+    scores: NDArray[np.float64]
+    mean: float
+    ci95: tuple[float, float]
+    per_class: NDArray[np.float64]
+    difference: float
+    difference_ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
+        """Sums up `scores` (seeds, patients, C-1), beside training on the real images alone (None: that is what it is).
+
+        about: the fields that do not follow from the scores.
+        """
+        averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
+        mean, ci95 = bootstrap_mean(averaged)
+        less = averaged if reference is None else reference.scores.mean(axis=0)
+        difference, difference_ci95 = bootstrap_mean(averaged - less)
+        return cls(
+            scores=scores,
+            mean=mean,
+            ci95=ci95,
+            per_class=class_means(averaged, axis=0),
+            difference=difference,
+            difference_ci95=difference_ci95,
+            **about,
+        )
+
+    def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """For report.json: its keys mean, per_class and ci95, and what the figures rest on."""
+        return {
+            "name": self.name,
+            "mean": self.mean,
+            "ci95": list(self.ci95),
+            "per_class": dict(zip(class_names, self.per_class.tolist(), strict=True)),
+            "difference_to_real": self.difference,
+            "difference_ci95": list(self.difference_ci95),
+            "mean_of_each_seed": [_mean(scores) for scores in self.scores],
+            "real_share": self.real_share,
+            "n": {
+                "test_patients": len(self.patients),
+                "real_images": list(self.real_images),
+                "real_patients": self.real_patients,
+                "synthetic_images": self.synthetic_images,
+                "seeds": list(self.seeds),
+                "steps": self.steps,
+            },
+        }
+
+
+def usefulness(
+    real: Parts,
+    synthetic: Parts,
+    validation: Parts,
+    test: Parts,
+    class_count: int,
+    *,
+    real_shares: Sequence[float] = REAL_SHARES,
+    real_patients: int | None = None,
+    settings: SegmenterSettings = SegmenterSettings(),
+    seeds: Sequence[int] = (0,),
+    device: torch.device | None = None,
+    cache: Path | None = None,
+    real_cache: Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Usefulness]:
+    """Train the segmenter on mixtures of `real` and `synthetic`, each with the same steps, seeds and validation; test it on `test`.
+
+    real_shares: for each mixture, the share of real images among those a training draws: 1 real only (always there, and
+    first: the others are compared with it), 0 synthetic only. real_patients: how many of the real patients are used, chosen
+    anew for each seed; the low-data setting, in which augmentation helps most. The synthetic images stay as they are, so it
+    is for the caller to say from whose label maps they were made.
+    cache: where trained segmenters are kept (see `train_segmenter`); real_cache: where those trained on real images alone are.
+    progress: called with (steps done, steps in all, what is going on).
+
+    A class counts for a test patient who has it, so that every mixture is scored on the same classes and patients, and a
+    difference of means is the mean of differences; what is found in a patient without the class does not count.
+    Intervals are over patients; `scores` shows how far the seeds are apart. Raises DataError where images do not fit one
+    another, SettingsError for a share outside [0, 1] or seeds or patients that there are none of.
+    """
+    shares = [1.0, *dict.fromkeys(share for share in map(float, real_shares) if share != 1)]
+    if not all(0 <= share <= 1 for share in shares):
+        raise SettingsError("a share of real images must lie between 0 and 1")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SettingsError("usefulness needs one seed or more, each of them once")
+    _check_shapes(real, synthetic, validation, test)
+    chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
+    total = len(shares) * len(seeds) * settings.steps
+    results: list[Usefulness] = []
+    for share in shares:
+        scores = []
+        for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
+            before = (len(results) * len(seeds) + k) * settings.steps
+            doing = f"{name_of(share)}, seed {seed}"
+            images, weights = _mixture(some, synthetic, share)
+            segmenter = train_segmenter(
+                images,
+                validation.tensors,
+                class_count,
+                replace(settings, seed=seed),
+                weights=weights,
+                device=device,
+                cache=(real_cache or cache) if share == 1 else cache,
+                progress=_shifted(progress, before, total, doing),
+            )
+            scores.append(dice_of_patients(segmenter(test.images), test, class_count))
+            if progress is not None:
+                progress(before + settings.steps, total, doing)
+        results.append(
+            Usefulness.of(
+                np.stack(scores),
+                results[0] if results else None,
+                name=name_of(share),
+                real_share=share,
+                seeds=tuple(seeds),
+                steps=settings.steps,
+                real_images=tuple(len(some) if share else 0 for some in chosen),
+                real_patients=len(np.unique(chosen[0].groups)) if share else 0,
+                synthetic_images=len(synthetic) if share < 1 else 0,
+                patients=np.unique(test.groups),
+            )
+        )
+    return results
+
+
+def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
+    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
+    truth, annotated = test.labels.numpy(), test.annotated.numpy()
+    present = dice_by_group(truth, truth, test.groups, class_count, annotated)
+    return np.where(np.isnan(present), np.nan, dice_by_group(found, truth, test.groups, class_count, annotated))
+
+
+def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
+    """`utility` of report.json: real, synthetic and both (the first mixture), where there are, and all mixtures.
+
+    The first mixture and not the best, which would be chosen on the test patients.
+    """
+    mixtures = [r for r in results if 0 < r.real_share < 1]
+    named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
+    entry: dict[str, Any] = {name: r.describe(class_names) for name, r in named.items()}
+    return entry | {"mixtures": [r.describe(class_names) for r in mixtures]}
+
+
+def name_of(real_share: float) -> str:
+    """ "real", "synthetic" or, for instance, "real 1 : 2 synthetic"."""
+    if real_share in (0, 1):
+        return "real" if real_share else "synthetic"
+    ratio = Fraction(real_share).limit_denominator(100)
+    return f"real {ratio.numerator} : {ratio.denominator - ratio.numerator} synthetic"
+
+
+def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+    """The images to train on, and how often each is drawn (N,); None: all alike."""
+    if share in (0, 1):
+        return (real if share else synthetic).tensors, None
+    weights = [torch.full((len(real),), share / len(real)), torch.full((len(synthetic),), (1 - share) / len(synthetic))]
+    images, labels, annotated = (torch.cat(pair) for pair in zip(real.tensors, synthetic.tensors, strict=True))
+    return (images, labels, annotated), torch.cat(weights)
+
+
+def _check_shapes(real: Parts, *others: Parts) -> None:
+    """Raises DataError where images differ in size, channels or classes."""
+    wanted = [tuple(part.shape[1:]) for part in real.tensors]
+    for other in others:
+        found = [tuple(part.shape[1:]) for part in other.tensors]
+        if found != wanted:
+            raise DataError(
+                f"images, label maps and classes of {_shapes(found)} do not fit the real ones of {_shapes(wanted)}",
+                hint="Use samples of a model that was trained on this data set",
+            )
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join(" x ".join(map(str, shape)) for shape in shapes)
+
+
+def _shifted(
+    progress: Callable[[int, int, str], None] | None, before: int, total: int, doing: str
+) -> Callable[[int, int, str], None] | None:
+    if progress is None:
+        return None
+    return lambda done, _, text: progress(before + done, total, f"{doing}: {text}")
+
+
+def _mean(scores: NDArray[np.float64]) -> float:
+    return float(class_means(class_means(scores, axis=0), axis=0))

@@ -1,0 +1,195 @@
+"""What two label maps of an image have in common, class by class: small numbers, from which every overlap follows.
+
+A judgement of a hundred thousand images keeps these and lets the images go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from anatogen.errors import SettingsError
+
+Distances = NDArray[np.floating]
+Box = tuple[slice, ...]
+Groups = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts (N, C-1) of N images: voxels in both maps, in the predicted and in the true one; where a class does not count, 0.
+
+    volume: of a voxel, mm to the power of the axes, (N, 1). hd95: mm, NaN where a map lacks the class or surfaces were not
+    measured. near, surface: voxels of both surfaces, and those of them within the tolerance of the other.
+    Methods return float64 (groups, C-1), NaN where undefined, groups in the order of np.unique.
+    """
+
+    both: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    truth: NDArray[np.float64]
+    volume: NDArray[np.float64]
+    hd95: NDArray[np.float64]
+    near: NDArray[np.float64]
+    surface: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tally]) -> Tally:
+        """The images of all `parts`, one after the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def of(self, chosen: NDArray[np.generic]) -> Tally:
+        """The tally of some of the images: an index or a mask (N,)."""
+        return Tally(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    def where(self, counted: NDArray[np.bool_]) -> Tally:
+        """The same, but that only classes in `counted` (N, C-1) count."""
+        kept = {f.name: np.where(counted, getattr(self, f.name), 0) for f in fields(self) if f.name != "volume"}
+        return Tally(**{**kept, "hd95": np.where(counted, self.hd95, np.nan), "volume": self.volume})
+
+    def dice_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Dice coefficients; see `dice_by_group`."""
+        return _share(2 * _sums(self.both, groups), _sums(self.predicted + self.truth, groups))
+
+    def hd95_by(self, groups: Groups) -> NDArray[np.float64]:
+        """95 % Hausdorff distances in mm; see `hd95_by_group`."""
+        there = ~np.isnan(self.hd95)
+        return _share(_sums(np.where(there, self.hd95, 0), groups), _sums(there, groups))
+
+    def surface_dice_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Normalised surface Dice; see `surface_dice_by_group`."""
+        return _share(_sums(self.near, groups), _sums(self.surface, groups))
+
+    def volume_error_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Relative volume errors; see `volume_error_by_group`."""
+        truth = _sums(self.truth * self.volume, groups)
+        return _share(_sums(self.predicted * self.volume, groups) - truth, truth)
+
+    def missed_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Shares of images with a class in just one map; see `missed_by_group`."""
+        found, asked = self.predicted > 0, self.truth > 0
+        return _share(_sums(found ^ asked, groups), _sums(found | asked, groups))
+
+
+def tally(
+    predicted: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    class_count: int,
+    spacing_mm: ArrayLike = 1.0,
+    counted: NDArray[np.bool_] | None = None,
+    *,
+    tolerance_mm: float | None = None,
+    surfaces: bool = True,
+) -> Tally:
+    """The tally of label maps (N, *spatial). The arguments, and what is raised: see `hd95_by_group` and `surface_dice_by_group`.
+
+    surfaces: measure distances too, which takes most of the time.
+    """
+    if tolerance_mm is not None and not 0 <= tolerance_mm < np.inf:
+        raise SettingsError(f"a tolerance of {tolerance_mm:g} mm makes no sense", hint="Choose 0 mm or more")
+    spacing = _spacing_of_each(spacing_mm, predicted, truth)
+    volume = spacing.prod(axis=1)[:, None]
+    in_play = np.ones((len(truth), class_count - 1), bool) if counted is None else counted
+    found, asked = (np.where(in_play, _voxel_counts(m, class_count), 0).astype(float) for m in (predicted, truth))
+    agreed = np.where(predicted == truth, truth, 0)
+    both = np.where(in_play, _voxel_counts(agreed, class_count), 0).astype(float)
+    hd95, near, surface = np.full(both.shape, np.nan), np.zeros(both.shape), np.zeros(both.shape)
+    if surfaces:
+        tolerances = spacing[:, -2:].max(axis=1) if tolerance_mm is None else np.full(len(truth), tolerance_mm)
+        tolerances = tolerances * (1 + 1e-6)  # distances are float32: what lies at the tolerance is to stay within it
+        for i, c, to_truth, to_predicted in _surface_distances(predicted, truth, class_count, spacing, in_play):
+            if to_truth.size and to_predicted.size:
+                hd95[i, c - 1] = max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))
+            near[i, c - 1] = (to_truth <= tolerances[i]).sum() + (to_predicted <= tolerances[i]).sum()
+            surface[i, c - 1] = to_truth.size + to_predicted.size
+    return Tally(both, found, asked, volume, hd95, near, surface)
+
+
+def _surface_distances(
+    predicted: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    class_count: int,
+    spacing: NDArray[np.float64],
+    counted: NDArray[np.bool_],
+) -> Iterator[tuple[int, int, Distances, Distances]]:
+    """(image, class, mm from each voxel of the predicted surface to the true one, and back), where a class occurs.
+
+    Distances to a surface that is not there are infinite; from one that is not there, none.
+    """
+    for i in range(len(truth)):
+        boxes = zip(_boxes(predicted[i], class_count), _boxes(truth[i], class_count), strict=True)
+        for c, (a, b) in enumerate(boxes, start=1):
+            box = _around(a, b)
+            if box is not None and counted[i, c - 1]:
+                yield i, c, *_distances(predicted[i][box] == c, truth[i][box] == c, spacing[i])
+
+
+def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[Distances, Distances]:
+    """From each voxel of the surface of `a` to that of `b`, and back."""
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    of_a, of_b = get_mask_edges(a, b, crop=False)
+    if not (of_a.any() and of_b.any()):  # MONAI would count the one surface twice
+        return np.full(of_a.sum(), np.inf), np.full(of_b.sum(), np.inf)
+    to_b = get_surface_distance(of_a, of_b, spacing=spacing)
+    return to_b, get_surface_distance(of_b, of_a, spacing=spacing)
+
+
+def _boxes(labels: NDArray[np.integer], class_count: int) -> list[Box | None]:
+    """The bounding box of each class 1..C-1, None where it is absent."""
+    return list(ndimage.find_objects(labels.astype(np.int32), max_label=class_count - 1))
+
+
+def _around(a: Box | None, b: Box | None) -> Box | None:
+    if a is None or b is None:
+        return a or b
+    return tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+
+
+def _voxel_counts(maps: NDArray[np.integer], class_count: int) -> NDArray[np.int64]:
+    """Voxels of each class (N, C-1)."""
+    counts = np.zeros((len(maps), class_count - 1), np.int64)
+    for i, labels in enumerate(maps):
+        counts[i] = np.bincount(labels.astype(np.intp).ravel(), minlength=class_count)[1:class_count]
+    return counts
+
+
+def _sums(each: NDArray[np.generic], groups: Groups) -> NDArray[np.float64]:
+    """The sums (groups, C-1) of numbers (N, C-1)."""
+    names, which = np.unique(groups, return_inverse=True)
+    result = np.zeros((len(names), each.shape[1]))
+    np.add.at(result, which, each)
+    return result
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """part / whole, NaN where the whole is nothing."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _spacing_of_each(
+    spacing_mm: ArrayLike, predicted: NDArray[np.integer], truth: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The spacing of each image (N, axes)."""
+    _require_one_shape(predicted, truth)
+    count, axes = len(truth), truth.ndim - 1
+    spacing = np.asarray(spacing_mm, dtype=np.float64)
+    if spacing.ndim == 0:
+        spacing = np.broadcast_to(spacing, (axes,))
+    if spacing.shape not in ((axes,), (count, axes)):
+        problem = f"spacings of shape {spacing.shape} for {count} label maps of {axes} axes"
+        raise SettingsError(problem, hint=f"Give ({axes},), or ({count}, {axes}) for one each")
+    if not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise SettingsError("a spacing is not above 0 mm", hint="Give the size of a pixel along each axis")
+    return np.broadcast_to(spacing, (count, axes))
+
+
+def _require_one_shape(predicted: NDArray[np.integer], truth: NDArray[np.integer]) -> None:
+    if predicted.shape != truth.shape:
+        raise SettingsError(
+            f"label maps of shapes {predicted.shape} and {truth.shape} cannot be compared",
+            hint="Give one predicted map for each true one, of its size",
+        )

@@ -1,0 +1,57 @@
+"""Overlap of label maps: how well images follow the anatomy they were made from (Konz et al. 2024, Table 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.metrics.confusion import tally
+
+
+def dice_by_group(
+    predicted: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    groups: NDArray[np.generic],
+    class_count: int,
+    counted: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Dice coefficients (groups, C-1), NaN where a class is in neither map (Dice 1945).
+
+    predicted, truth: label maps (N, *spatial). groups: (N,), for instance the patient of each; the voxels of a group
+    are counted together, as in a volume. counted: (N, C-1), where a class of an image counts: given, and annotated.
+    Groups come in the order of np.unique. Raises SettingsError where shapes do not match.
+    """
+    return tally(predicted, truth, class_count, counted=counted, surfaces=False).dice_by(groups)
+
+
+def bootstrap_mean(
+    scores: NDArray[np.float64], *, draws: int = 2000, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """Mean over patients and classes of `scores` (patients, classes), and its 95 % interval, patients drawn again.
+
+    The mean is that of the class means, each over the patients that have the class (Efron 1979, percentile interval).
+    NaN where no patient has a class.
+    """
+    rng = np.random.default_rng(seed)
+    again = scores[rng.integers(len(scores), size=(draws, len(scores)))]  # (draws, patients, classes)
+    means = class_means(class_means(again, axis=1), axis=1)
+    if np.isnan(means).all():
+        return float("nan"), (float("nan"), float("nan"))
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(class_means(class_means(scores, axis=0), axis=0)), (float(low), float(high))
+
+
+def class_means(scores: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The mean along `axis` of what is not NaN; NaN where nothing is."""
+    there = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(there, scores, 0).sum(axis=axis) / there.sum(axis=axis))
+
+
+def worst(scores: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """The rows of at most `count` patients with the lowest mean over their classes in `scores` (patients, classes).
+
+    The worst comes first; patients without any score are left out. For distances and errors, give their negative.
+    """
+    means = class_means(scores, axis=1)
+    return np.argsort(means, kind="stable")[: min(count, int((~np.isnan(means)).sum()))]

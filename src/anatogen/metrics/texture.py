@@ -1,0 +1,185 @@
+"""Texture and variety: what Dice does not see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.errors import DataError, SettingsError
+
+_WINDOW = 11  # pixels, of SSIM's Gaussian window
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, finest first
+_BLOCK = 64
+
+
+class RadialPower:
+    """The mean power spectrum of images that come in pieces, in `bands` rings of equal width up to the Nyquist frequency.
+
+    The mean of each image is removed and a Hann window is laid over it, so that its borders do not count.
+    """
+
+    def __init__(self, bands: int = 16) -> None:
+        self.bands, self.count = bands, 0
+        self._sum: NDArray[np.float64] | None = None  # (H, W), over images and channels
+
+    def update(self, images: NDArray[np.float32]) -> RadialPower:
+        """Take in images (N, C, H, W). Raises DataError where they are not as large as those before."""
+        height, width = images.shape[-2:]
+        if self._sum is None:
+            self._sum = np.zeros((height, width))
+        if self._sum.shape != (height, width):
+            was = " x ".join(map(str, self._sum.shape))
+            raise DataError(f"images of {height} x {width} follow images of {was}", hint="Take images of one size")
+        window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+        for start in range(0, len(images), _BLOCK):
+            part = images[start : start + _BLOCK]
+            centred = part - part.mean(axis=(-2, -1), keepdims=True)
+            self._sum += (np.abs(np.fft.fft2(centred * window)) ** 2).sum(axis=(0, 1))
+            self.count += part.shape[0] * part.shape[1]
+        return self
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(bands,); NaN before the first image."""
+        if self._sum is None or not self.count:
+            return np.full(self.bands, np.nan)
+        height, width = self._sum.shape
+        radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])  # cycles per pixel
+        ring = np.minimum((radius / 0.5 * self.bands).astype(int), self.bands)
+        sums = np.bincount(ring.ravel(), (self._sum / self.count).ravel(), self.bands + 1)[: self.bands]
+        return np.asarray(sums / np.bincount(ring.ravel(), minlength=self.bands + 1)[: self.bands])
+
+
+def radial_power(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
+    """The mean power spectrum (bands,) of images (N, C, H, W) that are there at once; see RadialPower."""
+    return RadialPower(bands).update(images).mean
+
+
+def power_ratio(generated: NDArray[np.float32], real: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
+    """Power of generated over real images in each band: 1 is right, less is too smooth, more too noisy."""
+    return radial_power(generated, bands) / radial_power(real, bands)
+
+
+def ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,): structural similarity of each pair of images (N, C, *spatial) in [-1, 1], at most 1 (Wang et al. 2004; MONAI's).
+
+    Raises DataError for images of unequal shapes or of fewer than 11 pixels a side.
+    """
+    from monai.metrics.regression import SSIMMetric
+
+    return _by_pair(lambda dim: SSIMMetric(dim, data_range=1.0, reduction="none"), a, b)
+
+
+def ms_ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N,): multi-scale SSIM of each pair of images (N, C, *spatial) in [-1, 1], in [0, 1] (Wang et al. 2003; MONAI's).
+
+    MONAI wants 176 pixels for the paper's five scales. Smaller images have fewer, the finest ones, with their weights scaled to sum to
+    1: 4 from 99 pixels, 3 from 44, 2 from 22 and 1 below. So values compare between sets of one size only. Raises
+    DataError as `ssim` does.
+    """
+    from monai.metrics.regression import MultiScaleSSIMMetric
+
+    weights = np.array(_SCALES[: ms_ssim_scales(min(a.shape[2:], default=0))])
+    weights = (weights / weights.sum()).tolist()
+    return _by_pair(lambda dim: MultiScaleSSIMMetric(dim, data_range=1.0, weights=weights, reduction="none"), a, b)
+
+
+def ms_ssim_scales(side: int) -> int:
+    """How many scales `ms_ssim` takes for images whose shortest side is `side` pixels."""
+    scales = 1
+    # MONAI wants side // (scales - 1)^2 to be no less than the window; the window must also fit the coarsest scale.
+    while scales < len(_SCALES) and side // max(scales**2, 2**scales) >= _WINDOW:
+        scales += 1
+    return scales
+
+
+def diversity(images: NDArray[np.float32], *, pairs: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The mean MS-SSIM of random pairs of different images (N, C, *spatial), and its standard error (Pinaya et al. 2022).
+
+    Lower is more diverse. It means something beside the same of as many real images: with one seed the pairs are the same
+    places in both sets. All pairs are taken where there are no more than `pairs`. The error treats images as independent
+    and is on the safe side. images may be a memory-mapped array. NaN for fewer than two images; the error for fewer than four.
+    """
+    count = len(images)
+    if count < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    if count * (count - 1) // 2 <= pairs:
+        first, second = np.triu_indices(count, 1)
+    else:
+        first = rng.integers(count, size=pairs)
+        second = (first + rng.integers(1, count, size=pairs)) % count
+    scores = np.concatenate(
+        [ms_ssim(images[first[i : i + _BLOCK]], images[second[i : i + _BLOCK]]) for i in range(0, len(first), _BLOCK)]
+    )
+    # Pairs share images. A mean over n / 2 pairs that share none has a larger error than one over all (Hoeffding 1948).
+    independent = min(len(scores), count // 2)
+    error = scores.std(ddof=1) / np.sqrt(independent) if count >= 4 else float("nan")
+    return float(scores.mean()), float(error)
+
+
+def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """(N,): the standard deviation of the finest, pixel-to-pixel variation of images (N, C, *spatial) in [-1, 1], in their units.
+
+    Immerkaer's (1996) operator, a second difference along rows and columns, whose response to smooth anatomy is small, with
+    the median absolute deviation in place of the mean, so that edges have no say. For white noise it is the noise's standard
+    deviation; noise that is correlated, as in most scanners' images, counts for less, so read it beside that of real images.
+    Much lower is lost texture. foreground: (N, *spatial), where to look, by default where no channel is within 2.5 % of the
+    ends of the range, as air, padding and clipped pixels are. The mean over channels; NaN for an image with fewer than 64
+    pixels to look at.
+    """
+    values = np.full(len(images), np.nan)
+    for i, image in enumerate(images):
+        looked_at = (np.abs(image) < 0.95).all(axis=0) if foreground is None else foreground[i]
+        inside = np.lib.stride_tricks.sliding_window_view(looked_at, (3, 3), axis=(-2, -1)).all(axis=(-2, -1))
+        if inside.sum() < 64:
+            continue
+        response = np.diff(np.diff(image.astype(np.float64), 2, axis=-1), 2, axis=-2)[:, inside]  # (C, pixels)
+        values[i] = _deviation(response).mean() / 6  # the operator's norm
+    return values
+
+
+def compare_noise(generated: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, float]:
+    """Of two sets of `local_noise`: the ratio of their medians, and the distance of their distributions.
+
+    The ratio is 1 where texture is right, below for too smooth, above for too noisy images. The distance is Wasserstein's
+    (of order 1) in units of the real median: 0 is right; it also sees a wrong spread. NaN values are left out; NaN where
+    nothing is left.
+    """
+    from scipy.stats import wasserstein_distance
+
+    made, true = (values[np.isfinite(values)] for values in (generated, real))
+    if not len(made) or not len(true) or not (middle := float(np.median(true))):
+        return float("nan"), float("nan")
+    return float(np.median(made) / middle), float(wasserstein_distance(made, true) / middle)
+
+
+def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard deviation of normally distributed values (C, pixels) about 0, from the median of their size."""
+    return np.asarray(np.median(np.abs(values), axis=-1) / 0.674490)
+
+
+def _by_pair(metric: Callable[[int], Any], a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """MONAI's metric of a number of dimensions over pairs, some at a time."""
+    import torch
+
+    if a.shape != b.shape:
+        raise DataError(f"images of the shapes {a.shape} and {b.shape} do not pair", hint="Take as many, as large")
+    if a.ndim not in (4, 5):
+        raise SettingsError(
+            f"images have {a.ndim} axes, not 4 or 5", hint="Give them as (N, C, H, W) or (N, C, D, H, W)"
+        )
+    if min(a.shape[2:]) < _WINDOW:
+        raise DataError(
+            f"images of {a.shape[2:]} are smaller than SSIM's window", hint=f"Take {_WINDOW} or more a side"
+        )
+    measure = metric(a.ndim - 2)
+    found = []
+    for start in range(0, len(a), _BLOCK):
+        # SSIM compares brightness by ratios, so 0 has to be black: [-1, 1] becomes [0, 1].
+        x, y = (torch.as_tensor(part[start : start + _BLOCK]).float().add(1).div(2) for part in (a, b))
+        found.append(measure(x, y).reshape(len(x)).double().numpy())
+    return np.concatenate([*found, np.zeros(0)])

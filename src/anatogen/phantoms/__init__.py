@@ -1,0 +1,1 @@
+"""Virtual patients: arrays only."""

@@ -1,0 +1,1 @@
+"""Reports: results in, pages, tables, figures and cards out. Measures nothing."""

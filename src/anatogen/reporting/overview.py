@@ -1,0 +1,89 @@
+"""A sample set at a glance: a line for each label map, every image with what was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from anatogen.data.store import PreparedDataset
+from anatogen.files import writing
+from anatogen.generation.sample_set import SampleSet
+from anatogen.labels import LabelSchema
+from anatogen.reporting import figures
+
+_MAPS = 8
+_A_LINE = 8
+_AN_IMAGE = 64
+
+
+def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
+    """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return ""."""
+    if len(samples.label_map(samples.entries[0]).shape) != 2:
+        return ""
+    with writing(samples.folder / "overview.png") as path:
+        path.write_bytes(overview(samples, dataset=dataset))
+    return "overview.png"
+
+
+def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset | None = None) -> bytes:
+    """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them.
+
+    The real image comes last where the set has it, or where `dataset` does, from which the maps are.
+    """
+    rows = {(row.case, row.slice): row for row in dataset.rows} if dataset is not None else {}
+    by_map: dict[str, list[dict[str, Any]]] = {}
+    for entry in samples.entries:
+        by_map.setdefault(_map_of(entry), []).append(entry)
+    names = list(by_map)
+    shown = min(maps, len(names))
+    chosen = [names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)]
+    lines = []
+    for name in chosen:
+        entries = by_map[name][:_AN_IMAGE]
+        labels = samples.label_map(entries[0])
+        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema))]
+        mixed = any(entry["free"] or entry.get("absent") for entry in by_map[name])
+        for entry in entries:
+            given = [samples.schema.index_of(n) for n in entry["given"]]
+            obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
+            picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
+            line.append((_title(entry, samples.schema, mixed), picture))
+        row = rows.get((entries[0].get("case", ""), entries[0].get("slice", -1)))
+        if "real" in entries[0]:
+            line.append(("real", figures.gray(samples.real_image(entries[0]))))
+        elif dataset is not None and row is not None:
+            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy())))
+        lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
+    return figures.grid(lines)
+
+
+def _map_of(entry: dict[str, Any]) -> str:
+    if "case" in entry:
+        return f"{entry['case']} {entry['slice']}"
+    return str(entry.get("file_of_map", entry["id"]))
+
+
+def _title(entry: dict[str, Any], schema: LabelSchema, mixed: bool) -> str:
+    """What sets an image apart from the others of its map."""
+    given, free = [name for name in entry["given"] if name not in entry.get("absent", ())], entry["free"]
+    parts = []
+    if "similarity" in entry:
+        parts.append(f"alike {entry['similarity']:g}")
+    if entry.get("absent"):
+        parts.append("no " + ", ".join(entry["absent"]))
+    if free and len(free) == len(schema.names):
+        parts.append("all free")
+    elif free and len(free) <= len(given):
+        parts.append(", ".join(free) + " free")
+    elif free:
+        parts.append("given: " + ", ".join(given))
+    elif mixed and not entry.get("absent"):
+        parts.append("all given")
+    if entry.get("repeat"):
+        parts.append(f"image {entry['repeat'] + 1}")
+    return _short("; ".join(parts) or "generated", 34)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most // 2] + "…" + text[-(most - most // 2 - 1) :]

@@ -1,0 +1,37 @@
+"""Sampling: the settings of a walk from noise to image."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import Field, ValidationError
+
+from anatogen.device import Precision
+from anatogen.diffusion.path import Grid
+from anatogen.diffusion.solvers import SolverName
+from anatogen.errors import SettingsError, nearest
+from anatogen.settings import Settings, explain, setting_names
+
+
+class SamplingSettings(Settings):
+    """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step.
+
+    grid: where along the path the steps lie; see `Path.times`.
+    """
+
+    solver: SolverName = "dpmpp_2m"
+    steps: int = Field(16, ge=1, le=1000)
+    grid: Grid = "bent"
+    eta: float = Field(1.0, ge=0, le=1)
+    clip: float | None = Field(1.05, gt=0)
+    precision: Precision = "float32"
+
+    def changed(self, **changes: Any) -> SamplingSettings:
+        """These settings with `changes`. Raises SettingsError for an unknown solver or a value out of range."""
+        solvers = get_args(SolverName)
+        if "solver" in changes and changes["solver"] not in solvers:
+            raise SettingsError(f"there is no solver '{changes['solver']}'", hint=nearest(changes["solver"], solvers))
+        try:
+            return SamplingSettings.model_validate(self.model_dump() | changes)
+        except ValidationError as error:
+            raise explain(error, setting_names(SamplingSettings)) from error

@@ -1,0 +1,1 @@
+"""What a command or a page does, as one typed function each."""
