@@ -17,7 +17,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.training.config import build_settings
 from anatogen.training.loop import train
 
@@ -57,7 +57,7 @@ def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: 
     """The generator in `run`, trained first where it is not there; length: {"steps": N} or {"max_time_s": S}."""
     if not (run / "model.json").exists():
         settings = build_settings(values=values, training={"steps": None, **length})
-        with Progress(f"training {run.name}", 1.0, "s") as bar:
+        with stage(f"training {run.name}", 1.0, "s") as bar:
             train(
                 dataset,
                 run,

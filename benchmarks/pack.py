@@ -23,7 +23,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
-from anatogen.progress import Progress, parse_duration
+from anatogen.progress import parse_duration, stage
 from common import hippocampus, machine, trained, write_section
 
 _FOUR = ["faithfulness", "utility", "realism", "privacy"]
@@ -56,7 +56,7 @@ def sample(generator: Generator, run: Path, dataset: PreparedDataset, split: str
         dataset, rows, ClassStates.all_given(dataset.schema), per_mask=each, count=count // each * each
     )
     start = time.perf_counter()
-    with Progress(f"sampling {split}", len(requests), "images") as bar:
+    with stage(f"sampling {split}", len(requests), "images") as bar:
         write_sample_set(
             generator,
             requests,

@@ -25,7 +25,7 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import Segmenter
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.overlap import bootstrap_mean, class_means
-from anatogen.progress import Progress, parse_duration
+from anatogen.progress import parse_duration, stage
 from common import SETS, machine, spread_rows, trained, write_section
 
 MODELS = {
@@ -41,7 +41,7 @@ def dice_with_freed(
     """Dice(m_gen, m) (patients, classes) on the classes that are given while `freed` are free."""
     states, real = dataset.schema.states(free=freed), dataset.load(rows)
     requests = requests_from_dataset(dataset, rows, states)
-    with Progress(f"{', '.join(freed) or 'nothing'} free", len(rows), "images") as bar:
+    with stage(f"{', '.join(freed) or 'nothing'} free", len(rows), "images") as bar:
         images = []
         for _, image in generator.generate(requests, batch_size=32):
             images.append(image)

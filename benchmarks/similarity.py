@@ -22,7 +22,7 @@ from anatogen.generation.plan import requests_alike, requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
-from anatogen.progress import Progress, parse_duration
+from anatogen.progress import parse_duration, stage
 from common import ROOT, hippocampus, machine, trained, write_section
 from paper_tables import mean
 
@@ -58,7 +58,7 @@ def main() -> None:
         found[mixing] = []
         for similarity in SIMILARITIES:
             requests = requests_alike(dataset, plain, [similarity], step=options.step, mixing=mixing)  # type: ignore[arg-type]
-            with Progress(f"{mixing}, {similarity}", len(requests), "images") as bar:
+            with stage(f"{mixing}, {similarity}", len(requests), "images") as bar:
                 images = []
                 for _, image in generator.generate(requests, batch_size=32):
                     images.append(image)

@@ -26,7 +26,7 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.distances import kernel_distance
 from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
-from anatogen.progress import Progress, parse_duration
+from anatogen.progress import parse_duration, stage
 from common import ROOT, hippocampus, machine, spread_rows, trained, write_section
 from paper_tables import mean
 
@@ -66,7 +66,7 @@ def curve(judge: Judge, generator: Generator, solver: str, eta: float) -> list[d
     for steps in STEPS:
         settings = generator.with_settings(solver=solver, eta=eta, steps=steps)
         start = time.perf_counter()
-        with Progress(f"{solver} eta {eta:g}, {steps} steps", len(requests), "images") as bar:
+        with stage(f"{solver} eta {eta:g}, {steps} steps", len(requests), "images") as bar:
             images = []
             for _, image in generator.generate(requests, settings, batch_size=32):
                 images.append(image)

@@ -1,17 +1,176 @@
-"""Progress with an ETA, and durations in words."""
+"""Progress of long work with an ETA, its cancelling, and durations in words.
+
+Whatever takes long opens a `stage`; whoever wants to see it, or to be able to stop it, gives a `Monitor` around the call:
+
+    with watched_by(Bars()):
+        evaluate(...)
+
+Without a monitor nothing is shown.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
-from anatogen.errors import SettingsError
+from anatogen.errors import Interrupted, SettingsError
 
-if TYPE_CHECKING:
-    pass
+
+class Stage:
+    """One stage of long work: how much of it is done, since when, and a word on it.
+
+    `total` is a count of items, or of shares or seconds where `unit` is "s".
+    """
+
+    def __init__(self, monitor: Monitor, title: str, total: float, unit: str = "", every: float = 15.0) -> None:
+        self.title, self.total, self.unit, self.every = title, total, unit, every
+        self.done, self.text = 0.0, ""
+        self.started = time.monotonic()
+        self._monitor = monitor
+
+    def update(self, done: float, text: str | None = None) -> None:
+        """`done` of `total` are finished; `text`, or the last one, is shown behind. Raises Interrupted where it was cancelled."""
+        self.done = min(done, self.total)
+        self.text = self.text if text is None else text
+        if self._monitor.cancelled:
+            raise Interrupted(f"{self.title} was stopped")
+        self._monitor.show(self)
+
+    def advance(self, count: float = 1, text: str | None = None) -> None:
+        """`count` more are finished."""
+        self.update(self.done + count, text)
+
+    @property
+    def status(self) -> str:
+        """How much is done, at what rate, and how long the rest will take."""
+        elapsed = time.monotonic() - self.started
+        left = elapsed * (self.total - self.done) / self.done if self.done else None
+        eta = f"{format_duration(left)} left" if left is not None else "starting"
+        if self.unit == "s":
+            share, rate = f"{100 * self.done / self.total:.0f} %", ""
+        else:
+            share = f"{self.done:.0f}/{self.total:.0f}"
+            rate = f", {self.done / elapsed:.1f} {self.unit or 'items'}/s" if elapsed > 0 and self.done else ""
+        return f"{share}{rate}, {eta}" + (f", {self.text}" if self.text else "")
+
+    @property
+    def summary(self) -> str:
+        """What was done and how long it took."""
+        amount = "" if self.unit == "s" else f"{self.done:.0f}{' ' + self.unit if self.unit else ''} in "
+        took = format_duration(time.monotonic() - self.started)
+        return f"{amount}{took}" + (f", {self.text}" if self.text else "")
+
+
+class Monitor:
+    """Is told of every stage, and can end the work: `cancel` may be called from another thread. This one shows nothing."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        """Stop the work at its next word of progress, as Ctrl-C does."""
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the work is to stop."""
+        return self._cancelled.is_set()
+
+    def open(self, stage: Stage) -> None:
+        """`stage` begins."""
+
+    def show(self, stage: Stage) -> None:
+        """`stage` has moved on."""
+
+    def close(self, stage: Stage, *, finished: bool) -> None:
+        """`stage` has ended; finished: without an error."""
+
+
+class Bars(Monitor):
+    """A bar with rate and ETA on a terminal; elsewhere a line every few seconds. On standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bars: dict[Stage, tuple[Any, Any]] = {}
+        self._last_line: dict[Stage, float] = {}
+
+    def open(self, stage: Stage) -> None:
+        """Draw the bar."""
+        self._last_line[stage] = stage.started
+        if sys.stderr.isatty() and not self._bars:  # Rich draws one live display at a time
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
+            bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            bar.start()
+            self._bars[stage] = bar, bar.add_task(stage.title, total=stage.total, status="")
+
+    def show(self, stage: Stage) -> None:
+        """Move the bar, or print a line where there is none."""
+        if stage in self._bars:
+            bar, task = self._bars[stage]
+            bar.update(task, completed=stage.done, total=stage.total, status=stage.status)
+        elif (now := time.monotonic()) - self._last_line[stage] >= stage.every:
+            self._last_line[stage] = now
+            print(f"{stage.title}: {stage.status}", file=sys.stderr, flush=True)
+
+    def close(self, stage: Stage, *, finished: bool) -> None:
+        """Replace the bar by a line."""
+        self._last_line.pop(stage, None)
+        if stage in self._bars:
+            self._bars.pop(stage)[0].stop()
+        if finished and stage.done:
+            print(f"{stage.title}: {stage.summary}", file=sys.stderr, flush=True)
+
+
+_SILENT = Monitor()
+_MONITOR: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
+
+
+@contextmanager
+def watched_by(monitor: Monitor | None) -> Iterator[None]:
+    """What is done in the block tells `monitor` of its progress (None: whoever watches already)."""
+    if monitor is None:
+        yield
+        return
+    token = _MONITOR.set(monitor)
+    try:
+        yield
+    finally:
+        _MONITOR.reset(token)
+
+
+def show_bars() -> None:
+    """Show progress for the rest of this process, as the command line does; for scripts."""
+    _MONITOR.set(Bars())
+
+
+@contextmanager
+def stage(title: str, total: float, unit: str = "", *, every: float = 15.0) -> Iterator[Stage]:
+    """A stage of long work, told to whoever watches (`watched_by`).
+
+    Args:
+        title: what is being done, for instance "sampling".
+        total: how many items it takes; with unit "s" a time or a share.
+        unit: of the items, for instance "images".
+        every: seconds between two lines where no bar can be drawn.
+    """
+    monitor = _MONITOR.get() or _SILENT
+    this = Stage(monitor, title, total, unit, every)
+    monitor.open(this)
+    finished = False
+    try:
+        yield this
+        finished = True
+    finally:
+        monitor.close(this, finished=finished)
 
 
 def parse_duration(text: str) -> float:
@@ -33,67 +192,3 @@ def format_duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-class Progress:
-    """A bar with rate and ETA on a terminal; elsewhere a line every few seconds, on standard error.
-
-    `total` is a count of items, or of seconds where `unit` is "s".
-    """
-
-    def __init__(self, title: str, total: float, unit: str = "", *, every: float = 15.0) -> None:
-        self.title, self.total, self.unit, self.every = title, total, unit, every
-        self.done, self.text = 0.0, ""
-        self._start = self._last_line = time.monotonic()
-        self._bar: Any = None
-
-    def __enter__(self) -> Progress:
-        self._start = self._last_line = time.monotonic()
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"))
-            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, status="")
-        return self
-
-    def update(self, done: float, text: str = "") -> None:
-        """`done` of `total` are finished; `text` is shown behind."""
-        self.done, self.text = min(done, self.total), text
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, status=self._status(now))
-        elif now - self._last_line >= self.every:
-            self._last_line = now
-            print(f"{self.title}: {self._status(now)}", file=sys.stderr, flush=True)
-
-    def advance(self, count: float = 1, text: str = "") -> None:
-        """`count` more are finished."""
-        self.update(self.done + count, text)
-
-    def _status(self, now: float) -> str:
-        elapsed = now - self._start
-        left = elapsed * (self.total - self.done) / self.done if self.done else None
-        eta = f"{format_duration(left)} left" if left is not None else "starting"
-        if self.unit == "s":
-            share = f"{100 * self.done / self.total:.0f} %"
-            rate = ""
-        else:
-            share = f"{self.done:.0f}/{self.total:.0f}"
-            rate = f", {self.done / elapsed:.1f} {self.unit or 'items'}/s" if elapsed > 0 and self.done else ""
-        return f"{share}{rate}, {eta}" + (f", {self.text}" if self.text else "")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if kind is None and self.done:
-            took = format_duration(time.monotonic() - self._start)
-            amount = "" if self.unit == "s" else f"{self.done:.0f}{' ' + self.unit if self.unit else ''} in "
-            print(
-                f"{self.title}: {amount}{took}" + (f", {self.text}" if self.text else ""), file=sys.stderr, flush=True
-            )

@@ -16,8 +16,7 @@ import pytest
 from PIL import Image
 
 import anatogen.check
-from anatogen.check import CheckReport, Finding, check, check_prepared, check_source
-from anatogen.check import mend
+from anatogen.check import CheckReport, Finding, check, check_prepared, check_source, mend
 from anatogen.check.files import check_pictures
 from anatogen.check.findings import shown
 from anatogen.check.text import as_text

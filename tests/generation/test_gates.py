@@ -11,7 +11,6 @@ import pytest
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.judges import copy_search
 from anatogen.evaluation.copies import (
     copies_of,
     measure_copies,
@@ -25,6 +24,7 @@ from anatogen.generation.gates import copy_gate, dice_gate, given_dice
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import generate_gated
 from anatogen.generation.request import Request
+from anatogen.judges import copy_search
 from anatogen.judges.copy_search import CopySearch
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from anatogen import __version__
-from anatogen.cli.common import guarded, split_names
-
-if TYPE_CHECKING:
-    from anatogen.check import CheckReport
-    from anatogen.check.run import Progress as Callback
+from anatogen.cli.common import as_tuple, guarded, split_names
 
 
 @guarded
@@ -30,57 +24,21 @@ def check(
 
     Example: anatogen check Dataset004_Hippocampus --html check.html
     """
-    import json
-
-    from anatogen.check import mend
     from anatogen.check.text import as_text
-    from anatogen.errors import SettingsError
-    from anatogen.files import writing
-    from anatogen.progress import Progress
+    from anatogen.workflows.check import CheckRequest
+    from anatogen.workflows.check import check as run_workflow
 
-    if fix is not None and fix.exists():  # before the long work
-        raise SettingsError("is there already", path=fix, hint="Choose another folder; --fix never writes in place")
-    names = split_names(classes)
-    with Progress("checking", 1, "cases") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        report = _report(source, layout, names, show)
-    print(as_text(report))
-    if json_file is not None:
-        with writing(json_file) as path:
-            text = json.dumps({**report.as_dict(), "version": __version__}, indent=1, ensure_ascii=False)
-            path.write_text(text, encoding="utf-8")
-    if html_file is not None:
-        from anatogen.check.page import write_page
-
-        write_page(report, html_file, version=__version__)
-    if fix is not None:
-        if any(finding.fixable for finding in report.findings):
-            mended = mend(source, fix, names, layout=layout)
-            way = ", ".join(f"{a} to {b}" for a, b in mended.mapping.items())
-            print(f"{fix}: a copy with {mended.files} label maps mended{f' ({way})' if way else ''}")
-            print(f"Next: anatogen check {fix}")
-        else:
-            print(f"{fix}: not written, there is nothing that can be mended without a guess")
-    if not report.fit:
+    names = as_tuple(split_names(classes))
+    result = run_workflow(CheckRequest(source, layout, names, json=json_file, html=html_file, fix=fix))
+    print(as_text(result.report))
+    if result.fixed_files is not None:
+        way = ", ".join(f"{a} to {b}" for a, b in (result.mapping or {}).items())
+        print(f"{fix}: a copy with {result.fixed_files} label maps fixed{f' ({way})' if way else ''}")
+        print(f"Next: anatogen check {fix}")
+    elif fix is not None:
+        print(f"{fix}: not written, there is nothing that can be fixed without a guess")
+    if not result.report.fit:
         raise typer.Exit(1)
-
-
-def _report(source: str, layout: str, classes: list[str] | None, progress: Callback) -> CheckReport:
-    from anatogen.check import check as run
-    from anatogen.check import check_prepared
-
-    folder = Path(source)
-    if (folder / "samples.json").is_file():
-        from anatogen.check.samples import check_samples
-
-        return check_samples(folder, progress=progress)
-    if (folder / "index.csv").is_file() or (folder / "images.b2nd").is_file():
-        return check_prepared(folder, progress=progress)
-    return run(source, layout, classes, progress=progress)
 
 
 def add_to(app: typer.Typer) -> None:

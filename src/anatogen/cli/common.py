@@ -6,30 +6,29 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import typer
 
 from anatogen import __version__
 from anatogen.errors import AnatogenError
+from anatogen.progress import Bars, watched_by
 
 if TYPE_CHECKING:
-    from anatogen.data.store import PreparedDataset
-    from anatogen.generation.engine import Generator
-    from anatogen.generation.sample_set import SampleSet
+    from anatogen.workflows.sample import SampleResult
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """`command` with what a user can mend printed as one line, and the exit code of its kind."""
+    """`command` with its progress shown, what a user can fix printed as one line, and the exit code of its kind."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with watched_by(Bars()):
+                return command(*args, **kwargs)
         except AnatogenError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
@@ -47,24 +46,14 @@ def command_line() -> str:
     return shlex.join(["anatogen", *sys.argv[1:]])
 
 
-def sampling_about(generator: Generator, run: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """What a sample set says of its making."""
-    return {
-        "run": str(run.resolve()),
-        "channels": generator.about.get("channels"),
-        "request": request,
-        "about_model": generator.about,
-        "command": command_line(),
-        "version": __version__,
-    }
+def at_a_glance(result: SampleResult) -> str:
+    """Where the overview of a sample set lies, to print behind its line."""
+    return f", at a glance in {result.overview}" if result.overview else ""
 
 
-def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
-    """Draws a sample set's overview; what to print of it."""
-    from anatogen.reporting.overview import write_overview
-
-    name = write_overview(samples, dataset)
-    return f", at a glance in {samples.folder / name}" if name else ""
+def as_tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    """`names` as requests hold them."""
+    return None if names is None else tuple(names)
 
 
 def split_names(text: str | None) -> list[str] | None:

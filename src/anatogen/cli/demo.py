@@ -27,7 +27,7 @@ def demo(
     from anatogen.evaluation.counterfactual import enlarged_cavity
     from anatogen.evaluation.evaluate import evaluate
     from anatogen.generation.engine import Generator
-    from anatogen.progress import Progress, parse_duration
+    from anatogen.progress import parse_duration, stage
     from anatogen.training.config import build_settings
     from anatogen.training.loop import train
 
@@ -39,7 +39,7 @@ def demo(
     )
     source = open_source("brain-template")
     print(source.notice)
-    with Progress("preparing", len(source.cases), "cases") as bar:
+    with stage("preparing", len(source.cases), "cases") as bar:
         dataset = prepare(
             source,
             out / "data",
@@ -47,7 +47,7 @@ def demo(
             version=__version__,
             progress=lambda done, total: bar.update(done),
         )
-    with Progress("training", 1.0, "s") as bar:
+    with stage("training", 1.0, "s") as bar:
         train(
             dataset,
             out / "run",

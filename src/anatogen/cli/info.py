@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from anatogen.cli.common import guarded
+
+if TYPE_CHECKING:
+    from anatogen.workflows.describe import DatasetDescription, RunDescription, SamplesDescription
 
 
 @guarded
@@ -15,68 +19,44 @@ def info(path: Path = typer.Argument(help="A prepared data set, run or sample se
 
     Example: anatogen info runs/hippocampus
     """
-    from anatogen.errors import DataError
+    from anatogen.workflows.describe import DatasetDescription, RunDescription, describe
 
-    if (path / "dataset.json").is_file() and (path / "index.csv").is_file():
-        _dataset(path)
-    elif (path / "model.json").is_file():
-        _run(path)
-    elif (path / "samples.json").is_file():
-        _samples(path)
+    found = describe(path)
+    if isinstance(found, DatasetDescription):
+        _print_dataset(found)
+    elif isinstance(found, RunDescription):
+        _print_run(found)
     else:
-        what = "is no prepared data set, run or sample set" if path.exists() else "there is no such folder"
-        raise DataError(what, path=path, hint="Name a folder that anatogen prepare, train or sample wrote")
+        _print_samples(found)
 
 
-def _dataset(path: Path) -> None:
-    import numpy as np
-
-    from anatogen.data.store import PreparedDataset
-
-    dataset = PreparedDataset.open(path)
-    about = dataset.info
-    what = "volumes" if about.axis == "volume" else "slices"
-    kind = what if what == "volumes" else f"{about.axis} slices"
-    print(f"{path}: prepared data set from {about.source['name']} ({about.source['layout']})")
-    print(f"  {len(dataset.rows)} {kind} of {' x '.join(map(str, dataset.size))}, {', '.join(about.channels)}")
-    for name in dict.fromkeys(row.split for row in dataset.rows):
-        rows = dataset.split(name)
-        print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
-    counts = np.zeros(dataset.schema.count, dtype=np.int64)
-    for batch in dataset.batches(dataset.rows):
-        counts += np.bincount(batch.labels.numpy().ravel(), minlength=dataset.schema.count)
-    for c in dataset.schema.classes:
-        print(f"  class {c.index:3} {c.name:24} {100 * counts[c.index] / counts.sum():7.3f} % of the pixels")
-    if about.notice:
-        print(f"  {about.notice}")
+def _print_dataset(found: DatasetDescription) -> None:
+    kind = found.kind if found.kind == "volumes" else f"{found.axis} slices"
+    print(f"{found.path}: prepared data set from {found.source} ({found.layout})")
+    print(f"  {found.items} {kind} of {' x '.join(map(str, found.size))}, {', '.join(found.channels)}")
+    for split in found.splits:
+        print(f"  {split.name:8} {split.items:6} {found.kind}, {split.patients} patients")
+    for number, (name, share) in enumerate(found.pixel_shares.items(), start=1):
+        print(f"  class {number:3} {name:24} {100 * share:7.3f} % of the pixels")
+    if found.notice:
+        print(f"  {found.notice}")
 
 
-def _run(path: Path) -> None:
-    from anatogen.model import load_denoiser
-
-    denoiser, about = load_denoiser(path)
-    config = denoiser.config
-    millions = sum(p.numel() for p in denoiser.parameters()) / 1e6
+def _print_run(found: RunDescription) -> None:
     print(
-        f"{path}: run, {config.network.name} of {millions:.1f} M parameters, {config.path} path, predicts {config.target}"
+        f"{found.path}: run, {found.network} of {found.parameters / 1e6:.1f} M parameters, "
+        f"{found.diffusion_path} path, predicts {found.target}"
     )
-    print(f"  images of {' x '.join(map(str, config.size))}, {config.image_channels} channel(s)")
-    print(f"  condition {config.encoding}, mask ablation {'on' if about.get('mask_ablation') else 'off'}")
-    print(f"  classes: {', '.join(denoiser.schema.names)}")
-    print(f"  trained {about.get('steps')} steps on {about.get('images')} images in {about.get('seconds')} s")
+    print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s)")
+    print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
+    print(f"  classes: {', '.join(found.classes)}")
+    print(f"  trained {found.steps} steps on {found.images} images in {found.seconds} s")
 
 
-def _samples(path: Path) -> None:
-    from anatogen.generation.sample_set import SampleSet
-
-    samples = SampleSet.open(path)
-    sampling = samples.header["sampling"]
-    print(
-        f"{path}: {len(samples.entries)} samples ({samples.header['format']}), {sampling['solver']}, {sampling['steps']} steps"
-    )
-    print(f"  classes: {', '.join(samples.schema.names)}")
-    free = {tuple(entry["free"]) for entry in samples.entries}
-    print(f"  free: {'; '.join(', '.join(names) or 'none' for names in sorted(free))}")
+def _print_samples(found: SamplesDescription) -> None:
+    print(f"{found.path}: {found.images} samples ({found.format}), {found.solver}, {found.steps} steps")
+    print(f"  classes: {', '.join(found.classes)}")
+    print(f"  free: {'; '.join(', '.join(names) or 'none' for names in found.free)}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import typer
 
 from anatogen.cli.common import (
+    as_tuple,
+    at_a_glance,
+    command_line,
     device_option,
     eta_option,
     guarded,
-    overview_of,
-    sampling_about,
     solver_option,
     split_names,
     steps_option,
@@ -45,43 +46,41 @@ def interpolate(
     """
     from typing import cast
 
-    from anatogen.data.store import PreparedDataset
     from anatogen.diffusion.interpolate import Mixing
-    from anatogen.errors import SettingsError, nearest
-    from anatogen.generation.engine import Generator
-    from anatogen.generation.plan import check_same_anatomy, requests_alike, requests_from_dataset
-    from anatogen.generation.sample_set import write_sample_set
-    from anatogen.progress import Progress
+    from anatogen.errors import SettingsError
+    from anatogen.workflows.interpolate import InterpolateRequest
+    from anatogen.workflows.interpolate import interpolate as run_workflow
+    from anatogen.workflows.sample import MapChoice, SolverChoice
 
     try:
-        wanted = [float(part) for part in similarity.split(",")]
+        wanted = tuple(float(part) for part in similarity.split(","))
     except ValueError as error:
         raise SettingsError(
             f"--similarity {similarity} is no list of numbers", hint="Write for instance 0.25,0.5"
         ) from error
-    if mixing not in ("variance_preserving", "literal"):
-        raise SettingsError(f"there is no mixing '{mixing}'", hint=nearest(mixing, ("variance_preserving", "literal")))
-    generator = Generator.load(run, device=device)
-    settings = generator.with_settings(solver=solver, steps=steps, eta=eta)
-    dataset = PreparedDataset.open(masks)
-    check_same_anatomy(generator, dataset)
-    states = generator.schema.states(given=split_names(given), free=split_names(free))
-    plain = requests_from_dataset(dataset, dataset.split(split), states, seed=seed, count=count)
-    requests = requests_alike(dataset, plain, wanted, step=step, mixing=cast(Mixing, mixing))
-    about = sampling_about(
-        generator, run, {"given": states.given_names(generator.schema), "seed": seed, "step": step, "mixing": mixing}
+    maps = MapChoice(
+        masks=masks,
+        split=split,
+        given=as_tuple(split_names(given)),
+        free=as_tuple(split_names(free)),
+        count=count,
+        seed=seed,
     )
-    with Progress("interpolating", len(requests), "images") as bar:
-        samples = write_sample_set(
-            generator,
-            requests,
-            out,
-            settings=settings,
-            image_format=format,
-            about=about,
-            progress=lambda done, total: bar.update(done),
+    result = run_workflow(
+        InterpolateRequest(
+            run=run,
+            out=out,
+            maps=maps,
+            similarities=wanted,
+            step=step,
+            mixing=cast(Mixing, mixing),
+            solver=SolverChoice(solver, steps, eta),
+            format=format,
+            device=device,
+            command=command_line(),
         )
-    print(f"{out}: {len(samples.entries)} images" + overview_of(samples, dataset))
+    )
+    print(f"{out}: {len(result.samples.entries)} images" + at_a_glance(result))
     print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 
-from anatogen import __version__
-from anatogen.cli.common import guarded, split_names
+from anatogen.cli.common import as_tuple, guarded, split_names
 
 
 @guarded
@@ -51,13 +50,11 @@ def prepare(
 
     from anatogen.data.intensity import IntensityRule
     from anatogen.data.prepare import PrepareSettings
-    from anatogen.data.prepare import prepare as run
-    from anatogen.data.relabel import relabelled, with_patients
-    from anatogen.data.sources import open_source
     from anatogen.data.split import parse_shares
     from anatogen.errors import SettingsError, nearest
-    from anatogen.progress import Progress
     from anatogen.volume import Fit
+    from anatogen.workflows.prepare import PrepareRequest
+    from anatogen.workflows.prepare import prepare as run_workflow
 
     if fit not in ("pad", "crop", "stretch"):
         raise SettingsError(f"there is no fit '{fit}'", hint=nearest(fit, ("pad", "crop", "stretch")))
@@ -73,16 +70,22 @@ def prepare(
         ignore_split=ignore_split,
         workers=workers,
     )
-    table = Path(patients) if patients is not None else None
-    if source.startswith("phantom:") and "?" not in source:
-        source, table = f"{source}?patients={patients or 40}&seed={seed}", None
-    opened = open_source(source, layout, split_names(classes))
-    opened = relabelled(opened, merge, split_names(drop) or ())
-    opened = with_patients(opened, pattern=patient_pattern, table=table)
-    if opened.notice:
-        print(opened.notice)
-    with Progress("preparing", len(opened.cases), "cases") as bar:
-        dataset = run(opened, out, settings, version=__version__, progress=lambda done, total: bar.update(done))
+    result = run_workflow(
+        PrepareRequest(
+            source=source,
+            out=out,
+            settings=settings,
+            layout=layout,
+            classes=as_tuple(split_names(classes)),
+            merge=tuple(merge),
+            drop=tuple(split_names(drop) or ()),
+            patient_pattern=patient_pattern,
+            patients=patients,
+        )
+    )
+    if result.notice:
+        print(result.notice)
+    dataset = result.dataset
     what = "slices" if dim == 2 else "volumes"
     shape = " x ".join(map(str, dataset.size))
     print(f"{out}: {len(dataset.rows)} {what} of {shape}, classes {', '.join(dataset.schema.names)}")

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from anatogen import __version__
 from anatogen.cli.common import device_option, guarded
 
 
@@ -35,10 +34,10 @@ def train(
     """
     import signal
 
-    from anatogen.data.store import PreparedDataset
-    from anatogen.progress import Progress, format_duration, parse_duration
+    from anatogen.progress import format_duration, parse_duration
     from anatogen.training.config import build_settings
-    from anatogen.training.loop import train as run
+    from anatogen.workflows.train import TrainRequest
+    from anatogen.workflows.train import train as run_workflow
 
     sections: dict[str, dict[str, Any]] = {"conditioning": {}, "training": {}}
     if mask_ablation is not None:
@@ -49,25 +48,13 @@ def train(
         seconds = None if max_time is None else parse_duration(max_time)
         sections["training"] = {"steps": steps, "epochs": epochs, "max_time_s": seconds}
     settings = build_settings(preset, config=config, values=set_, **sections)  # type: ignore[arg-type]
-    opened = PreparedDataset.open(dataset)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)  # a scheduler's way to say Ctrl-C
-    with Progress("training", 1.0, "s") as bar:
-        run(
-            opened,
-            out,
-            settings,
-            device=device,
-            version=__version__,
-            progress=lambda share, text: bar.update(share, text or bar.text),
-        )
-    from anatogen.model import load_denoiser
-
-    _, about = load_denoiser(out)
-    print(f"{out}: {about['steps']} steps, {about['images']} images in {format_duration(about['seconds'])}")
+    result = run_workflow(TrainRequest(dataset, out, settings, device))
+    print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
 
 

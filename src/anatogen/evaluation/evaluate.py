@@ -29,7 +29,7 @@ from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.of_dataset import encoder_for, segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.labels import ClassStates
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.reporting.cards import count_entries, data_sheet, model_card
 from anatogen.reporting.report import Figure, write_report
 
@@ -236,7 +236,7 @@ def _sample(
     rows = dataset.split(split)
     states = ClassStates.all_given(dataset.schema)
     requests = requests_from_dataset(dataset, rows, states, count=min(count or len(rows), len(rows)))
-    with Progress(f"sampling {split}", len(requests), "images") as bar:
+    with stage(f"sampling {split}", len(requests), "images") as bar:
         return write_sample_set(
             generator,
             requests,

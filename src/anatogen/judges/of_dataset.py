@@ -8,7 +8,7 @@ from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
 from anatogen.judges.encoder import Encoder, EncoderSettings, train_encoder
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings, train_segmenter
-from anatogen.progress import Progress
+from anatogen.progress import stage
 
 
 def segmenter_for(
@@ -21,7 +21,7 @@ def segmenter_for(
         batch = dataset.load(dataset.split(split))
         return batch.images, batch.labels, batch.annotated
 
-    with Progress("training the segmenter", settings.steps, "steps") as bar:
+    with stage("training the segmenter", settings.steps, "steps") as bar:
         return train_segmenter(
             part("heldout"),
             part("val"),
@@ -38,7 +38,7 @@ def encoder_for(
 ) -> Encoder:
     """The encoder of `dataset`'s images, trained on its split "heldout" and kept in its folder."""
     batch = dataset.load(dataset.split("heldout"))
-    with Progress("training the encoder", settings.steps, "steps") as bar:
+    with stage("training the encoder", settings.steps, "steps") as bar:
         return train_encoder(
             (batch.images, batch.labels, batch.annotated),
             dataset.schema.count,

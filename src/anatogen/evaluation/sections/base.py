@@ -15,7 +15,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.segmenter import Segmenter
 from anatogen.metrics.overlap import bootstrap_mean, class_means
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.reporting.report import Figure
 
 BLOCK = 256
@@ -78,7 +78,7 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
     """The images of `subject`, `size` at a time."""
     names = subject.dataset.schema.names
     total = len(subject.entries)
-    with Progress(title, total, "images") as bar:
+    with stage(title, total, "images") as bar:
         for start in range(0, total, size):
             entries = subject.entries[start : start + size]
             generated = np.stack([subject.samples.image(entry) for entry in entries])

@@ -18,7 +18,7 @@ from anatogen.labels import LabelSchema
 from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
 from anatogen.metrics.texture import power_ratio
 from anatogen.metrics.variation import seed_variation
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 from anatogen.seeds import derive_seed
@@ -66,7 +66,7 @@ def variation(
     names = schema.names[:_VARIATION_CLASSES]
     results: dict[str, Any] = {"given": {}, "free": {}, "maps": {}, "seeds": seeds}
     most: tuple[float, list[Figure]] = (-np.inf, [])
-    with Progress("seeds apart", len(names), "classes") as bar:
+    with stage("seeds apart", len(names), "classes") as bar:
         for c, name in enumerate(names, start=1):
             annotated = [row for row in rows if name in row.annotated]
             drawn = [row for row in annotated if (dataset.load([row]).labels == c).sum() >= 8]
@@ -131,7 +131,7 @@ def steps_curve(
         return bootstrap_mean(scores, draws=1)[0]
 
     scores, textures = [], {}
-    with Progress("Dice against steps", len(_CURVE_STEPS) * len(requests), "images") as bar:
+    with stage("Dice against steps", len(_CURVE_STEPS) * len(requests), "images") as bar:
         for steps in _CURVE_STEPS:
             images = []
             for _, image in generator.generate(requests, generator.with_settings(steps=steps)):

@@ -20,7 +20,7 @@ from anatogen.judges.encoder import Encoder
 from anatogen.metrics.copies import CopyRate, copy_rate
 from anatogen.metrics.membership import MembershipAttack, membership_inference
 from anatogen.metrics.neighbours import Neighbours, closest_pairs, nearest_features
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 from anatogen.reporting.verdicts import certainty
@@ -48,7 +48,7 @@ class Privacy:
     def finish(self) -> tuple[dict[str, Any], list[Figure]]:
         """The copy rate with its verdict, the closest pairs, and the attack where the generator is there."""
         patients, unseen = self.subject.patients(), self.search.heldout_patients
-        with Progress("unseen patients' nearest", len(self.search.heldout_rows), "images") as bar:
+        with stage("unseen patients' nearest", len(self.search.heldout_rows), "images") as bar:
             heldout = self.search.heldout(lambda done, _: bar.update(done))
         made = Neighbours.joined(self._in_pixels)
         rate = copy_rate(made.relative, heldout.relative, patients, unseen)
@@ -103,7 +103,7 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
     """Can training images be told from unseen patients' by the denoiser's loss? On at most `most` of each."""
     unseen = [row for row in dataset.rows if row.split in UNSEEN]
     sides = []
-    with Progress("membership attack", 2.0, "s") as bar:
+    with stage("membership attack", 2.0, "s") as bar:
         for number, rows in enumerate((dataset.split("train"), unseen)):
             chosen = evenly(rows, most)
             losses: list[NDArray[np.float64]] = []

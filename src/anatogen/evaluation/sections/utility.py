@@ -14,7 +14,7 @@ from anatogen.device import pick_device
 from anatogen.generation.sample_set import SampleSet
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.judges.usefulness import Parts, report_entry, usefulness
-from anatogen.progress import Progress
+from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
@@ -39,7 +39,7 @@ def utility(
     synthetic = synthetic_parts(samples, at_most(entries), names)
     parts = {split: real_parts(dataset, split) for split in ("heldout", "val", "test")}
     total = len(set(real_shares) | {1.0}) * len(seeds) * settings.steps
-    with Progress("training segmenters", total, "steps") as bar:
+    with stage("training segmenters", total, "steps") as bar:
         results = usefulness(
             parts["heldout"],
             synthetic,

@@ -22,7 +22,7 @@ from anatogen.generation.sample_set import SampleSet, require_true_maps
 from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
 from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
 from anatogen.judges.usefulness import Parts, Usefulness, dice_of_patients, report_entry
-from anatogen.progress import Progress
+from anatogen.progress import Stage, stage
 
 MIXTURES = {"real": ("real",), "synthetic": ("synthetic",), "both": ("real", "synthetic")}
 _COMMANDS = 3  # of one training
@@ -107,7 +107,7 @@ def utility_by_nnunet(
     try:
         if missing:
             _write(work / "data", sets, test, dataset)
-        with Progress("nnU-Net", _COMMANDS * len(missing), "commands", every=0) as bar:
+        with stage("nnU-Net", _COMMANDS * len(missing), "commands", every=0) as bar:
             for name in missing:
                 _train(work, name, wanted[name], trainer, str(pick_device(device)), bar)
     except KeyboardInterrupt as error:
@@ -161,7 +161,7 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
     everything = {**sets, "test": test}
     with (
         writing(data) as partial,
-        Progress("writing for nnU-Net", sum(len(cases.ids) for cases in everything.values()), "images") as bar,
+        stage("writing for nnU-Net", sum(len(cases.ids) for cases in everything.values()), "images") as bar,
     ):
         for name, cases in everything.items():
             folder = partial / name
@@ -172,7 +172,7 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
             write_description(folder, dataset.info.channels, dataset.schema.names, len(cases.ids))
 
 
-def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Progress) -> None:
+def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Stage) -> None:
     """Train the mixture `name` and segment the test images, to `work`/name; `work`/name.json says when it is whole."""
     folder, record = work / name, work / f"{name}.json"
     if folder.exists():

@@ -1,0 +1,158 @@
+"""Saying what a folder is: a prepared data set, a run, a sample set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anatogen.errors import DataError
+from anatogen.progress import Monitor, stage, watched_by
+
+
+@dataclass(frozen=True)
+class SplitSize:
+    """How many items and patients a split holds."""
+
+    name: str
+    items: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """A prepared data set. pixel_shares: by class name, the share of all pixels, in [0, 1]."""
+
+    path: Path
+    source: str
+    layout: str
+    axis: str
+    size: tuple[int, ...]
+    channels: tuple[str, ...]
+    splits: tuple[SplitSize, ...]
+    pixel_shares: dict[str, float]
+    notice: str
+
+    @property
+    def items(self) -> int:
+        """Slices or volumes in all."""
+        return sum(split.items for split in self.splits)
+
+    @property
+    def kind(self) -> str:
+        """What an item is called."""
+        return "volumes" if self.axis == "volume" else "slices"
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """A run."""
+
+    path: Path
+    network: str
+    parameters: int
+    diffusion_path: str
+    target: str
+    size: tuple[int, ...]
+    channels: int
+    encoding: str
+    mask_ablation: bool
+    classes: tuple[str, ...]
+    steps: int | None
+    images: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class SamplesDescription:
+    """A sample set. free: the classes left free, each combination that occurs."""
+
+    path: Path
+    images: int
+    format: str
+    solver: str
+    steps: int
+    classes: tuple[str, ...]
+    free: tuple[tuple[str, ...], ...]
+
+
+Description = DatasetDescription | RunDescription | SamplesDescription
+
+
+def describe(path: Path, *, monitor: Monitor | None = None) -> Description:
+    """What the folder `path` is. Raises DataError where it is none of anatogen's."""
+    if (path / "dataset.json").is_file() and (path / "index.csv").is_file():
+        with watched_by(monitor):
+            return _dataset(path)
+    if (path / "model.json").is_file():
+        return _run(path)
+    if (path / "samples.json").is_file():
+        return _samples(path)
+    what = "is no prepared data set, run or sample set" if path.exists() else "there is no such folder"
+    raise DataError(what, path=path, hint="Name a folder that anatogen prepare, train or sample wrote")
+
+
+def _dataset(path: Path) -> DatasetDescription:
+    import numpy as np
+
+    from anatogen.data.store import PreparedDataset
+
+    dataset = PreparedDataset.open(path)
+    about = dataset.info
+    splits = []
+    for name in dict.fromkeys(row.split for row in dataset.rows):
+        rows = dataset.split(name)
+        splits.append(SplitSize(name, len(rows), len({row.patient for row in rows})))
+    counts = np.zeros(dataset.schema.count, dtype=np.int64)
+    with stage("counting pixels", len(dataset.rows), "items") as bar:
+        for batch in dataset.batches(dataset.rows):
+            counts += np.bincount(batch.labels.numpy().ravel(), minlength=dataset.schema.count)
+            bar.advance(len(batch.labels))
+    return DatasetDescription(
+        path=path,
+        source=about.source["name"],
+        layout=about.source["layout"],
+        axis=about.axis,
+        size=tuple(dataset.size),
+        channels=tuple(about.channels),
+        splits=tuple(splits),
+        pixel_shares={c.name: float(counts[c.index] / counts.sum()) for c in dataset.schema.classes},
+        notice=about.notice,
+    )
+
+
+def _run(path: Path) -> RunDescription:
+    from anatogen.model import load_denoiser
+
+    denoiser, about = load_denoiser(path)
+    config = denoiser.config
+    return RunDescription(
+        path=path,
+        network=config.network.name,
+        parameters=sum(p.numel() for p in denoiser.parameters()),
+        diffusion_path=config.path,
+        target=config.target,
+        size=tuple(config.size),
+        channels=config.image_channels,
+        encoding=config.encoding,
+        mask_ablation=bool(about.get("mask_ablation")),
+        classes=tuple(denoiser.schema.names),
+        steps=about.get("steps"),
+        images=about.get("images"),
+        seconds=about.get("seconds"),
+    )
+
+
+def _samples(path: Path) -> SamplesDescription:
+    from anatogen.generation.sample_set import SampleSet
+
+    samples = SampleSet.open(path)
+    sampling = samples.header["sampling"]
+    return SamplesDescription(
+        path=path,
+        images=len(samples.entries),
+        format=samples.header["format"],
+        solver=sampling["solver"],
+        steps=sampling["steps"],
+        classes=tuple(samples.schema.names),
+        free=tuple(sorted({tuple(entry["free"]) for entry in samples.entries})),
+    )

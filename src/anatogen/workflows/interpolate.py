@@ -1,0 +1,77 @@
+"""Adjustable similarity: real images and their label maps in, a sample set of images more or less similar to them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from anatogen.diffusion.interpolate import Mixing
+from anatogen.errors import SettingsError, nearest
+from anatogen.progress import Monitor, stage, watched_by
+from anatogen.workflows.provenance import sampling_about
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, overview_of
+
+
+@dataclass(frozen=True)
+class InterpolateRequest:
+    """What `anatogen interpolate` is asked for.
+
+    Args:
+        similarities: each in [0, 1): 1 - lambda of Konz et al. 2024, section 3.2.2.
+        step: timestep of 1000 at which sampling is paused and the real image mixed in.
+        mixing: "variance_preserving", or "literal" (the paper's formula).
+        command: as it was typed, for the record.
+    """
+
+    run: Path
+    out: Path
+    maps: MapChoice
+    similarities: tuple[float, ...] = (0.25, 0.5, 0.75)
+    step: int = 240
+    mixing: Mixing = "variance_preserving"
+    solver: SolverChoice = SolverChoice()
+    format: str = "png"
+    device: str = "auto"
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mixing not in get_args(Mixing):
+            raise SettingsError(f"there is no mixing '{self.mixing}'", hint=nearest(self.mixing, get_args(Mixing)))
+
+
+def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) -> SampleResult:
+    """Make the images of `request`; an incomplete sample set in its folder is resumed.
+
+    Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
+    """
+    from anatogen.data.store import PreparedDataset
+    from anatogen.generation.engine import Generator
+    from anatogen.generation.plan import check_same_anatomy, requests_alike, requests_from_dataset
+    from anatogen.generation.sample_set import write_sample_set
+
+    maps = request.maps
+    generator = Generator.load(request.run, device=request.device)
+    settings = request.solver.of(generator)
+    dataset = PreparedDataset.open(maps.masks)
+    check_same_anatomy(generator, dataset)
+    states = generator.schema.states(given=maps.given, free=maps.free)
+    plain = requests_from_dataset(dataset, dataset.split(maps.split), states, seed=maps.seed, count=maps.count)
+    requests = requests_alike(dataset, plain, request.similarities, step=request.step, mixing=request.mixing)
+    asked = {
+        "given": states.given_names(generator.schema),
+        "seed": maps.seed,
+        "step": request.step,
+        "mixing": request.mixing,
+    }
+    with watched_by(monitor), stage("interpolating", len(requests), "images") as bar:
+        samples = write_sample_set(
+            generator,
+            requests,
+            request.out,
+            settings=settings,
+            image_format=request.format,
+            about=sampling_about(generator, request.run, asked, request.command),
+            progress=lambda done, total: bar.update(done),
+        )
+    return SampleResult(samples, overview_of(samples, dataset))

@@ -1,0 +1,286 @@
+"""Sampling: a run and label maps in, a sample set with its overview out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from anatogen.errors import SettingsError, nearest
+from anatogen.progress import Monitor, stage, watched_by
+from anatogen.workflows.provenance import sampling_about
+
+if TYPE_CHECKING:
+    from anatogen.data.store import PreparedDataset
+    from anatogen.generation.engine import Generator
+    from anatogen.generation.rejection import Gate, Outcome
+    from anatogen.generation.request import Requests
+    from anatogen.generation.sample_set import SampleSet
+    from anatogen.labels import ClassStates
+
+DEFAULT_RETRIES = 3
+FITS = ("crop", "pad")
+
+
+@dataclass(frozen=True)
+class SolverChoice:
+    """What to change in the run's own sampling settings; None changes nothing."""
+
+    solver: str | None = None
+    steps: int | None = None
+    eta: float | None = None
+
+    def of(self, generator: Generator) -> Any:
+        """The sampling settings of `generator` with these changes. Raises SettingsError for an unknown solver."""
+        return generator.with_settings(solver=self.solver, steps=self.steps, eta=self.eta)
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """Which label maps to take, and what of them is given.
+
+    Args:
+        masks: a prepared data set, or a folder of label maps.
+        split: which label maps of the data set.
+        given, free: class names; by default all are given.
+        absent: classes that are removed from the maps and enforced as absent.
+        combine: every combination of these classes given or free; "all" for all classes.
+        paired: keep the real image of each map beside the generated one.
+        per_mask, count: images of each map, and in all.
+        renames: "ours=theirs" for classes that another data set calls otherwise.
+        fit: label maps of another geometry: "crop" to the field of view, or "pad" (shrink).
+        seed: the same seed gives the same images.
+    """
+
+    masks: Path
+    split: str = "test"
+    given: tuple[str, ...] | None = None
+    free: tuple[str, ...] | None = None
+    absent: tuple[str, ...] = ()
+    combine: tuple[str, ...] | Literal["all"] | None = None
+    paired: bool = False
+    per_mask: int = 1
+    count: int | None = None
+    renames: tuple[str, ...] = ()
+    fit: str = "crop"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises SettingsError for an unknown fit."""
+        if self.fit not in FITS:
+            raise SettingsError(f"there is no --fit '{self.fit}'", hint=nearest(self.fit, FITS))
+
+    def recorded(self, generator: Generator) -> dict[str, Any]:
+        """What samples.json says of the request."""
+        states = generator.schema.states(given=self.given, free=self.free, absent=self.absent)
+        combined = self.combined(generator)
+        more = {
+            "absent": list(self.absent),
+            "combine": None if combined is None else list(combined),
+            "paired": self.paired,
+            "rename": list(self.renames),
+            "fit": self.fit if self.fit != "crop" else None,
+        }
+        asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": self.seed}
+        return asked | {key: value for key, value in more.items() if value}
+
+    def combined(self, generator: Generator) -> tuple[str, ...] | None:
+        """The classes whose combinations are asked for."""
+        return tuple(generator.schema.names) if self.combine == "all" else self.combine
+
+
+@dataclass(frozen=True)
+class GateChoice:
+    """Which images to keep.
+
+    Args:
+        min_dice: lowest Dice of what a segmenter finds with what was asked for, in (0, 1].
+        reject_copies: whether images nearer to a training image than unseen patients' are rejected.
+        retries: how often a rejected image is sampled again; None: 3.
+        judge: the prepared data set behind both; None: the label maps' own, if the model was trained on it.
+    """
+
+    min_dice: float | None = None
+    reject_copies: bool = False
+    retries: int | None = None
+    judge: Path | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything can be rejected."""
+        return self.min_dice is not None or self.reject_copies
+
+    @property
+    def tries_again(self) -> int:
+        """How often a rejected image is sampled again."""
+        return DEFAULT_RETRIES if self.retries is None else self.retries
+
+    def check(self) -> None:
+        """Raises SettingsError for options that contradict each other, before anything is loaded."""
+        if not self.wanted and (self.retries is not None or self.judge is not None):
+            name = "--retries" if self.retries is not None else "--judge"
+            raise SettingsError(
+                f"{name} is for images that are rejected, and none would be",
+                hint="Add --min-dice 0.8 or --reject-copies, or leave it out",
+            )
+        if self.min_dice is not None and not 0 < self.min_dice <= 1:
+            raise SettingsError(f"--min-dice must be in (0, 1], got {self.min_dice:g}", hint="Choose for instance 0.8")
+
+    def build(self, generator: Generator, masks: Path, device: str) -> tuple[list[Gate], dict[str, Any]]:
+        """The gates, and what samples.json is to say of the data set behind them."""
+        from anatogen.evaluation.copies import require_training_data
+        from anatogen.generation.gates import copy_gate, dice_gate
+        from anatogen.generation.plan import check_same_anatomy
+        from anatogen.judges.copy_search import CopySearch
+        from anatogen.judges.of_dataset import segmenter_for
+
+        dataset = self._dataset(generator, masks)
+        check_same_anatomy(generator, dataset)
+        gates: list[Gate] = []
+        if self.reject_copies:
+            require_training_data(generator.about, dataset)
+        if self.min_dice is not None:
+            if len(dataset.size) != 2:
+                raise SettingsError(
+                    "only slices can be judged by a segmenter so far", path=dataset.folder, hint="Leave out --min-dice"
+                )
+            gates.append(dice_gate(segmenter_for(dataset, device=device), dataset.schema, self.min_dice))
+        if self.reject_copies:
+            search = CopySearch(dataset)
+            with stage("comparing unseen patients", len(search.heldout_rows), "images") as bar:
+                gates.append(copy_gate(search, progress=lambda done, total: bar.update(done)))
+        return gates, {"judge": {key: dataset.info.source.get(key) for key in ("name", "fingerprint")}}
+
+    def _dataset(self, generator: Generator, masks: Path) -> PreparedDataset:
+        from anatogen.data.store import PreparedDataset
+        from anatogen.evaluation.copies import trained_on
+
+        if self.judge is not None:
+            return PreparedDataset.open(self.judge)
+        if (masks / "dataset.json").is_file():
+            dataset = PreparedDataset.open(masks)
+            if trained_on(generator.about, dataset) and generator.geometry.is_that_of(dataset):
+                return dataset
+        raise SettingsError(
+            "is not the prepared data set that the model was trained on, so it cannot judge the images",
+            path=masks,
+            hint="Name that one: --judge DATASET",
+        )
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """What `anatogen sample` is asked for. format: see `generation.formats`. command: as it was typed, for the record."""
+
+    run: Path
+    out: Path
+    maps: MapChoice
+    gate: GateChoice = GateChoice()
+    solver: SolverChoice = SolverChoice()
+    format: str = "png"
+    batch_size: int = 16
+    device: str = "auto"
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """The sample set, its overview where one was drawn, and what the user should be told."""
+
+    samples: SampleSet
+    overview: Path | None
+    notes: tuple[str, ...] = field(default=())
+
+
+def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleResult:
+    """Make the images of `request`; an incomplete sample set in its folder is resumed.
+
+    Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
+    """
+    from anatogen.generation.engine import Generator
+    from anatogen.generation.plan import requests_combined
+    from anatogen.generation.sample_set import write_sample_set
+
+    gate, maps = request.gate, request.maps
+    gate.check()
+    maps.check()
+    generator = Generator.load(request.run, device=request.device)
+    settings = request.solver.of(generator)
+    states = generator.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
+    with watched_by(monitor):
+        requests, notes = _requests(generator, maps, states)
+        if (combined := maps.combined(generator)) is not None:
+            requests = requests_combined(requests, generator.schema, combined)
+        if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
+            notes.append("note: this run was trained without mask ablation: it has never seen a free class")
+        gates, judged_by = gate.build(generator, maps.masks, request.device) if gate.wanted else ([], {})
+        tries_rejected = 0
+
+        def judged(outcome: Outcome) -> None:
+            nonlocal tries_rejected
+            tries_rejected += len(outcome.refused)
+
+        with stage("sampling", len(requests), "images") as bar:
+            samples = write_sample_set(
+                generator,
+                requests,
+                request.out,
+                settings=settings,
+                image_format=request.format,
+                batch_size=request.batch_size,
+                gates=gates,
+                retries=gate.tries_again if gates else 0,
+                about=sampling_about(generator, request.run, maps.recorded(generator) | judged_by, request.command),
+                progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
+                judged=judged,
+            )
+    return SampleResult(samples, overview_of(samples), tuple(notes))
+
+
+def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> Path | None:
+    """Draws a sample set's overview; where it lies, None where none can be drawn."""
+    from anatogen.reporting.overview import write_overview
+
+    name = write_overview(samples, dataset)
+    return samples.folder / name if name else None
+
+
+def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tuple[Requests, list[str]]:
+    """The requests for the label maps: of the model's own geometry, of another data set, or in a folder; and notes."""
+    from anatogen.data.matching import match_classes, parse_renames
+    from anatogen.data.store import PreparedDataset
+    from anatogen.generation.plan import (
+        check_same_anatomy,
+        requests_from_dataset,
+        requests_from_elsewhere,
+        requests_from_folder,
+    )
+
+    how_many: dict[str, Any] = {
+        "absent": maps.absent,
+        "seed": maps.seed,
+        "per_mask": maps.per_mask,
+        "count": maps.count,
+    }
+    if not (maps.masks / "dataset.json").is_file():
+        if maps.paired:
+            hint = "Give a prepared data set as --masks"
+            raise SettingsError("a folder of label maps has no real images", path=maps.masks, hint=hint)
+        return requests_from_folder(maps.masks, generator.schema, generator.size, states, **how_many), []
+    dataset = PreparedDataset.open(maps.masks)
+    rows = dataset.split(maps.split)
+    if not maps.renames and generator.geometry.is_that_of(dataset):
+        if maps.paired:
+            check_same_anatomy(generator, dataset)
+        return requests_from_dataset(dataset, rows, states, paired=maps.paired, **how_many), []
+    if maps.paired:
+        raise SettingsError(
+            "holds label maps of other classes or another geometry; its images cannot be paired with the model's",
+            path=maps.masks,
+            hint="Leave --paired out, or prepare the data as the model's was",
+        )
+    renames = parse_renames(maps.renames)
+    note = match_classes(generator.schema, dataset.schema, renames).summary()
+    fit = cast(Literal["crop", "pad"], maps.fit)
+    found = requests_from_elsewhere(dataset, rows, generator.geometry, states, renames=renames, fit=fit, **how_many)
+    return found, [note]
