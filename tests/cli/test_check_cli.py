@@ -44,14 +44,14 @@ def test_faults_are_told_written_and_mended(cli: Cli, nnunet: Path, tmp_path: Pa
     page, data, out_folder = tmp_path / "p" / "check.html", tmp_path / "check.json", tmp_path / "mended"
     code, out, _ = cli("check", nnunet, "--html", page, "--json", data, "--fix", out_folder)
     assert code == 1 and "labels-stretched (8)" in out and "and 5 more" in out
-    assert f"{out_folder}: a copy with 8 label maps mended (0 to 0, 128 to 1, 255 to 2)" in out
+    assert f"{out_folder}: a copy with 8 label maps fixed (0 to 0, 128 to 1, 255 to 2)" in out
     found = json.loads(data.read_text())
     assert found["fit"] is False and found["counts"]["error"] == 8 and found["version"]
     first = next(f for f in found["findings"] if f["code"] == "labels-stretched")
     assert first["file"].startswith("labelsTr/ball_") and first["fixable"] and first["hint"]
     assert cli("check", out_folder)[0] == 0
     code, out, _ = cli("check", out_folder, "--fix", tmp_path / "again")
-    assert code == 0 and "nothing that can be mended" in out and not (tmp_path / "again").exists()
+    assert code == 0 and "nothing that can be fixed" in out and not (tmp_path / "again").exists()
 
 
 class Page(HTMLParser):
@@ -112,7 +112,7 @@ BAD = {
     "nothing there": (["nowhere"], "nowhere: there is no such file or folder"),
     "empty folder": (["{empty}"], "no known layout is found here"),
     "unknown layout": (["{raw}", "--layout", "nnnet"], "Did you mean 'nnunet'"),
-    "fix is there": (["{raw}", "--fix", "{empty}"], "is there already"),
+    "fix is there": (["{raw}", "--fix", "{empty}"], "already exists"),
     "page cannot be written": (["{raw}", "--html", "/proc/nothing/x.html"], "cannot be written"),
 }
 

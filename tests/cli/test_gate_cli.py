@@ -62,10 +62,8 @@ def test_images_that_pass(cli: Cli, run_folder: Path, data: Path, tmp_path: Path
     code, said, _ = cli(*command)
     samples = SampleSet.open(out)
     assert code == 0
-    summary = (
-        f"{out}: {len(samples.entries)} images; {len(samples.refused)} requests refused to the end (refused.jsonl), "
-    )
-    assert said.startswith(summary + f"{samples.refused_tries} tries refused")
+    summary = f"{out}: {len(samples.entries)} images; {samples.refused_tries} images rejected, "
+    assert said.startswith(summary + f"{len(samples.refused)} requests without an image")
     assert len(samples.entries) + len(samples.refused) == 5
     train = {row.id for row in PreparedDataset.open(data).split("train")}
     assert all(0 < e["dice"] <= 1 and e["nearest"]["row"] in train for e in samples.entries)
@@ -99,16 +97,16 @@ def test_a_judge_of_its_own(cli: Cli, run_folder: Path, data: Path, tmp_path: Pa
     assert "--judge DATASET" in error_of(cli("sample", run_folder, "--masks", maps, *options))
     assert not (tmp_path / "s").exists()
     code, said, _ = cli("sample", run_folder, "--masks", maps, *options, "--judge", data, "--retries", 0)
-    assert code == 0 and "tries refused" in said
+    assert code == 0 and "images rejected" in said
 
 
 def test_bad_gates(cli: Cli, run_folder: Path, data: Path, tmp_path: Path, finds_something: None) -> None:
     sample = ("sample", run_folder, "--masks", data, "--out", tmp_path / "s", *SAMPLE)
     for more, message in (
-        (("--min-dice", 1.5), "--min-dice 1.5 makes no sense"),
-        (("--min-dice", 0), "--min-dice 0 makes no sense"),
+        (("--min-dice", 1.5), "--min-dice must be in (0, 1], got 1.5"),
+        (("--min-dice", 0), "--min-dice must be in (0, 1], got 0"),
         (("--retries", 2), "Add --min-dice 0.8 or --reject-copies"),
-        (("--judge", data), "--judge is for images that are refused"),
+        (("--judge", data), "--judge is for images that are rejected"),
         (("--reject-copies", "--judge", tmp_path / "nowhere"), "there is no such folder"),
     ):
         assert message in error_of(cli(*sample, *more))
