@@ -145,9 +145,13 @@ def test_bad_cases_are_named_and_leave_nothing_behind(nnunet: Path, tmp_path: Pa
     [
         ("{", "is not valid JSON"),
         ("[]", 'has no "labels"'),
-        ('{"labels": {"background": 0, "ball": 1, "core": 5}}', "without gaps"),
-        ('{"labels": {"background": 0, "ball": [1, 2]}}', "region-based"),
-        ('{"labels": {"background": 0, "ball": 1, "core": 2}, "file_ending": ".nrrd"}', "'.nrrd' is not read yet"),
+        ('{"labels": {"ball": 1, "core": 2}}', "no background"),
+        ('{"labels": {"background": 0, "ball": 1, "core": 1}}', "two classes have the same value"),
+        ('{"labels": {"background": 0, "ball": 1, "core": "2"}}', "label 'core' is 2, no whole number"),
+        ('{"labels": {"background": 0, "ball": [1, 2.5]}}', "no whole number"),
+        ('{"labels": {"background": 0, "ball": 1, "ignore": [2]}}', '"ignore" is'),
+        ('{"labels": {"background": 0, "ball": 1, "core": 2, "ignore": 2}}', "a class and to be ignored"),
+        ('{"labels": {"background": 0, "ball": 1, "core": 2}, "file_ending": ".png"}', "'.png' is not read"),
     ],
 )
 def test_bad_descriptions(nnunet: Path, text: str, message: str) -> None:

@@ -15,13 +15,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from anatogen.data.slicing import CaseItems, SliceSettings, cut_case
-from anatogen.data.sources.base import Source
+from anatogen.data.cropping import FieldOfView
+from anatogen.data.slicing import CaseItems, SliceSettings, cut_case, extent_of_case
+from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.split import DEFAULT_SHARES, split_patients
 from anatogen.data.store import CaseRecord, DatasetInfo, PreparedDataset, Row, StoreWriter
 from anatogen.errors import DataError, OutputError, SettingsError
+from anatogen.labels import LabelSchema
+
+_Result = TypeVar("_Result")
 
 _FEW_CASES = 12  # below, starting workers takes longer than the work
 
@@ -31,12 +35,15 @@ class PrepareSettings(SliceSettings):
     """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
 
     seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
+    crop_margin_mm: cut one field of view out of every case, centred on its labels, that shows the largest labelled box and
+    this margin on every side. Cases of different spacing are resampled to their median then, unless spacing_mm says more.
     """
 
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     seed: int = 0
     ignore_split: bool = False
     workers: int | None = None
+    crop_margin_mm: float | None = None
 
 
 def prepare(
@@ -59,10 +66,11 @@ def prepare(
     if out.exists():
         raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
     splits = _splits(source, settings)
+    settings = _with_field_of_view(source, settings)
     work = out.with_name(f".{out.name}.partial")
     with _kept_if_resumable(out, work):
         writer = StoreWriter.resume_or_create(
-            work, len(source.channels), settings.size, source.schema.count, _recipe(source, settings)
+            work, len(source.channels), settings.size, source.schema.largest, _recipe(source, settings)
         )
         remaining = replace(source, cases=source.cases[len(writer.records) :])
         for case, items in zip(remaining.cases, _cut_all(remaining, settings), strict=True):
@@ -79,6 +87,9 @@ def prepare(
                 items.intensity,
                 list(annotated),
                 items.source_axes,
+                list(items.crop) if items.crop is not None else None,
+                list(items.remarks),
+                dict(case.attributes),
             )
             writer.append(case.id, record, items.images, items.labels, rows)
             if progress is not None:
@@ -110,16 +121,32 @@ def _kept_if_resumable(out: Path, work: Path) -> Iterator[None]:
         ) from error
 
 
+def _with_field_of_view(source: Source, settings: PrepareSettings) -> PrepareSettings:
+    """`settings` with the field of view that all cases are cut to, where one was asked for; reads every label map."""
+    if settings.crop_margin_mm is None:
+        return settings
+    measure = partial(extent_of_case, schema=source.schema, channels=len(source.channels))
+    view = FieldOfView.common(_each_case(measure, source, settings), settings.crop_margin_mm, settings.spacing_mm)
+    spacing = view.spacing_mm if view.resampled else None
+    return replace(settings, field_of_view=view.voxels, spacing_mm=spacing)
+
+
 def _cut_all(source: Source, settings: PrepareSettings) -> Iterator[CaseItems]:
-    """The items of every case in order, a few cases ahead of their consumer where there are workers."""
-    cut = partial(cut_case, schema=source.schema, channels=len(source.channels), settings=settings)
+    """The items of every case in order."""
+    return _each_case(
+        partial(cut_case, schema=source.schema, channels=len(source.channels), settings=settings), source, settings
+    )
+
+
+def _each_case(cut: Callable[[SourceCase], _Result], source: Source, settings: PrepareSettings) -> Iterator[_Result]:
+    """What `cut` makes of every case in order, a few cases ahead of their consumer where there are workers."""
     workers = settings.workers or os.cpu_count() or 1
     if workers == 1 or len(source.cases) < _FEW_CASES:
         yield from map(cut, source.cases)
         return
     start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(start)) as pool:
-        waiting: deque[Future[CaseItems]] = deque()
+        waiting: deque[Future[_Result]] = deque()
         cases = iter(source.cases)
         try:
             for case in cases:
@@ -178,11 +205,26 @@ def _info(source: Source, settings: PrepareSettings, records: dict[str, CaseReco
             "name": Path(source.location).name,
             "fingerprint": fingerprint(source),
             **source.terms,
+            **_declared(source.schema),
         },
         version=version,
         cases=records,
         notice=source.notice,
+        field_of_view=list(settings.field_of_view) if settings.field_of_view else None,
+        ignored=source.schema.ignored,
     )
+
+
+def _declared(schema: LabelSchema) -> dict[str, Any]:
+    """What stood for the classes in the files, where that is something else: for who writes such files again."""
+    if (
+        schema.ignore is None
+        and schema.values == tuple(range(schema.count))
+        and not any(c.regions for c in schema.classes)
+    ):
+        return {}
+    regions = {c.name: list(c.regions) for c in schema.classes if c.regions}
+    return {"labels": {"values": list(schema.values), "regions": regions, "ignore": schema.ignore}}
 
 
 def fingerprint(source: Source) -> str:

@@ -2,7 +2,9 @@
 
 Readable without this package: `blosc2.open("images.b2nd")[i]` is the image (C, H, W) of row i of index.csv as int16;
 dataset.json gives, for each case and channel, the slope and intercept back to the scanner's units. The column "annotated" of
-index.csv is a JSON list of class names.
+index.csv is a JSON list of class names. `blosc2.open("labels.b2nd")[i]` is its label map: 0 background, 1 and more the "index"
+of a class in dataset.json ("value" is what the files of the source had for it), and "ignored" there, where it is not null,
+what stands for voxels whose class is unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,8 @@ class CaseRecord:
     """One case: its patient and split, the geometry of its canonical volume, and a mapping for each channel.
 
     affine: from voxel (x, y, z) of the volume, whose axes run to left, posterior, inferior, to RAS millimetres.
-    source_axes: where the axes of the file ran, for instance "RAS".
+    source_axes: where the axes of the file ran, for instance "RAS". crop: the volume's first voxel in the whole scan, where
+    it was cut out of one. remarks: what its files made their reader say. attributes: of the patient, as the source has them.
     """
 
     patient: str
@@ -46,6 +49,9 @@ class CaseRecord:
     intensity: list[IntensityMapping]
     annotated: list[str]
     source_axes: str = ""
+    crop: list[int] | None = None
+    remarks: list[str] = field(default_factory=list)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -58,7 +64,8 @@ class CaseRecord:
 class DatasetInfo:
     """dataset.json. axis: the slices' direction, or "volume". size: (H, W) or (D, H, W). notice: a caution.
 
-    fit, spacing_mm, intensity_rule: how the items were made.
+    fit, spacing_mm, intensity_rule, field_of_view: how the items were made. ignored: what stands in the label maps for
+    voxels whose class is unknown, which no class has.
     """
 
     classes: list[LabelClass]
@@ -74,6 +81,8 @@ class DatasetInfo:
     notice: str = ""
     spacing_mm: list[float] | None = None
     format: int = FORMAT
+    field_of_view: list[int] | None = None
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +104,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 (B, C, *spatial) in [-1, 1]. labels: int64 (B, *spatial). annotated: bool (B, C-1), drawn classes."""
+    """images: float32 (B, C, *spatial) in [-1, 1]. labels: int64 (B, *spatial). annotated: bool (B, C-1), drawn classes.
+
+    ignored: bool (B, *spatial), where the class is unknown (labels are 0 there); None where a data set has no such voxels.
+    """
 
     images: Tensor
     labels: Tensor
     annotated: Tensor
     rows: tuple[Row, ...]
+    ignored: Tensor | None = None
 
 
 class StoreWriter:
@@ -113,7 +126,7 @@ class StoreWriter:
 
     @classmethod
     def resume_or_create(
-        cls, folder: Path, channels: int, size: tuple[int, ...], class_count: int, recipe: dict[str, Any]
+        cls, folder: Path, channels: int, size: tuple[int, ...], largest_label: int, recipe: dict[str, Any]
     ) -> StoreWriter:
         """A writer that goes on after the last whole case in `folder`, if that was begun with the same `recipe`."""
         try:
@@ -123,7 +136,7 @@ class StoreWriter:
         folder.mkdir(parents=True)
         (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
         images = _create(folder / "images.b2nd", (channels, *size), np.int16)
-        labels = _create(folder / "labels.b2nd", size, np.uint8 if class_count <= 256 else np.uint16)
+        labels = _create(folder / "labels.b2nd", size, np.uint8 if largest_label <= 255 else np.uint16)
         return cls(folder, images, labels)
 
     @classmethod
@@ -266,7 +279,11 @@ class PreparedDataset:
         spatial = (1,) * len(self.size)
         x = torch.from_numpy(images).float()
         x = torch.addcmul(offset.reshape(*offset.shape, *spatial), x, gain.reshape(*gain.shape, *spatial)).clamp_(-1, 1)
-        return Batch(x, torch.from_numpy(labels).long(), self._annotated[index], tuple(rows))
+        classes, ignored = torch.from_numpy(labels).long(), None
+        if self.info.ignored is not None:
+            ignored = classes == self.info.ignored
+            classes = classes.masked_fill(ignored, 0)
+        return Batch(x, classes, self._annotated[index], tuple(rows), ignored)
 
     def batches(self, rows: Sequence[Row], size: int = 256) -> Iterator[Batch]:
         """`rows` in their order, `size` at a time: for what would not fit into memory at once."""
@@ -294,7 +311,7 @@ def _read_info(path: Path) -> DatasetInfo:
         raise DataError(
             f"has format {raw.get('format')}, this version reads {FORMAT}", path=path, hint="Prepare the data again"
         )
-    raw["classes"] = [LabelClass(**c) for c in raw["classes"]]
+    raw["classes"] = [LabelClass(**{**c, "regions": tuple(c.get("regions", ()))}) for c in raw["classes"]]
     raw["cases"] = {name: _read_record(case) for name, case in raw["cases"].items()}
     return DatasetInfo(**raw)
 

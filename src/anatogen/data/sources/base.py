@@ -17,6 +17,7 @@ class SourceCase:
 
     load: reads image and label map as the files have them. annotated: names of the classes that were drawn, or None
     for all. split: the layout's own split, or None. files: what it is read from, for messages and the fingerprint.
+    attributes: what else is known of the patient, by name, as the source has it (participants.tsv).
     """
 
     id: str
@@ -25,6 +26,7 @@ class SourceCase:
     files: tuple[Path, ...] = ()
     annotated: tuple[str, ...] | None = None
     split: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
