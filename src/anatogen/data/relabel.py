@@ -119,7 +119,7 @@ def with_patients(source: Source, *, pattern: str | None = None, table: Path | N
             hint = "Add a line for it" if table is not None else f"Change the pattern {pattern!r}"
             raise DataError(f"case {case.id} has no patient", path=where, hint=hint)
         cases.append(replace(case, patient=patient))
-    return replace(source, cases=tuple(cases))
+    return replace(source, cases=tuple(cases), patients_from="pattern" if pattern is not None else "table")
 
 
 def _by_pattern(pattern: str) -> Callable[[str], str]:

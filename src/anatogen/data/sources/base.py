@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
@@ -33,7 +33,8 @@ class SourceCase:
 class Source:
     """All cases at one place, with what is known of them without reading images.
 
-    notice: said in every report. terms: the licence and the reference, where the source states them.
+    notice: said in every report. terms: the licence and the reference, where the source states them. patients_from: who says
+    which patient a case is of, the layout or the user; "" where the cases' names have to tell (`data.patients`).
     """
 
     layout: str
@@ -43,6 +44,7 @@ class Source:
     cases: tuple[SourceCase, ...]
     notice: str = ""
     terms: Mapping[str, str] = field(default_factory=dict)
+    patients_from: Literal["", "layout", "pattern", "table"] = ""
 
 
 class Layout(Protocol):
