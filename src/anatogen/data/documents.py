@@ -23,6 +23,7 @@ from anatogen.files import writing
 from anatogen.labels import LabelClass
 from anatogen.settings import Document
 
+SYNTHETIC_LAYOUTS = ("phantom", "brain-template")  # sources whose images are of nobody
 INDEX, NAMES = "index.csv", "names.csv"
 _INDEX_FIELDS = ("row", "case", "patient", "slice", "split", "annotated")
 _NAMES_FIELDS = ("pseudonym", "patient_pseudonym", "case", "patient", "file", "note")
@@ -108,6 +109,11 @@ class DatasetInfo(Document):
     grouping: PatientGrouping | None = None
     skipped: list[SkippedCase] = Field(default_factory=list)
     same_images: list[list[str]] = Field(default_factory=list)
+
+    @property
+    def real(self) -> bool:
+        """Whether the images are of real patients."""
+        return self.source.get("layout") not in SYNTHETIC_LAYOUTS
 
     @classmethod
     def upgraded(cls, raw: dict[str, Any], format: int) -> dict[str, Any]:  # noqa: ARG003

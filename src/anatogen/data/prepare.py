@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -118,14 +119,14 @@ def _write_cases(
         if isinstance(found, ReadCase):
             writer.append(*_entry(named, found, source.schema))
         elif settings.skip_faulty:
-            writer.skip(named.name, str(found))
+            writer.skip(named.name, found)
         else:
             raise _with_the_way_out(found, source, read=len(writer.entries) + 1)
         if progress is not None:
             progress(len(writer.entries), len(cases))
     if not any(entry.record for entry in writer.entries):
         raise DataError(
-            f"none of {len(cases)} cases can be read; the first: {writer.entries[0].problem.rstrip('.')}",
+            f"none of {len(cases)} cases can be read; the first: {writer.entries[0].message.rstrip('.')}",
             path=source.location,
             hint="Run anatogen check",
         )
@@ -198,7 +199,7 @@ class _Finished:
                 c.case.id,
                 c.case.patient,
                 "; ".join(map(str, c.case.files)),
-                e.problem,
+                e.message,
             )
             for c, e in zip(cases, entries, strict=True)
         ]
@@ -255,7 +256,7 @@ def without_names(text: str, named: NamedCase) -> str:
     told |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
     for name in sorted(told - {"", "."}, key=len, reverse=True):
         text = text.replace(name, named.name)
-    return text
+    return re.sub(r"(?<!\S)(?:/|[A-Za-z]:[/\\])\S+", "(a file)", text)
 
 
 def _refuse_existing(out: Path) -> None:

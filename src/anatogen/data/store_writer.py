@@ -6,7 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from anatogen.data.documents import INDEX, NAMES, CaseRecord, DatasetInfo, OriginalName, Row, write_index, write_names
+from anatogen.errors import DataError
 from anatogen.files import LOCK_ENDING
 
 
@@ -24,7 +25,7 @@ class Entry:
     """A case of the store, or one that was left out. record: its geometry, patient and split still to come; None if left out.
 
     positions: the slice of each item. digest: of its pixels, "blank" in front where they are all the same. checksums: of its
-    items, as stored. problem: why it was left out.
+    items, as stored. problem, message: why it was left out, in short and with the file.
     """
 
     case: str
@@ -33,6 +34,7 @@ class Entry:
     digest: str = ""
     checksums: tuple[int, int] = (0, 0)
     problem: str = ""
+    message: str = ""
 
 
 _ENTRY = TypeAdapter(Entry)
@@ -101,11 +103,11 @@ class StoreWriter:
             start = array.shape[0]
             array.resize((start + len(block), *array.shape[1:]))
             array[start:] = np.ascontiguousarray(block)
-        self._note(Entry(entry.case, entry.record, entry.positions, entry.digest, _sums(images, labels), entry.problem))
+        self._note(replace(entry, checksums=_sums(images, labels)))
 
-    def skip(self, case: str, problem: str) -> None:
+    def skip(self, case: str, error: DataError) -> None:
         """Note that a case was left out, and why."""
-        self._note(Entry(case, None, [], problem=problem))
+        self._note(Entry(case, None, [], problem=error.problem, message=str(error)))
 
     def _note(self, entry: Entry) -> None:
         with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
