@@ -180,6 +180,7 @@ def test_a_guess_of_the_names_is_not_confirmed(tmp_path: Path) -> None:
     ]
     assert made[0].info == made[1].info and made[0].rows == made[1].rows
     assert made[0].digest_of("train") == made[1].digest_of("train")
+    assert made[0].split_names == ["train", "heldout", "val", "test"]
     other = prepare(source([f"a{i}" for i in range(6)], {0: Scan(99)}), tmp_path / "other", replace(SMALL, seed=3))
     assert other.info.source["fingerprint"] != made[0].info.source["fingerprint"]
 

@@ -99,7 +99,7 @@ def prepare(
     what = "slices" if dim == 2 else "volumes"
     shape = " x ".join(map(str, dataset.size))
     print(f"{out}: {len(dataset.rows)} {what} of {shape}, classes {', '.join(dataset.schema.names)}")
-    for name in dict.fromkeys(row.split for row in dataset.rows):
+    for name in dataset.split_names:
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     print(f"Next: anatogen train {out} --out RUN --max-time 10m")

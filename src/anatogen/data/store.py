@@ -21,6 +21,7 @@ import blosc2
 import numpy as np
 
 from anatogen.data.documents import INDEX, NAMES, CaseRecord, DatasetInfo, OriginalName, Row, read_index, read_names
+from anatogen.data.split import SPLITS
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.labels import ClassStates, LabelSchema
 
@@ -85,6 +86,12 @@ class PreparedDataset:
         """Channels of an image."""
         return len(self.info.channels)
 
+    @property
+    def split_names(self) -> list[str]:
+        """The splits that have rows, in their usual order."""
+        there = {row.split for row in self.rows}
+        return [*(name for name in SPLITS if name in there), *sorted(there - set(SPLITS))]
+
     def split(self, name: str) -> list[Row]:
         """The rows of one split. Raises SettingsError for an unknown or empty one."""
         rows = [row for row in self.rows if row.split == name]
@@ -94,8 +101,13 @@ class PreparedDataset:
         return rows
 
     def digest_of(self, split: str) -> str:
-        """Which items a split holds, by case and slice: it tells two divisions of one source apart. "" where it is empty."""
+        """Which items a split holds, by case and slice: it tells two divisions of one source apart. "" where it is empty.
+
+        Pseudonyms mean other cases with another seed, so that the seed tells, too.
+        """
         items = sorted(f"{row.case}\t{row.slice}" for row in self.rows if row.split == split)
+        if items and not self.info.names_kept:
+            items.append(f"seed {self.info.split_seed}")
         return hashlib.sha256("\n".join(items).encode()).hexdigest()[:16] if items else ""
 
     def hold(self, limit_bytes: int = 4 << 30) -> bool:

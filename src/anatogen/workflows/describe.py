@@ -105,7 +105,7 @@ def _dataset(path: Path) -> DatasetDescription:
     dataset = PreparedDataset.open(path)
     about = dataset.info
     splits = []
-    for name in dict.fromkeys(row.split for row in dataset.rows):
+    for name in dataset.split_names:
         rows = dataset.split(name)
         splits.append(SplitSize(name, len(rows), len({row.patient for row in rows})))
     counts = np.zeros(dataset.schema.count, dtype=np.int64)
