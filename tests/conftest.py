@@ -49,6 +49,12 @@ def write_nnunet(folder: Path, cases: int = 8, **more: object) -> Path:
     return folder
 
 
+def pseudonym(dataset: PreparedDataset, case: str) -> str:
+    """What the case called `case` at its source is called in a prepared data set."""
+    [found] = [name for name, line in dataset.names.items() if line.case == case]
+    return found
+
+
 @pytest.fixture
 def nnunet(tmp_path: Path) -> Path:
     return write_nnunet(tmp_path / "Dataset001_Balls")

@@ -22,18 +22,28 @@ def default_colour(index: int) -> str:
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One class of the label maps: its value there, its name and its colour in pictures ("#RRGGBB")."""
+    """One class of the label maps: its value there, its name and its colour in pictures ("#RRGGBB").
+
+    value: what stands for it in the files of the source, where that is not `index`. regions: nnU-Net's regions of which
+    it is a part, from the largest to the smallest.
+    """
 
     index: int
     name: str
     colour: str
+    value: int | None = None
+    regions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LabelSchema:
-    """The classes of a data set: background 0, then 1..C-1 without gaps (C counts the background)."""
+    """The classes of a data set: background 0, then 1..C-1 without gaps (C counts the background).
+
+    ignore: the value in the files of the source of voxels whose class is unknown; None where there is none.
+    """
 
     classes: tuple[LabelClass, ...]
+    ignore: int | None = None
 
     def __post_init__(self) -> None:
         if [c.index for c in self.classes] != list(range(1, len(self.classes) + 1)):
@@ -50,6 +60,26 @@ class LabelSchema:
     def count(self) -> int:
         """C, the number of classes with the background."""
         return len(self.classes) + 1
+
+    @property
+    def ignored(self) -> int | None:
+        """What stands for an unknown voxel in label maps that were read, and in prepared ones; None where none can be.
+
+        255 where the classes leave it free, 65535 where they do not.
+        """
+        if self.ignore is None:
+            return None
+        return 255 if self.count <= 255 else 65535
+
+    @property
+    def largest(self) -> int:
+        """The largest value of its label maps, that of unknown voxels included."""
+        return max(self.count - 1, self.ignored or 0)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What stands for the classes 0..C-1 in the files of the source."""
+        return (0, *(c.index if c.value is None else c.value for c in self.classes))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +17,30 @@ Fit = Literal["pad", "crop", "stretch"]
 SLICE_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
+# Columns of an affine that are off a right angle by less (the cosine between them) were meant to be at one.
+MOST_ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a reader has to say of a file that it could read. code: as of the findings of `check`."""
+
+    severity: Literal["warning", "note"]
+    code: str
+    what: str
+    hint: str = ""
+
+
 @dataclass(frozen=True)
 class Volume:
-    """array (X, Y, Z) or, with channels, (X, Y, Z, channels); affine (4, 4) from voxel index to RAS millimetres."""
+    """array (X, Y, Z) or, with channels, (X, Y, Z, channels); affine (4, 4) from voxel index to RAS millimetres.
+
+    remarks: what its file made the reader say.
+    """
 
     array: NDArray[np.generic]
     affine: NDArray[np.float64]
+    remarks: tuple[Remark, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4) or self.affine.shape != (4, 4):
@@ -40,6 +58,27 @@ class Volume:
         x, y, z = self.array.shape[:3]
         return x, y, z
 
+    def remarked(self, *remarks: Remark) -> Volume:
+        """The same volume with more remarks."""
+        return replace(self, remarks=(*self.remarks, *remarks)) if remarks else self
+
+
+def skew(affine: NDArray[np.float64]) -> float:
+    """How far the voxel axes are from right angles: the largest cosine between two of them, 0 to 1.
+
+    It is the sine of the angle by which a gantry was tilted. Up to MOST_ROUNDING it is taken for rounding.
+    """
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    unit = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    return float(np.abs(np.triu(unit.T @ unit, 1)).max())
+
+
+def is_flat(affine: NDArray[np.float64], axis: int) -> bool:
+    """Whether slices across array axis `axis` (0, 1 or 2) are rectangles: a tilted gantry leaves those it took so."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    a, b = (affine[:3, k] / lengths[k] for k in range(3) if k != axis)
+    return bool(abs(a @ b) <= MOST_ROUNDING)
+
 
 def canonical(volume: Volume) -> Volume:
     """The same volume with its array axes flipped and swapped to run nearest to left, posterior, inferior."""
@@ -50,7 +89,7 @@ def canonical(volume: Volume) -> Volume:
         raise DataError("the affine is singular, so the orientation is unknown", hint="Mend the header's affine")
     orientation = ornt_transform(now, axcodes2ornt("LPI"))
     array = apply_orientation(volume.array, orientation)
-    return Volume(array, volume.affine @ inv_ornt_aff(orientation, volume.grid))
+    return replace(volume, array=array, affine=volume.affine @ inv_ornt_aff(orientation, volume.grid))
 
 
 def axis_codes(affine: NDArray[np.float64]) -> str:
@@ -136,6 +175,22 @@ def resample(volume: Volume, spacing_mm: tuple[float, float, float], *, labels: 
     for axis, (scale, offset) in enumerate(Fitting(volume.grid, grid, grid).to_original()):
         change[axis, axis], change[axis, 3] = scale, offset
     return Volume(resized.reshape(*grid, *volume.array.shape[3:]), volume.affine @ change)
+
+
+def crop(volume: Volume, start: tuple[int, int, int], size: tuple[int, int, int], fill: NDArray[Any]) -> Volume:
+    """The box of `size` voxels that begins at voxel `start` (below 0 too) of `volume`, in its place in the patient.
+
+    fill: what lies beyond the volume: a number, or one for each channel.
+    """
+    array = np.empty((*size, *volume.array.shape[3:]), volume.array.dtype)
+    array[...] = fill
+    inside = [(max(0, a), min(n, a + s)) for a, n, s in zip(start, volume.grid, size, strict=True)]
+    if all(low < high for low, high in inside):
+        target = tuple(slice(low - a, high - a) for (low, high), a in zip(inside, start, strict=True))
+        array[target] = volume.array[tuple(slice(low, high) for low, high in inside)]
+    move = np.eye(4)
+    move[:3, 3] = start
+    return replace(volume, array=array, affine=volume.affine @ move)
 
 
 def _resize(array: NDArray[Any], size: tuple[int, ...], *, labels: bool) -> NDArray[Any]:

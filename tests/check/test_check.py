@@ -66,6 +66,14 @@ def memory_source(count: int = 24, change: Callable[[int, dict[str, Any]], None]
     return Source("test", "memory", more.get("schema", schema), more.get("channels", ("CT",)), tuple(cases))
 
 
+def named_source(form: str) -> Source:
+    """A clean source of two scans each of patients whom only the names of their cases tell, "{p}" and "{s}" in `form`."""
+    source = memory_source()
+    names = [form.format(p=number // 2, s=number % 2) for number in range(len(source.cases))]
+    cases = tuple(replace(case, id=name, patient=name) for case, name in zip(source.cases, names, strict=True))
+    return replace(source, cases=cases)
+
+
 def one(**parts: Any) -> Callable[[int, dict[str, Any]], None]:
     """Case 3 gets other parts; a function is applied to the part."""
 
@@ -160,7 +168,9 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
         memory_source(change=all_of(lambda n: {"labels": lambda a: a * 127 + (a == 2)})),
         "holds label 127, 255, but classes 0 to 2",
     ),
-    "duplicate-image": ("error", memory_source(change=one(image=same_as_first)), "exactly the pixels of c0, another patient"),
+    "duplicate-image": ("warning", memory_source(change=one(image=same_as_first)), "exactly the pixels of c0, another patient"),
+    "patients-grouped": ("note", named_source("patient{p:03d}_frame{s}"), "24 cases are 12 patients, by their names (frame)"),
+    "patients-unclear": ("warning", named_source("prefix_{p:02d}_{s}"), "prefix_00_0 and prefix_00_1 are one patient or two"),
     "patient-in-two-splits": ("error", memory_source(change=all_of(leak)), "splits heldout, train"),
     "case-without-split": ("error", memory_source(change=all_of(lambda n: split_of(n) if n else {})), "in no split"),
     "split-missing": (
@@ -264,8 +274,11 @@ def test_duplicates_are_graver_across_patients_and_splits() -> None:
     def severity(**parts: Any) -> str:
         return check_source(memory_source(change=one(image=same_as_first, **parts))).of("duplicate-image")[0].severity
 
-    assert severity() == "error" and severity(patient="p0") == "warning"
-    assert severity(patient="p0", split="test") == "error"
+    # Before a split, prepare sees to it that such a pair shares one.
+    assert severity() == "warning" and severity(patient="p0") == "warning"
+    assert severity(split="test") == "error" and severity(patient="p0", split="test") == "error"
+    pair = memory_source(change=one(image=same_as_first))
+    assert check_source(pair, splits=False).of("duplicate-image")[0].severity == "error"
     # The same values in another integer type are the same image; constant images are no duplicates of each other.
     other_type = memory_source(change=one(image=same_as_first.astype(np.int32)))
     assert len(check_source(other_type).of("duplicate-image")) == 1
@@ -604,12 +617,33 @@ def test_the_report_folds_and_counts() -> None:
     assert shown("abcdefg") == "a, b, c, d, e and 2 more"
 
 
+def test_a_prepared_set_tells_of_leaks_and_of_what_was_left_out(dataset_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(dataset_folder, tmp_path / "data")
+    path = folder / "dataset.json"
+    about = json.loads(path.read_text())
+    about["skipped"] = [{"case": "case_0099", "problem": "is truncated"}]
+    path.write_text(json.dumps(about))
+    [left] = check_prepared(folder).of("case-skipped")
+    assert (left.severity, left.file, left.what) == ("note", "case_0099", "is truncated")
+    del about["grouping"]
+    renamed = {name: f"patient{i // 2:03d}_frame{i % 2}" for i, name in enumerate(about["cases"])}
+    about["cases"] = {renamed[name]: {**case, "patient": renamed[name]} for name, case in about["cases"].items()}
+    path.write_text(json.dumps(about))
+    index = (folder / "index.csv").read_text()
+    for name, new in renamed.items():
+        index = index.replace(name, new).replace(name.replace("case", "patient"), new)
+    (folder / "index.csv").write_text(index)
+    [leak] = check_prepared(folder).of("patients-leak")
+    assert leak.severity == "warning" and "to be in two splits, by the names of the cases" in leak.what
+
+
 def test_every_code_has_a_test() -> None:
     """A finding that no test provokes may be one that never comes."""
     folder = Path(anatogen.check.__file__).parent
     text = "\n".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     codes = set(re.findall(r'"((?:[a-z0-9]+-)+[a-z0-9]+|unreadable|damaged|oblique|hounsfield)"', text))
     codes -= {"utf-8", "sample-set", "thumbs-db"}
-    mine = Path(__file__).read_text(encoding="utf-8")
+    tests = (Path(__file__), *Path(__file__).parents[1].joinpath("cli").glob("test_check*.py"))
+    mine = "\n".join(path.read_text(encoding="utf-8") for path in tests)
     assert len(codes) > 50
     assert {code for code in codes if f'"{code}"' not in mine} == set()

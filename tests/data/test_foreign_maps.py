@@ -281,7 +281,7 @@ def write_elsewhere(
 
 
 def prepared(raw: Path, out: Path, size: tuple[int, ...], axis: str = "axial") -> PreparedDataset:
-    return prepare(open_source(str(raw)), out, PrepareSettings(size=size, axis=axis, shares={"train": 1.0}))
+    return prepare(open_source(str(raw)), out, PrepareSettings(size, axis, shares={"train": 1.0}, keep_names=True))
 
 
 OURS = LabelSchema.from_names(["outer shell", "vessel", "core"])

@@ -106,8 +106,9 @@ def test_names_and_patients_survive_the_disk(pair: tuple[Volume, Volume], names:
         prepare(source, Path(folder) / "out", PrepareSettings((16, 16), keep_empty=True))
         again = PreparedDataset.open(Path(folder) / "out")
         assert again.schema == wanted
-        assert {(r.case, r.patient, r.annotated) for r in again.rows} == {(case.id, case.patient, case.annotated)}
-        assert np.allclose(again.info.cases[case.id].affine, canonical(image).affine, atol=1e-4)
+        assert {(r.case, r.patient, r.annotated) for r in again.rows} == {("case_0001", "patient_0001", case.annotated)}
+        assert [(n.case, n.patient) for n in again.names.values()] == [(case.id, case.patient)]
+        assert np.allclose(again.info.cases["case_0001"].affine, canonical(image).affine, atol=1e-4)
 
 
 def test_resampling_keeps_extent_and_content() -> None:

@@ -61,7 +61,9 @@ def test_segmentations_reach_a_prepared_data_set(tmp_path: Path) -> None:
     for number in range(4):
         files = write_series(tmp_path / "in" / f"p{number}", noise(SHAPE, number), axial_affine(), patient=f"p{number}")
         write_seg(tmp_path / "in" / f"p{number}" / "seg.dcm", files, masks(drawn(number), "a", "b"))
-    dataset = prepare(open_source(str(tmp_path / "in")), tmp_path / "out", PrepareSettings((16, 16), fit="crop"))
+    dataset = prepare(
+        open_source(str(tmp_path / "in")), tmp_path / "out", PrepareSettings((16, 16), fit="crop", keep_names=True)
+    )
     assert dataset.schema.names == ("a", "b") and len(dataset.rows) == 24
     row = next(r for r in dataset.rows if (r.patient, r.slice) == ("p1", 0))
     top = drawn(1)[:, :, -1].T  # canonical slices run from head to feet, rows downwards

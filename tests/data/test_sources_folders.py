@@ -17,7 +17,7 @@ from anatogen.data.sources.base import Source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, DataError
 
-SETTINGS = PrepareSettings(size=(16, 16), fit="crop")
+SETTINGS = PrepareSettings(size=(16, 16), fit="crop", keep_names=True)
 SHARES = {"train": 1.0}
 
 
@@ -29,11 +29,11 @@ def picture(seed: int, shape: tuple[int, int] = (16, 16)) -> tuple[np.ndarray, n
     return (labels * 80 + rng.integers(0, 40, shape)).astype(np.uint8), labels
 
 
-def write_folders(folder: Path, count: int = 4, images: str = "images", masks: str = "masks") -> Path:
+def write_folders(folder: Path, count: int = 4, images: str = "images", masks: str = "masks", seed: int = 0) -> Path:
     (folder / images).mkdir(parents=True)
     (folder / masks).mkdir(parents=True)
     for number in range(count):
-        image, labels = picture(number)
+        image, labels = picture(seed + number)
         Image.fromarray(image).save(folder / images / f"scan_{number}.png")
         Image.fromarray(labels).save(folder / masks / f"scan_{number}.png")
     return folder
@@ -101,7 +101,7 @@ def test_spaces_accents_and_mask_words_in_names(tmp_path: Path) -> None:
     for name, mask in (("Größe 1", "Gro\u0308ße 1"), ("左 肺.v2", "左 肺.v2_mask"), ("b_img", "b-Segmentation")):
         Image.fromarray(image).save(folder / "images" / f"{name}.PNG")
         Image.fromarray(labels).save(folder / "masks" / f"{mask}.png")
-    dataset = prepared(folder, tmp_path / "out")
+    dataset = prepared(folder, tmp_path / "out", keep_names=True)
     assert {row.case for row in dataset.rows} == {"Größe 1", "左 肺.v2", "b"}
 
 
@@ -197,8 +197,8 @@ def test_gaps_below_the_highest_class_are_kept(tmp_path: Path) -> None:
 
 
 def write_segguided(folder: Path, masks: str, counts: dict[str, int] | None = None) -> Path:
-    for split, count in (counts or {"train": 11, "val": 2, "test": 3}).items():
-        write_folders(folder, count, f"IMAGES/{split}", f"{masks}/{split}")
+    for seed, (split, count) in enumerate((counts or {"train": 11, "val": 2, "test": 3}).items()):
+        write_folders(folder, count, f"IMAGES/{split}", f"{masks}/{split}", 100 * seed)
     return folder
 
 

@@ -154,12 +154,14 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
     )  # the score leaves out what is not there
     none = tuple(replace(row, annotated=("ball",)) for row in dataset.rows)
     with pytest.raises(
-        DataError, match="core is not annotated in case ball_00., and nnU-Net takes no partly annotated"
+        DataError, match="core is not annotated in case case_00.., and nnU-Net takes no partly annotated"
     ):
         require_for_nnunet(PreparedDataset(dataset.folder, dataset.info, none), 50)
     classes = [replace(c, name="ignore") if c.name == "core" else c for c in dataset.info.classes]
     with pytest.raises(SettingsError, match="meaning of its own for a class called ignore"):
-        require_for_nnunet(PreparedDataset(dataset.folder, replace(dataset.info, classes=classes), dataset.rows), 50)
+        require_for_nnunet(
+            PreparedDataset(dataset.folder, dataset.info.model_copy(update={"classes": classes}), dataset.rows), 50
+        )
     assert not installed.calls
 
 

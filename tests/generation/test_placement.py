@@ -19,6 +19,7 @@ from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.interop.nnunet_export import export_nnunet
+from conftest import pseudonym
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal", "volume"])
@@ -27,7 +28,8 @@ def test_a_real_item_goes_back_onto_its_scan(nnunet: Path, tmp_path: Path, axis:
     size = (32, 32, 32) if axis == "volume" else (32, 32)
     settings = PrepareSettings(size, "axial" if axis == "volume" else axis, "crop", keep_empty=True)
     dataset = prepare(open_source(str(nnunet)), tmp_path / "data", settings)
-    row = next(r for r in dataset.rows if r.case == "ball_004" and r.slice == (0 if axis == "volume" else 7))
+    case = pseudonym(dataset, "ball_004")
+    row = next(r for r in dataset.rows if r.case == case and r.slice == (0 if axis == "volume" else 7))
     batch = dataset.load([row])
     place = Placement.of(dataset, row)
     image, labels = place.image(batch.images[0].numpy()), place.labels(batch.labels[0].numpy())

@@ -70,8 +70,8 @@ def _past_the_count(
     return Finding("error", code, case.file, what, "Declare the missing classes, or relabel the map")
 
 
-def duplicate_findings(cases: Iterable[CaseSummary]) -> list[Finding]:
-    """Images with the same pixels: leakage where they belong to two patients or two splits."""
+def duplicate_findings(cases: Iterable[CaseSummary], *, splits: bool = True) -> list[Finding]:
+    """Images with the same pixels: leakage where they are in two splits, or, where there are no splits to come, of two patients."""
     first: dict[str, CaseSummary] = {}
     findings = []
     for case in cases:
@@ -80,17 +80,15 @@ def duplicate_findings(cases: Iterable[CaseSummary]) -> list[Finding]:
         other = first.setdefault(case.digest, case)
         if other is case:
             continue
-        what = f"has exactly the pixels of {other.image_file}"
+        what, hint = f"has exactly the pixels of {other.image_file}", "Keep one of them"
         if case.patient != other.patient:
             what += f", another patient ({case.patient}, {other.patient})"
-            hint = "Keep one of them: such a pair may fall into training and test both"
-        elif case.split != other.split:
+            hint += "; prepare counts both as one patient, so that they share a split" if splits else ""
+        if case.split != other.split:
             what += f", in another split ({case.split}, {other.split})"
-            hint = "Keep one of them"
-        else:
-            findings.append(Finding("warning", "duplicate-image", case.image_file, what, "Keep one of them"))
-            continue
-        findings.append(Finding("error", "duplicate-image", case.image_file, what, hint))
+            hint = "Keep one of them, or both in one split"
+        grave = case.split != other.split or (not splits and case.patient != other.patient)
+        findings.append(Finding("error" if grave else "warning", "duplicate-image", case.image_file, what, hint))
     return findings
 
 

@@ -61,7 +61,8 @@ class Example:
 class CheckReport:
     """All that was found at `location`. layout: its name, or "" where none could be opened. schema: declared classes.
 
-    class_voxels: labelled voxels of each class in each patient, {patient: {class name: voxels}}.
+    class_voxels: labelled voxels of each class in each patient, {patient: {class name: voxels}}. real: whether the images are of
+    real patients.
     """
 
     location: str
@@ -73,6 +74,7 @@ class CheckReport:
     classes: tuple[ClassUse, ...] = ()
     class_voxels: dict[str, dict[str, int]] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    real: bool = True
 
     @property
     def fit(self) -> bool:

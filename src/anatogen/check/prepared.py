@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from anatogen.check.findings import CheckReport, Finding
+from anatogen.check.patients import leak_findings
 from anatogen.check.run import Progress, check_source
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.store import PreparedDataset, Row
@@ -36,7 +37,13 @@ def prepared_source(dataset: PreparedDataset) -> Source:
         for (case, _), own in rows.items()
     ]
     return Source(
-        "prepared", str(dataset.folder), dataset.schema, tuple(dataset.info.channels), tuple(cases), dataset.info.notice
+        "prepared",
+        str(dataset.folder),
+        dataset.schema,
+        tuple(dataset.info.channels),
+        tuple(cases),
+        dataset.info.notice,
+        patients_from="layout",
     )
 
 
@@ -50,6 +57,12 @@ def _load(dataset: PreparedDataset, rows: list[Row]) -> tuple[Volume, Volume]:
     return Volume(array, _FLAT), Volume(labels.transpose(2, 1, 0), _FLAT)
 
 
+def _skipped(dataset: PreparedDataset) -> list[Finding]:
+    """The cases that could not be read and were left out."""
+    hint = "names.csv says which files; repair them and prepare again, or leave them out"
+    return [Finding("note", "case-skipped", left.case, left.problem.rstrip("."), hint) for left in dataset.info.skipped]
+
+
 def check_prepared(folder: Path, *, progress: Progress | None = None) -> CheckReport:
     """The report on the prepared data set in `folder`; that it is not whole is a finding."""
     try:
@@ -58,6 +71,9 @@ def check_prepared(folder: Path, *, progress: Progress | None = None) -> CheckRe
         finding = Finding("error", "damaged", str(folder), error.problem, error.hint or "")
         return CheckReport(str(folder), "prepared", 0, 0, LabelSchema(()), (finding,))
     report = check_source(prepared_source(dataset), progress=progress)
+    report = replace(
+        report, real=dataset.info.real, findings=(*leak_findings(dataset), *_skipped(dataset), *report.findings)
+    )
     # How many slices of a case were kept says nothing about the data.
     return replace(
         report, findings=tuple(f for f in report.findings if f.code not in ("shape-differs", "empty-slices"))

@@ -11,7 +11,9 @@ from anatogen.check import cohort
 from anatogen.check.cases import CaseSummary, examine, place
 from anatogen.check.files import MOST_CLASSES, check_pictures, listing_findings, nnunet_findings, picture_roots
 from anatogen.check.findings import CheckReport, Example, Finding
+from anatogen.check.patients import with_patients_by_name
 from anatogen.check.values import stretched
+from anatogen.data.documents import SYNTHETIC_LAYOUTS
 from anatogen.data.sources import LAYOUTS, open_source
 from anatogen.data.sources.base import Source
 from anatogen.errors import AnatogenError
@@ -63,8 +65,17 @@ def check_source(
     """
     cases, findings, examples = _read(source, progress)
     guessed = not named and all(c.name == f"class {c.index}" for c in source.schema.classes)
+    by_name: list[Finding] = []
+    if splits and not source.patients_from:
+        cases, by_name = with_patients_by_name(cases, source.location)
     report = _across(source.location, source.schema, cases, examples, source.channels, guessed=guessed, splits=splits)
-    return replace(_with(report, findings), layout=source.layout, cases=len(source.cases))
+    findings += by_name
+    return replace(
+        _with(report, findings),
+        layout=source.layout,
+        cases=len(source.cases),
+        real=source.layout not in SYNTHETIC_LAYOUTS,
+    )
 
 
 def _read(source: Source, progress: Progress | None) -> tuple[list[CaseSummary], list[Finding], list[Example]]:
@@ -106,7 +117,7 @@ def _across(
         classes = [f for f in classes if f.code not in ("no-labels", "class-absent", "class-lacking", "labels-gaps")]
     findings = [
         *values,
-        *cohort.duplicate_findings(cases),
+        *cohort.duplicate_findings(cases, splits=splits),
         *(cohort.split_findings(cases, location) if splits else ()),
         *classes,
         *cohort.geometry_findings(cases, location),
@@ -162,6 +173,8 @@ def _unopened(
         findings += found
         count, channels = len(source.cases), source.channels
     schema = LabelSchema.from_names(classes) if classes is not None else _guess(cases)
+    cases, by_name = with_patients_by_name(cases, location)
+    findings += by_name
     report = _across(location, schema, cases, examples, channels, guessed=classes is None)
     report = replace(_with(report, findings), cases=count)
     explained = any(f.severity == "error" and f.file == refusal.file for f in report.findings)

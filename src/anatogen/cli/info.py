@@ -38,8 +38,9 @@ def _print_dataset(found: DatasetDescription) -> None:
         print(f"  {split.name:8} {split.items:6} {found.kind}, {split.patients} patients")
     for number, (name, share) in enumerate(found.pixel_shares.items(), start=1):
         print(f"  class {number:3} {name:24} {100 * share:7.3f} % of the pixels")
-    if found.notice:
-        print(f"  {found.notice}")
+    for line in (found.notice, *found.remarks):
+        if line:
+            print(f"  {line}")
 
 
 def _print_run(found: RunDescription) -> None:

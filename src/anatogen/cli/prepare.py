@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from anatogen.cli.common import as_tuple, guarded, split_names
+from anatogen.cli.common import as_tuple, command_line, guarded, split_names
 
 
 @guarded
@@ -40,6 +40,12 @@ def prepare(
         None, metavar="FILE.csv|N", help="Table with the columns case and patient; for a phantom, how many patients."
     ),
     keep_empty: bool = typer.Option(False, "--keep-empty", help="Keep slices without any label too."),
+    skip_faulty: bool = typer.Option(
+        False, "--skip-faulty", help="Leave out cases that cannot be read; each is named in the prepared set."
+    ),
+    keep_names: bool = typer.Option(
+        False, "--keep-names", help="Keep the names of cases and patients instead of numbering them."
+    ),
     workers: int | None = typer.Option(None, min=1, help="Processes that read cases. [default: one a core]"),
 ) -> None:
     """Turn a data set into slices or volumes, split by patient, ready to train on.
@@ -69,6 +75,8 @@ def prepare(
         seed=seed,
         ignore_split=ignore_split,
         workers=workers,
+        skip_faulty=skip_faulty,
+        keep_names=keep_names,
     )
     result = run_workflow(
         PrepareRequest(
@@ -81,15 +89,17 @@ def prepare(
             drop=tuple(split_names(drop) or ()),
             patient_pattern=patient_pattern,
             patients=patients,
+            command=command_line(),
         )
     )
-    if result.notice:
-        print(result.notice)
+    for line in (result.notice, *result.remarks):
+        if line:
+            print(line)
     dataset = result.dataset
     what = "slices" if dim == 2 else "volumes"
     shape = " x ".join(map(str, dataset.size))
     print(f"{out}: {len(dataset.rows)} {what} of {shape}, classes {', '.join(dataset.schema.names)}")
-    for name in dict.fromkeys(row.split for row in dataset.rows):
+    for name in dataset.split_names:
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     print(f"Next: anatogen train {out} --out RUN --max-time 10m")

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from anatogen.data.store import Batch
 from anatogen.seeds import derive_seed
 
+_IGNORED = -1  # what stands for unknown voxels while they are moved
+
 
 class AugmentSettings(BaseModel):
     """How far each item may be changed; 0 and False are off. Every draw is uniform between -value and value.
@@ -50,12 +52,16 @@ class Augment:
             return batch
         transform = _transform(self.settings, tuple(batch.labels.shape[1:]))  # it holds state, so one for each call
         images, labels = torch.empty_like(batch.images), torch.empty_like(batch.labels)
-        for i, (image, label) in enumerate(zip(batch.images, batch.labels, strict=True)):
+        given = batch.labels if batch.ignored is None else batch.labels.masked_fill(batch.ignored, _IGNORED)
+        for i, (image, label) in enumerate(zip(batch.images, given, strict=True)):
             transform.set_random_state(derive_seed("augment", seed, i) % 2**32)
             changed = transform({"image": image, "label": label[None].float()})
             images[i] = changed["image"].as_tensor().clamp(-1, 1)
             labels[i] = changed["label"].as_tensor()[0].round().long()
-        return replace(batch, images=images, labels=labels)
+        if batch.ignored is None:
+            return replace(batch, images=images, labels=labels)
+        ignored = labels == _IGNORED
+        return replace(batch, images=images, labels=labels.masked_fill(ignored, 0), ignored=ignored)
 
 
 def _transform(how: AugmentSettings, size: tuple[int, ...]) -> Any:

@@ -199,7 +199,7 @@ def _maps(
             try:
                 windows[row.case] = plan(drawn, spacing)
             except DataError as error:
-                problem = f"case {row.case}: {error.problem}"
+                problem = f"case {dataset.called(row.case)}: {error.problem}"
                 raise DataError(problem, path=dataset.folder, hint=error.hint) from error
         labels = windows[row.case].apply(_given_labels(dataset, row, match))
         if keep_empty or labels.any():

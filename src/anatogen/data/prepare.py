@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import shutil
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from anatogen.data.slicing import CaseItems, SliceSettings, cut_case
+from anatogen import __version__
+from anatogen.data.cropping import FieldOfView
+from anatogen.data.documents import CaseRecord, DatasetInfo, OriginalName, PatientGrouping, Row, SkippedCase
+from anatogen.data.patients import joined_by_pixels, with_known_patients
+from anatogen.data.pool import each_case
+from anatogen.data.pseudonyms import NamedCase, named_cases
+from anatogen.data.slicing import SliceSettings, extent_of_case
 from anatogen.data.sources.base import Source
 from anatogen.data.split import DEFAULT_SHARES, split_patients
-from anatogen.data.store import CaseRecord, DatasetInfo, PreparedDataset, Row, StoreWriter
+from anatogen.data.store import PreparedDataset
+from anatogen.data.store_writer import Entry, StoreWriter, clear
+from anatogen.data.worker import ReadCase, read_case, slice_settings
 from anatogen.errors import DataError, OutputError, SettingsError
+from anatogen.files import LOCK_ENDING, locked
+from anatogen.labels import LabelSchema
 
-_FEW_CASES = 12  # below, starting workers takes longer than the work
+_FROM_PYTHON = "anatogen.data.prepare.prepare, from Python"
+_BLANK = "blank "  # in front of a digest that other cases may have too
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,18 @@ class PrepareSettings(SliceSettings):
     """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
 
     seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
+    crop_margin_mm: cut one field of view out of every case, centred on its labels, that shows the largest labelled box and
+    this margin on every side. Cases of different spacing are resampled to their median then, unless spacing_mm says more.
+    skip_faulty: leave out cases that cannot be read. keep_names: keep the names of cases and patients, made safe as file names.
     """
 
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
     seed: int = 0
     ignore_split: bool = False
     workers: int | None = None
+    crop_margin_mm: float | None = None
+    skip_faulty: bool = False
+    keep_names: bool = False
 
 
 def prepare(
@@ -44,149 +56,325 @@ def prepare(
     out: str | Path,
     settings: PrepareSettings | None = None,
     *,
-    version: str = "",
+    command: str = _FROM_PYTHON,
+    version: str = __version__,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedDataset:
     """Write the cases of `source` to a new folder `out`, which is whole or not there, and open it.
 
     The work is done beside `out` in a hidden folder. Where it is interrupted or the disk is full, that folder stays, and
-    the same call goes on after the last whole case. progress: called as progress(cases done, cases). Raises DataError
-    for a case that cannot be used, naming its file, OutputError where `out` cannot be written, SettingsError where it
-    is there already.
+    the same call resumes after the last whole case. What was grouped, left out and kept together is in the `info` of the result
+    (`grouping`, `skipped`, `same_images`), the names of cases in its `names`.
+
+    Args:
+        source: the cases. Where nobody says which patient each is of, their names do (`data.grouping`).
+        out: a new folder.
+        settings: how to cut and split them.
+        command: how the work was asked for; written to dataset.json, so without paths.
+        version: of the program.
+        progress: called as progress(cases done, cases).
+
+    Raises:
+        DataError: for a case that cannot be used, naming its file.
+        SettingsError: where `out` exists, or where the names of cases do not tell their patients.
+        OutputError: where `out` cannot be written, or another process is writing it.
     """
     settings = settings or PrepareSettings()
     out = Path(out)
-    if out.exists():
-        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
-    splits = _splits(source, settings)
+    _refuse_existing(out)
+    known = with_known_patients(source if not settings.ignore_split else _without_splits(source)).require()
+    source = known.source
+    cases = named_cases(source.cases, settings.seed, keep_names=settings.keep_names)
+    _splits(cases, {c.name: c.case.patient for c in cases}, settings, source.location)  # before the long work
     work = out.with_name(f".{out.name}.partial")
-    with _kept_if_resumable(out, work):
+    with _told(out), locked(work, hint="Wait for it to end, or prepare to another folder"), _kept_if_resumable(work):
+        _refuse_existing(out)
+        settings = _with_field_of_view(source, settings)
         writer = StoreWriter.resume_or_create(
-            work, len(source.channels), settings.size, source.schema.count, _recipe(source, settings)
+            work, len(source.channels), settings.size, source.schema.largest, _recipe(source, settings)
         )
-        remaining = replace(source, cases=source.cases[len(writer.records) :])
-        for case, items in zip(remaining.cases, _cut_all(remaining, settings), strict=True):
-            annotated = case.annotated if case.annotated is not None else source.schema.names
-            split, first = splits[case.patient], len(writer.rows)
-            rows = [
-                Row(first + i, case.id, case.patient, k, split, tuple(annotated)) for i, k in enumerate(items.positions)
-            ]
-            record = CaseRecord(
-                case.patient,
-                split,
-                items.affine.tolist(),
-                list(items.grid),
-                items.intensity,
-                list(annotated),
-                items.source_axes,
-            )
-            writer.append(case.id, record, items.images, items.labels, rows)
-            if progress is not None:
-                progress(len(writer.records), len(source.cases))
-        if not writer.rows:
+        _write_cases(writer, cases, source, settings, progress)
+        if not writer.items:
             raise DataError(
                 "no slice has a label", path=source.location, hint="Use --keep-empty, or check the label maps"
             )
-        writer.finish(_info(source, settings, writer.records, version))
-        work.replace(out)
+        store = _Finished.of(writer.entries, cases, source, settings)
+        data = writer.finish(store.info(known.grouping, command, version), store.rows, store.names)
+        data.replace(out)
+        _remove(work)
     return PreparedDataset.open(out)
 
 
+def _write_cases(
+    writer: StoreWriter,
+    cases: Sequence[NamedCase],
+    source: Source,
+    settings: PrepareSettings,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Append every case that is not in the store yet."""
+    read = partial(read_case, schema=source.schema, channels=len(source.channels), settings=slice_settings(settings))
+    left = cases[len(writer.entries) :]
+    for named, found in zip(left, each_case(read, [c.case for c in left], settings.workers), strict=True):
+        if isinstance(found, ReadCase):
+            writer.append(*_entry(named, found, source.schema))
+        elif settings.skip_faulty:
+            writer.skip(named.name, found)
+        else:
+            raise _with_the_way_out(found, source, read=len(writer.entries) + 1)
+        if progress is not None:
+            progress(len(writer.entries), len(cases))
+    if not any(entry.record for entry in writer.entries):
+        raise DataError(
+            f"none of {len(cases)} cases can be read; the first: {writer.entries[0].message.rstrip('.')}",
+            path=source.location,
+            hint="Run anatogen check",
+        )
+
+
+def _entry(named: NamedCase, found: ReadCase, schema: LabelSchema) -> tuple[Entry, Any, Any]:
+    """What the store keeps of a case; its patient and split are known once all cases are read."""
+    case, items = named.case, found.items
+    annotated = case.annotated if case.annotated is not None else schema.names
+    record = CaseRecord(
+        "",
+        "",
+        items.affine.tolist(),
+        list(items.grid),
+        items.intensity,
+        list(annotated),
+        items.source_axes,
+        list(items.crop) if items.crop is not None else None,
+        list(items.remarks),
+        dict(case.attributes),
+    )
+    digest = f"{_BLANK if found.blank else ''}{found.digest}"
+    return Entry(named.name, record, list(items.positions), digest), items.images, items.labels
+
+
+def _with_the_way_out(error: DataError, source: Source, read: int) -> DataError:
+    """`error` of one case, with the option that leaves such cases out."""
+    if len(source.cases) == 1:
+        return error
+    way = f"1 of {read} cases read so far is faulty; --skip-faulty leaves such cases out, and names them"
+    return DataError(error.problem, path=error.path, hint=f"{error.hint.rstrip('.')}. {way}" if error.hint else way)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """All cases read: their patients, splits, rows and names. kept: the cases that are in the store, by pseudonym."""
+
+    source: Source
+    settings: PrepareSettings
+    records: dict[str, CaseRecord]
+    rows: list[Row]
+    names: list[OriginalName]
+    skipped: list[SkippedCase]
+    same_images: list[list[str]]
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[Entry], cases: Sequence[NamedCase], source: Source, settings: PrepareSettings
+    ) -> _Finished:
+        """The patients and splits of what was written. Raises DataError where the same pixels are in two given splits."""
+        kept = [named for named, entry in zip(cases, entries, strict=True) if entry.record is not None]
+        digests = {e.case: e.digest for e in entries if e.record is not None and not e.digest.startswith(_BLANK)}
+        patients, same = joined_by_pixels({c.name: c.case.patient for c in kept}, digests)
+        splits = _splits(kept, patients, settings, source.location)
+        pseudonym = {c.case.patient: c.patient for c in cases}
+        records: dict[str, CaseRecord] = {}
+        rows: list[Row] = []
+        for entry in entries:
+            if entry.record is None:
+                continue
+            patient = patients[entry.case]
+            records[entry.case] = replace(entry.record, patient=pseudonym[patient], split=splits[patient])
+            about = pseudonym[patient], splits[patient], tuple(entry.record.annotated)
+            rows += [Row(len(rows) + i, entry.case, about[0], k, *about[1:]) for i, k in enumerate(entry.positions)]
+        names = [
+            OriginalName(
+                c.name,
+                records[c.name].patient if c.name in records else c.patient,
+                c.case.id,
+                c.case.patient,
+                "; ".join(map(str, c.case.files)),
+                e.message,
+            )
+            for c, e in zip(cases, entries, strict=True)
+        ]
+        skipped = [
+            SkippedCase(e.case, without_names(e.problem, c))
+            for c, e in zip(cases, entries, strict=True)
+            if e.record is None
+        ]
+        content = sorted(
+            f"{e.digest}\t{e.record.annotated}\t{c.case.split}"
+            for c, e in zip(cases, entries, strict=True)
+            if e.record is not None
+        )
+        of_content = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+        return cls(source, settings, records, rows, names, skipped, same, of_content)
+
+    def info(self, grouping: PatientGrouping, command: str, version: str) -> DatasetInfo:
+        """What dataset.json says."""
+        source, settings = self.source, self.settings
+        return DatasetInfo(
+            classes=list(source.schema.classes),
+            channels=list(source.channels),
+            axis=settings.axis if settings.sliced is not None else "volume",
+            size=list(settings.size),
+            fit=settings.fit,
+            spacing_mm=list(settings.spacing_mm) if settings.spacing_mm else None,
+            intensity_rule=asdict(settings.intensity),
+            split_seed=settings.seed,
+            source={
+                "layout": source.layout,
+                "name": Path(source.location).name,
+                "fingerprint": self.fingerprint,
+                **source.terms,
+                **_declared(source.schema),
+            },
+            version=version,
+            cases=self.records,
+            notice=source.notice,
+            field_of_view=list(settings.field_of_view) if settings.field_of_view else None,
+            ignored=source.schema.ignored,
+            command=command,
+            settings=_plain(settings),
+            names_kept=settings.keep_names,
+            grouping=grouping,
+            skipped=self.skipped,
+            same_images=self.same_images,
+        )
+
+
+def without_names(text: str, named: NamedCase) -> str:
+    """`text` about a case with its pseudonym in place of its files' and its own name."""
+    case = named.case
+    told = {str(file) for file in case.files} | {file.name for file in case.files} | {case.id, case.patient}
+    told |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
+    for name in sorted(told - {"", "."}, key=len, reverse=True):
+        text = text.replace(name, named.name)
+    return re.sub(r"(?<!\S)(?:/|[A-Za-z]:[/\\])\S+", "(a file)", text)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
+
+
 @contextmanager
-def _kept_if_resumable(out: Path, work: Path) -> Iterator[None]:
-    """Bad data removes the hidden folder; a full disk, Ctrl-C or a crash leaves it to be gone on with."""
+def _kept_if_resumable(work: Path) -> Iterator[None]:
+    """Bad data removes the hidden folder; a full disk, Ctrl-C or a crash leaves it to be resumed. The caller holds its lock."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         yield
     except (DataError, SettingsError):
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
         raise
+
+
+def _remove(work: Path) -> None:
+    """Remove the hidden folder, the lock last: who waits for that finds the folder gone, or makes it anew."""
+    clear(work)
+    try:
+        (work / LOCK_ENDING).unlink(missing_ok=True)
+        work.rmdir()
+    except OSError:  # Windows removes no file that is held
+        pass
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """What a disk or a compressor says, as OutputError."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise OutputError(
             f"cannot be written ({reason})",
             path=out,
-            hint="Free space or choose another place; the same command goes on where it stopped",
+            hint="Free space or choose another place; the same command resumes where it stopped",
         ) from error
 
 
-def _cut_all(source: Source, settings: PrepareSettings) -> Iterator[CaseItems]:
-    """The items of every case in order, a few cases ahead of their consumer where there are workers."""
-    cut = partial(cut_case, schema=source.schema, channels=len(source.channels), settings=settings)
-    workers = settings.workers or os.cpu_count() or 1
-    if workers == 1 or len(source.cases) < _FEW_CASES:
-        yield from map(cut, source.cases)
-        return
-    start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(start)) as pool:
-        waiting: deque[Future[CaseItems]] = deque()
-        cases = iter(source.cases)
-        try:
-            for case in cases:
-                waiting.append(pool.submit(cut, case))
-                if len(waiting) > 2 * workers:  # bounds the memory, whatever the number of cases
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a worker process died, perhaps for lack of memory", path=source.location, hint="Use --workers 1"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _with_field_of_view(source: Source, settings: PrepareSettings) -> PrepareSettings:
+    """`settings` with the field of view that all cases are cut to, where one was asked for; reads every label map."""
+    if settings.crop_margin_mm is None:
+        return settings
+    measure = partial(extent_of_case, schema=source.schema, channels=len(source.channels))
+    extents = []
+    for number, found in enumerate(each_case(measure, source.cases, settings.workers), start=1):
+        if not isinstance(found, DataError):
+            extents.append(found)
+        elif not settings.skip_faulty:
+            raise _with_the_way_out(found, source, read=number)
+    view = FieldOfView.common(extents, settings.crop_margin_mm, settings.spacing_mm)
+    spacing = view.spacing_mm if view.resampled else None
+    return replace(settings, field_of_view=view.voxels, spacing_mm=spacing)
 
 
-def _splits(source: Source, settings: PrepareSettings) -> dict[str, str]:
-    """The split of each patient: the source's own where it has one. Raises DataError where a patient is in two."""
-    if settings.ignore_split or all(case.split is None for case in source.cases):
-        return split_patients((case.patient for case in source.cases), settings.shares, settings.seed)
+def _without_splits(source: Source) -> Source:
+    return replace(source, cases=tuple(replace(case, split=None) for case in source.cases))
+
+
+def _splits(
+    cases: Sequence[NamedCase], patients: dict[str, str], settings: PrepareSettings, location: str
+) -> dict[str, str]:
+    """The split of each patient: the source's own where it has one. Raises DataError where a patient is in two.
+
+    patients: of each case, by its name in the prepared set; those who share pixels count as one.
+    """
+    given = {c.name: c.case.split for c in cases}
+    if all(split is None for split in given.values()):
+        return split_patients(patients.values(), settings.shares, settings.seed)
     splits: dict[str, str] = {}
-    for case in source.cases:
-        if case.split is None:
-            raise DataError(f"case {case.id} is in no split", path=source.location)
-        if splits.setdefault(case.patient, case.split) != case.split:
+    first: dict[str, str] = {}
+    for named in cases:
+        split, patient = named.case.split, patients[named.name]
+        if split is None:
+            raise DataError(f"case {named.case.id} is in no split", path=location)
+        other = first.setdefault(patient, named.case.id)
+        if splits.setdefault(patient, split) != split:
+            what = f"patient {patient} is in the splits {splits[patient]} and {split}"
             raise DataError(
-                f"patient {case.patient} is in the splits {splits[case.patient]} and {case.split}",
-                path=source.location,
-                hint="Put all cases of a patient into one split",
+                f"{what} (cases {other} and {named.case.id})",
+                path=location,
+                hint="Put all cases of a patient, and all copies of an image, into one split, or use --ignore-split",
             )
     return splits
 
 
 def _recipe(source: Source, settings: PrepareSettings) -> dict[str, Any]:
-    """What a half-written store must have been made from for its work to be gone on with."""
-    recipe = {
-        "fingerprint": fingerprint(source),
-        "classes": source.schema.names,
-        "settings": {**asdict(settings), "workers": None},
-    }
+    """What a half-written store must have been made from for its work to be resumed."""
+    recipe = {"fingerprint": fingerprint(source), "classes": source.schema.names, "settings": _plain(settings)}
     return dict(json.loads(json.dumps(recipe)))
 
 
-def _info(source: Source, settings: PrepareSettings, records: dict[str, CaseRecord], version: str) -> DatasetInfo:
-    return DatasetInfo(
-        classes=list(source.schema.classes),
-        channels=list(source.channels),
-        axis=settings.axis if settings.sliced is not None else "volume",
-        size=list(settings.size),
-        fit=settings.fit,
-        spacing_mm=list(settings.spacing_mm) if settings.spacing_mm else None,
-        intensity_rule=asdict(settings.intensity),
-        split_seed=settings.seed,
-        source={
-            "layout": source.layout,
-            "name": Path(source.location).name,
-            "fingerprint": fingerprint(source),
-            **source.terms,
-        },
-        version=version,
-        cases=records,
-        notice=source.notice,
-    )
+def _plain(settings: PrepareSettings) -> dict[str, Any]:
+    """The settings that the result depends on, as JSON has them."""
+    values = asdict(settings)
+    del values["workers"]
+    return dict(json.loads(json.dumps(values)))
+
+
+def _declared(schema: LabelSchema) -> dict[str, Any]:
+    """What stood for the classes in the files, where that is something else: for who writes such files again."""
+    if (
+        schema.ignore is None
+        and schema.values == tuple(range(schema.count))
+        and not any(c.regions for c in schema.classes)
+    ):
+        return {}
+    regions = {c.name: list(c.regions) for c in schema.classes if c.regions}
+    return {"labels": {"values": list(schema.values), "regions": regions, "ignore": schema.ignore}}
 
 
 def fingerprint(source: Source) -> str:
-    """A digest of the cases' names, patients, splits and file sizes: it tells two sources apart without reading them."""
+    """A digest of the cases' names, patients, splits and file sizes: it tells two sources apart without reading them.
+
+    Never kept in a prepared set, where it would confirm a guess of the names; there is a digest of the images' content.
+    """
     digest = hashlib.sha256()
     for case in source.cases:
         sizes = [f.stat().st_size if f.exists() else -1 for f in case.files]

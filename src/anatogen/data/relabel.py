@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.label_values import MOST_OFF
 from anatogen.data.sources.base import Source
 from anatogen.errors import DataError, SettingsError, nearest
-from anatogen.labels import LabelSchema
+from anatogen.labels import LabelClass, LabelSchema, default_colour
 from anatogen.volume import Volume
 
 
@@ -22,7 +23,8 @@ def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] =
 
     merges: texts "NEW=OLD" or "NEW=OLD+OLD2"; the new class takes the place of its first part. drop: names that become
     background. A merged class counts as annotated in a case only where all its parts are. Label values past the
-    declared classes are kept, so that they are still found. Raises SettingsError for unknown or repeated names.
+    declared classes are kept, so that they are still found. A class that was only renamed keeps its colour, and the value
+    that the files have for it. Raises SettingsError for unknown or repeated names.
     """
     new_name = {name: name for name in source.schema.names}
     for text in merges:
@@ -43,32 +45,56 @@ def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] =
         raise SettingsError("no class is left", hint="Drop fewer classes")
     place = {name: index for index, name in enumerate(names, start=1)}
     table = np.array([0, *(place.get(new_name.get(old, ""), 0) for old in source.schema.names)], dtype=np.int64)
+    schema = LabelSchema(
+        tuple(_class(source.schema, name, new_name, i) for name, i in place.items()), source.schema.ignore
+    )
+    unknown = {source.schema.ignored or 0: schema.ignored or 0}
     parts_of = {name: {old for old in source.schema.names if new_name.get(old) == name} for name in names}
 
     def annotated(drawn: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return None if drawn is None else tuple(name for name in names if parts_of[name] <= set(drawn))
 
     cases = tuple(
-        replace(case, load=_Relabel(case.load, table), annotated=annotated(case.annotated)) for case in source.cases
+        replace(case, load=_Relabel(case.load, table, unknown), annotated=annotated(case.annotated))
+        for case in source.cases
     )
-    return replace(source, schema=LabelSchema.from_names(names), cases=cases)
+    return replace(source, schema=schema, cases=cases)
+
+
+def _class(old: LabelSchema, name: str, new_name: Mapping[str, str], index: int) -> LabelClass:
+    """The class `name` of the new schema."""
+    parts = [c for c in old.classes if new_name.get(c.name) == name]
+    if len(parts) > 1:
+        return LabelClass(index, name, default_colour(index))
+    value = parts[0].index if parts[0].value is None else parts[0].value
+    named = parts[0].colour if parts[0].colour != default_colour(parts[0].index) else default_colour(index)
+    same = value == index
+    return LabelClass(index, name, named, None if same else value, parts[0].regions)
 
 
 @dataclass(frozen=True)
 class _Relabel:
-    """Loads a case and looks its labels up in `table`; a class, so that it can be sent to another process."""
+    """Loads a case and looks its labels up in `table`; a class, so that it can be sent to another process.
+
+    unknown: from what stood for unknown voxels to what does now.
+    """
 
     load: Callable[[], tuple[Volume, Volume]]
     table: NDArray[np.int64]
+    unknown: Mapping[int, int]
 
     def __call__(self) -> tuple[Volume, Volume]:
         image, labels = self.load()
         values = labels.array
-        if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        if values.dtype.kind == "f" and not (np.abs(values - np.rint(values)) <= MOST_OFF).all():
             return image, labels  # not label values: left as they are, to be refused by whoever checks them
-        whole = values.astype(np.int64)
+        whole = np.rint(values).astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
         known = (whole >= 0) & (whole < len(self.table))
-        return image, Volume(np.where(known, self.table[np.where(known, whole, 0)], whole), labels.affine)
+        ours = np.where(known, self.table[np.where(known, whole, 0)], whole)
+        for before, now in self.unknown.items():
+            if before:
+                ours[whole == before] = now
+        return image, replace(labels, array=ours)
 
 
 def with_patients(source: Source, *, pattern: str | None = None, table: Path | None = None) -> Source:
@@ -93,7 +119,7 @@ def with_patients(source: Source, *, pattern: str | None = None, table: Path | N
             hint = "Add a line for it" if table is not None else f"Change the pattern {pattern!r}"
             raise DataError(f"case {case.id} has no patient", path=where, hint=hint)
         cases.append(replace(case, patient=patient))
-    return replace(source, cases=tuple(cases))
+    return replace(source, cases=tuple(cases), patients_from="pattern" if pattern is not None else "table")
 
 
 def _by_pattern(pattern: str) -> Callable[[str], str]:

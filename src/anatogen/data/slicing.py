@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.cropping import Extent, Window, labelled_box
 from anatogen.data.intensity import IntensityMapping, IntensityRule, store
+from anatogen.data.label_values import whole_labels
 from anatogen.data.sources.base import SourceCase
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.labels import LabelSchema
@@ -21,6 +23,7 @@ class SliceSettings:
     """size: (H, W) of slices across `axis`, or (D, H, W) of whole volumes. fit: see `Fitting`.
 
     spacing_mm: (x, y, z) in canonical orientation to resample to first. keep_empty: items without a label too.
+    field_of_view: voxels along (x, y, z) that are cut out of every case, around the middle of what is labelled in it.
     """
 
     size: tuple[int, ...] = (256, 256)
@@ -29,6 +32,7 @@ class SliceSettings:
     intensity: IntensityRule = IntensityRule()
     spacing_mm: tuple[float, float, float] | None = None
     keep_empty: bool = False
+    field_of_view: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.axis not in SLICE_AXES:
@@ -53,6 +57,7 @@ class CaseItems:
     """images int16 (N, C, *size), labels (N, *size) and positions along the axis of one case, with its canonical geometry.
 
     affine, grid: of the volume that was cut, its axes to left, posterior, inferior. source_axes: of the file as it was.
+    crop: the first voxel of that volume in the whole scan, where it is a part. remarks: of the readers of its files.
     """
 
     images: NDArray[np.int16]
@@ -62,6 +67,8 @@ class CaseItems:
     grid: tuple[int, int, int]
     intensity: list[IntensityMapping]
     source_axes: str
+    crop: tuple[int, int, int] | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: SliceSettings) -> CaseItems:
@@ -70,15 +77,19 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
     Rows of every slice run downwards on a display, columns to the patient's left (axial, coronal) or back (sagittal).
     Raises DataError, naming the file, where the case cannot be used.
     """
-    image, labels = case.load()
-    _check(image, labels, schema, channels, case)
+    image, labels = checked(case, schema, channels)
+    remarks = tuple(dict.fromkeys(remark.what for remark in (*image.remarks, *labels.remarks)))
     source_axes = axis_codes(image.affine)
     image, labels = canonical(image), canonical(labels)
     if settings.spacing_mm is not None:
         image, labels = resample(image, settings.spacing_mm), resample(labels, settings.spacing_mm, labels=True)
+    window = None
+    if settings.field_of_view is not None:
+        window = Window.around(labelled_box(labels, schema), labels.grid, settings.field_of_view)
+        image, labels = window.cut(image), window.cut(labels, labels=True)
 
     planes = image.array.reshape(*image.grid, -1).transpose(3, 2, 1, 0)  # (channel, z, y, x)
-    classes = labels.array.transpose(2, 1, 0)
+    classes: NDArray[Any] = labels.array.transpose(2, 1, 0)
     stored, mappings = [], []
     for channel in planes:
         try:
@@ -93,15 +104,32 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
     else:
         image_items = np.moveaxis(np.stack(stored), 1 + 2 - settings.sliced, 0)  # (N, C, h, w)
         label_items = np.moveaxis(classes, 2 - settings.sliced, 0)
-    kept = [k for k in range(len(label_items)) if settings.keep_empty or label_items[k].any()]
+    drawn = (label_items > 0) if schema.ignored is None else (label_items > 0) & (label_items != schema.ignored)
+    kept = [k for k in range(len(label_items)) if settings.keep_empty or drawn[k].any()]
     fitting = Fitting.plan(label_items.shape[1:], settings.size, settings.fit)
     images = np.zeros((len(kept), len(stored), *settings.size), np.int16)
-    maps = np.zeros((len(kept), *settings.size), np.uint8 if schema.count <= 256 else np.uint16)
+    maps = np.zeros((len(kept), *settings.size), np.uint8 if schema.largest <= 255 else np.uint16)
     for i, k in enumerate(kept):
         maps[i] = fitting.apply(label_items[k], fill=0, labels=True)
         for c, value in enumerate(fill):
             images[i, c] = fitting.apply(image_items[k, c], fill=value)
-    return CaseItems(images, maps, kept, image.affine, image.grid, mappings, source_axes)
+    start = None if window is None else window.start
+    return CaseItems(images, maps, kept, image.affine, image.grid, mappings, source_axes, start, remarks)
+
+
+def checked(case: SourceCase, schema: LabelSchema, channels: int) -> tuple[Volume, Volume]:
+    """The image and the label map of one case, with whole labels. Raises DataError, naming the file, where it cannot be used."""
+    image, labels = case.load()
+    if labels.array.ndim == 3:
+        labels = whole_labels(labels, case.files[-1] if case.files else case.id)
+    _check(image, labels, schema, channels, case)
+    return image, labels
+
+
+def extent_of_case(case: SourceCase, schema: LabelSchema, channels: int) -> Extent:
+    """What one case says to the field of view of all. Raises DataError as `cut_case` does."""
+    _, labels = checked(case, schema, channels)
+    return Extent.of(canonical(labels), schema)
 
 
 def item_volume(
@@ -146,11 +174,7 @@ def _check(image: Volume, labels: Volume, schema: LabelSchema, channels: int, ca
         problem = f"the image has {found} channels where the data set has {channels}"
         raise DataError(problem, path=_image_file(case), hint="Give every case the same channels")
     values = np.unique(labels.array)
-    broken = values[values != np.rint(values)] if values.dtype.kind == "f" else values[:0]
-    if broken.size:
-        problem = f"label {broken[0]} is not a whole number"
-        raise DataError(problem, path=place, hint="Resample labels by nearest neighbour")
-    wrong = values[(values < 0) | (values >= schema.count)]
+    wrong = values[((values < 0) | (values >= schema.count)) & (values != (schema.ignored or 0))]
     if wrong.size:
         listed = ", ".join(f"{v:g}" for v in wrong[:5]) + (", ..." if wrong.size > 5 else "")
         raise DataError(

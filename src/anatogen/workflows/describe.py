@@ -20,7 +20,10 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """A prepared data set. pixel_shares: by class name, the share of all pixels, in [0, 1]."""
+    """A prepared data set. pixel_shares: by class name, the share of all pixels, in [0, 1].
+
+    remarks: what was grouped, kept together and left out when it was prepared, with the names of cases where these are there.
+    """
 
     path: Path
     source: str
@@ -31,6 +34,7 @@ class DatasetDescription:
     splits: tuple[SplitSize, ...]
     pixel_shares: dict[str, float]
     notice: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def items(self) -> int:
@@ -94,12 +98,14 @@ def describe(path: Path, *, monitor: Monitor | None = None) -> Description:
 def _dataset(path: Path) -> DatasetDescription:
     import numpy as np
 
+    from anatogen.check.patients import leak_in
     from anatogen.data.store import PreparedDataset
+    from anatogen.data.summary import preparation_remarks
 
     dataset = PreparedDataset.open(path)
     about = dataset.info
     splits = []
-    for name in dict.fromkeys(row.split for row in dataset.rows):
+    for name in dataset.split_names:
         rows = dataset.split(name)
         splits.append(SplitSize(name, len(rows), len({row.patient for row in rows})))
     counts = np.zeros(dataset.schema.count, dtype=np.int64)
@@ -117,6 +123,7 @@ def _dataset(path: Path) -> DatasetDescription:
         splits=tuple(splits),
         pixel_shares={c.name: float(counts[c.index] / counts.sum()) for c in dataset.schema.classes},
         notice=about.notice,
+        remarks=(*preparation_remarks(dataset), *((leak,) if (leak := leak_in(dataset)) else ())),
     )
 
 

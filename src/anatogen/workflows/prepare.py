@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from anatogen import __version__
@@ -26,6 +28,7 @@ class PrepareRequest:
         drop: classes that become background.
         patient_pattern: regular expression that finds the patient in a case's name.
         patients: CSV file with the columns case and patient; for a phantom, how many patients.
+        command: the command as it was typed; its paths are shortened to names before it is written down.
     """
 
     source: str
@@ -37,14 +40,16 @@ class PrepareRequest:
     drop: tuple[str, ...] = ()
     patient_pattern: str | None = None
     patients: str | None = None
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """The prepared data set, and what its source wants to be said of it."""
+    """The prepared data set, what its source wants to be said of it, and what was grouped, kept together and left out."""
 
     dataset: PreparedDataset
     notice: str
+    remarks: tuple[str, ...] = ()
 
 
 def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> PrepareResult:
@@ -52,6 +57,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
     from anatogen.data.prepare import prepare as run
     from anatogen.data.relabel import relabelled, with_patients
     from anatogen.data.sources import open_source
+    from anatogen.data.summary import preparation_remarks
 
     source, settings = request.source, request.settings
     table = Path(request.patients) if request.patients is not None else None
@@ -61,5 +67,24 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
     opened = relabelled(opened, list(request.merge), request.drop)
     opened = with_patients(opened, pattern=request.patient_pattern, table=table)
     with watched_by(monitor), stage("preparing", len(opened.cases), "cases") as bar:
-        dataset = run(opened, request.out, settings, version=__version__, progress=lambda done, total: bar.update(done))
-    return PrepareResult(dataset, opened.notice)
+        dataset = run(
+            opened,
+            request.out,
+            settings,
+            command=without_paths(request) or "anatogen.workflows.prepare.prepare, from Python",
+            version=__version__,
+            progress=lambda done, total: bar.update(done),
+        )
+    return PrepareResult(dataset, opened.notice, tuple(preparation_remarks(dataset)))
+
+
+def without_paths(request: PrepareRequest) -> str:
+    """The command of `request` with the last part of each path in place of the path: where data lie tells about them."""
+    paths = {PurePath(path) for path in (request.source, request.out, request.patients) if path is not None}
+    words = []
+    for word in shlex.split(request.command):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        is_path = PurePath(value) in paths or re.match(r"[/~]|[A-Za-z]:[/\\]", value)
+        last = re.split(r"[/\\]", value.rstrip("/"))[-1]
+        words.append(f"{option}{equals}{last}" if value and is_path else word)
+    return shlex.join(words)

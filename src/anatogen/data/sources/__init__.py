@@ -8,6 +8,7 @@ from pathlib import Path
 from anatogen.data.sources import (
     brain_template,
     ct_org,
+    decathlon,
     dicom,
     duke_breast,
     folders,
@@ -25,6 +26,7 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
     "brain-template": brain_template,
+    "decathlon": decathlon,
     "nnunet": nnunet,
     "ct-org": ct_org,
     "segguided": segguided,

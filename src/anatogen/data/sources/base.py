@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
@@ -17,6 +17,7 @@ class SourceCase:
 
     load: reads image and label map as the files have them. annotated: names of the classes that were drawn, or None
     for all. split: the layout's own split, or None. files: what it is read from, for messages and the fingerprint.
+    attributes: what else is known of the patient, by name, as the source has it (participants.tsv).
     """
 
     id: str
@@ -25,13 +26,15 @@ class SourceCase:
     files: tuple[Path, ...] = ()
     annotated: tuple[str, ...] | None = None
     split: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Source:
     """All cases at one place, with what is known of them without reading images.
 
-    notice: said in every report. terms: the licence and the reference, where the source states them.
+    notice: said in every report. terms: the licence and the reference, where the source states them. patients_from: who says
+    which patient a case is of, the layout or the user; "" where the cases' names have to tell (`data.patients`).
     """
 
     layout: str
@@ -41,6 +44,7 @@ class Source:
     cases: tuple[SourceCase, ...]
     notice: str = ""
     terms: Mapping[str, str] = field(default_factory=dict)
+    patients_from: Literal["", "layout", "pattern", "table"] = ""
 
 
 class Layout(Protocol):

@@ -57,7 +57,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
                 for part, span in parts.items()
             ]
     schema = LabelSchema.from_names(["cerebrospinal fluid", "grey matter", "white matter"])
-    return Source(NAME, location, schema, ("T1 MRI",), tuple(cases), NOTICE)
+    return Source(NAME, location, schema, ("T1 MRI",), tuple(cases), NOTICE, patients_from="layout")
 
 
 def _template_folder() -> Path:

@@ -63,7 +63,9 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         SourceCase(f"volume-{n}", str(n), partial(_load, scans[n], label_maps[n]), files=(scans[n], label_maps[n]))
         for n in sorted(scans)
     )
-    return Source("ct-org", location, LabelSchema.from_names(classes or CLASSES), ("CT",), tuple(cases))
+    return Source(
+        "ct-org", location, LabelSchema.from_names(classes or CLASSES), ("CT",), tuple(cases), patients_from="layout"
+    )
 
 
 def _load(scan: Path, label_map: Path) -> tuple[Volume, Volume]:

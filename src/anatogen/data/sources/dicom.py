@@ -74,6 +74,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         (modalities[0] or "image",),
         tuple(_case(root, series, mask, names) for series, mask in cases),
         f"{left_out} DICOM series without a mask were left out." if left_out else "",
+        patients_from="layout",
     )
 
 

@@ -104,7 +104,9 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         )
     missing = len(masks) - len(patients)
     notice = f"{missing} patients have masks but no images here, and were left out." if missing else ""
-    return Source("duke-breast", location, LabelSchema.from_names(CLASSES), ("MR",), tuple(cases), notice)
+    return Source(
+        "duke-breast", location, LabelSchema.from_names(CLASSES), ("MR",), tuple(cases), notice, patients_from="layout"
+    )
 
 
 def _patient_folders(root: Path) -> Iterator[Path]:

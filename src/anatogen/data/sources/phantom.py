@@ -61,7 +61,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         case = f"phantom-{name}-s{seed}-{number:03d}"
         cases.append(SourceCase(case, case, partial(load, name, seed, number)))
     schema = LabelSchema.from_names(cohort.classes)
-    return Source("phantom", location, schema, cohort.channels, tuple(cases), NOTICE)
+    return Source("phantom", location, schema, cohort.channels, tuple(cases), NOTICE, patients_from="layout")
 
 
 def parse(location: str) -> tuple[str, int, int]:

@@ -1,0 +1,108 @@
+"""Who the patients of a source are: the layout's own ids, a pattern or table of the user's, or what the cases' names tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from anatogen.data.documents import PatientGrouping
+from anatogen.data.grouping import Question, group_by_name
+from anatogen.data.sources.base import Source
+from anatogen.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class KnownPatients:
+    """A source whose cases have their patients. said: what was grouped, in words, or "". question: what the names do not tell."""
+
+    source: Source
+    grouping: PatientGrouping
+    said: str = ""
+    question: Question | None = None
+
+    def require(self) -> KnownPatients:
+        """This, or SettingsError with the two patterns to choose from, where the names do not tell."""
+        if self.question is not None:
+            raise SettingsError(self.question.problem, path=self.source.location, hint=self.question.hint)
+        return self
+
+
+def with_known_patients(source: Source) -> KnownPatients:
+    """`source` with the patient of each case: as it is where the source or a user knows, else told from the cases' names.
+
+    Cases that come in splits of their own are not asked about: who made those splits knew the patients.
+    """
+    cases = source.cases
+    known = source.patients_from or ("layout" if any(case.patient != case.id for case in cases) else "")
+    if known:
+        return KnownPatients(source, PatientGrouping(known, len(cases), len({case.patient for case in cases})))
+    found = group_by_name(case.id for case in cases)
+    question = None if all(case.split is not None for case in cases) else found.question
+    grouped = replace(source, cases=tuple(replace(case, patient=found.patients[case.id]) for case in cases))
+    patients = len(set(found.patients.values()))
+    return KnownPatients(
+        grouped, PatientGrouping("names", len(cases), patients, list(found.words)), found.said(), question
+    )
+
+
+def joined_by_pixels(patients: Mapping[str, str], digests: Mapping[str, str]) -> tuple[dict[str, str], list[list[str]]]:
+    """The patient of each case once cases with the same pixels count as one patient, and which cases those are.
+
+    Args:
+        patients: the patient of each case.
+        digests: what tells the pixels of a case from others'; cases without one are like no other.
+    """
+    root = {patient: patient for patient in patients.values()}
+
+    def find(patient: str) -> str:
+        while root[patient] != patient:
+            patient = root[patient]
+        return patient
+
+    same: dict[str, list[str]] = {}
+    for case in patients:
+        if digest := digests.get(case):
+            same.setdefault(digest, []).append(case)
+    alike = [cases for cases in same.values() if len(cases) > 1]
+    for cases in alike:
+        first, *others = sorted({find(patients[case]) for case in cases})
+        root.update(dict.fromkeys(others, first))
+    return {case: find(patient) for case, patient in patients.items()}, alike
+
+
+def suspected_leak(cases: Iterable[tuple[str, str, str]]) -> str:
+    """What the names of (case, patient, split) say of patients in two splits, where each case counted as a patient; "" for nothing."""
+    cases = list(cases)
+    if any(case != patient for case, patient, _ in cases):
+        return ""
+    split = {case: split for case, _, split in cases}
+    found = group_by_name(split)
+    question = found.question
+    if question is None and (apart := _across(found.patients, split)):
+        a, b = apart[0]
+        return (
+            f"{len(apart)} {'patients seem' if len(apart) > 1 else 'patient seems'} to be in two splits, by the names of the "
+            f"cases: {a} is in {split[a]}, {b} in {split[b]}"
+        )
+    if question is not None and question.together and (apart := _across(_by_pattern(question.together, split), split)):
+        a, b = apart[0]
+        return f"the names do not tell whether {a} ({split[a]}) and {b} ({split[b]}) are one patient in two splits"
+    return ""
+
+
+def _by_pattern(pattern: str, cases: Iterable[str]) -> dict[str, str]:
+    """The patient of each case by a pattern that finds one in all of them."""
+    matches = {case: re.search(pattern, case) for case in cases}
+    return {case: match[match.re.groups] for case, match in matches.items() if match is not None}
+
+
+def _across(patients: Mapping[str, str], split: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A pair of cases for each patient who is in two splits."""
+    first: dict[str, str] = {}
+    pairs: dict[str, tuple[str, str]] = {}
+    for case, patient in patients.items():
+        other = first.setdefault(patient, case)
+        if split[other] != split[case]:
+            pairs.setdefault(patient, (other, case))
+    return list(pairs.values())

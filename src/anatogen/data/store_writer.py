@@ -1,0 +1,152 @@
+"""Writing a prepared data set case by case: what a crash leaves is either whole or not counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from anatogen.data.documents import INDEX, NAMES, CaseRecord, DatasetInfo, OriginalName, Row, write_index, write_names
+from anatogen.errors import DataError
+from anatogen.files import LOCK_ENDING
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A case of the store, or one that was left out. record: its geometry, patient and split still to come; None if left out.
+
+    positions: the slice of each item. digest: of its pixels, "blank" in front where they are all the same. checksums: of its
+    items, as stored. problem, message: why it was left out, in short and with the file.
+    """
+
+    case: str
+    record: CaseRecord | None
+    positions: list[int]
+    digest: str = ""
+    checksums: tuple[int, int] = (0, 0)
+    problem: str = ""
+    message: str = ""
+
+
+_ENTRY = TypeAdapter(Entry)
+
+
+class StoreWriter:
+    """Appends cases to a store in `folder`/data, with a journal beside it that says which of them are whole.
+
+    Whoever holds the lock of `folder` may use one. `finish` gives the whole data set, which then has to be moved to its place.
+    """
+
+    def __init__(self, folder: Path, images: Any, labels: Any, entries: Sequence[Entry] = ()) -> None:
+        self.folder, self._images, self._labels = folder, images, labels
+        self.entries = list(entries)
+
+    @property
+    def items(self) -> int:
+        """How many images there are."""
+        return sum(len(entry.positions) for entry in self.entries)
+
+    @classmethod
+    def resume_or_create(
+        cls, folder: Path, channels: int, size: tuple[int, ...], largest_label: int, recipe: dict[str, Any]
+    ) -> StoreWriter:
+        """A writer that resumes after the last whole case in `folder`, if that was begun with the same `recipe`."""
+        try:
+            return cls._resume(folder, recipe)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            clear(folder)
+        data = folder / "data"
+        data.mkdir(parents=True)
+        images = _create(data / "images.b2nd", (channels, *size), np.int16)
+        labels = _create(data / "labels.b2nd", size, np.uint8 if largest_label <= 255 else np.uint16)
+        (folder / "journal.jsonl").touch()
+        (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+        return cls(folder, images, labels)
+
+    @classmethod
+    def _resume(cls, folder: Path, recipe: dict[str, Any]) -> StoreWriter:
+        if json.loads((folder / "recipe.json").read_text(encoding="utf-8")) != recipe:
+            raise ValueError("another recipe")
+        images, labels = (blosc2.open(str(folder / "data" / f"{name}.b2nd"), mode="a") for name in ("images", "labels"))
+        *lines, _ = (
+            (folder / "journal.jsonl").read_text(encoding="utf-8").split("\n")
+        )  # the last is empty, or half a line
+        whole: list[str] = []
+        entries: list[Entry] = []
+        first = 0
+        for line in lines:
+            entry = _ENTRY.validate_json(line)
+            end = first + len(entry.positions)
+            if len(images) < end or len(labels) < end or _sums(images[first:end], labels[first:end]) != entry.checksums:
+                break  # a crash took more than the journal knows
+            first = end
+            whole.append(f"{line}\n")
+            entries.append(entry)
+        for array in (images, labels):  # what a crash left of the next case
+            array.resize((first, *array.shape[1:]))
+        (folder / "journal.jsonl").write_text("".join(whole), encoding="utf-8")
+        return cls(folder, images, labels, entries)
+
+    def append(self, entry: Entry, images: NDArray[np.int16], labels: NDArray[Any]) -> None:
+        """Add a case: images (N, C, *spatial) and labels (N, *spatial), one for each of its N positions."""
+        labels = labels.astype(self._labels.dtype)
+        for array, block in ((self._images, images), (self._labels, labels)) if entry.positions else ():
+            start = array.shape[0]
+            array.resize((start + len(block), *array.shape[1:]))
+            array[start:] = np.ascontiguousarray(block)
+        self._note(replace(entry, checksums=_sums(images, labels)))
+
+    def skip(self, case: str, error: DataError) -> None:
+        """Note that a case was left out, and why."""
+        self._note(Entry(case, None, [], problem=error.problem, message=str(error)))
+
+    def _note(self, entry: Entry) -> None:
+        with (self.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_ENTRY.dump_json(entry).decode() + "\n")
+        self.entries.append(entry)
+
+    def finish(self, info: DatasetInfo, rows: Sequence[Row], names: Sequence[OriginalName]) -> Path:
+        """Write the text files; the folder with the whole data set, which is not in its place yet."""
+        data = self.folder / "data"
+        write_index(data / INDEX, rows)
+        write_names(data / NAMES, names)
+        info.write(data / "dataset.json")
+        return data
+
+
+def clear(folder: Path) -> None:
+    """Remove all that is in `folder` but its lock."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK_ENDING:
+            path.unlink(missing_ok=True)
+
+
+def _sums(images: NDArray[Any], labels: NDArray[Any]) -> tuple[int, int]:
+    return zlib.crc32(np.ascontiguousarray(images).data), zlib.crc32(np.ascontiguousarray(labels).data)
+
+
+def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> Any:
+    """An empty array that grows along its first axis. A block is one item, so that one item is read by itself."""
+    bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
+    chunk = max(1, (1 << 20) // bytes_each)
+    parameters = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=2)
+    return blosc2.empty(
+        (0, *item),
+        dtype=kind,
+        chunks=(chunk, *item),
+        blocks=(1, *item),
+        urlpath=str(path),
+        mode="w",
+        cparams=parameters,
+    )
