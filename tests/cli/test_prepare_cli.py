@@ -90,6 +90,25 @@ def test_a_broken_file_among_many(cli: Cli, tmp_path: Path) -> None:
     assert line["case"] == "c3" and "c3_0000.nii.gz" in line["file"] and "c3_0000.nii.gz" in line["note"]
 
 
+@pytest.mark.parametrize("broken", ["images/s2.png", "masks/s2.png"])
+def test_a_broken_picture_among_many(cli: Cli, tmp_path: Path, broken: str) -> None:
+    import numpy as np
+    from PIL import Image
+
+    for name in ("images", "masks"):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for i in range(7):
+            array = np.random.default_rng(i).integers(0, 3, (32, 32), dtype=np.uint8)
+            Image.fromarray(array).save(tmp_path / "raw" / name / f"s{i}.png")
+    path = tmp_path / "raw" / broken
+    path.write_bytes(path.read_bytes()[:60])
+    code, _, err = cli("prepare", tmp_path / "raw", tmp_path / "data", *SPLIT)
+    assert code == 2 and broken in err.replace("\\", "/") and "Traceback" not in err
+    code, out, err = cli("prepare", tmp_path / "raw", tmp_path / "data", *SPLIT, "--skip-faulty")
+    assert code == 0, err
+    assert "1 of 7 cases could not be read" in out and len(PreparedDataset.open(tmp_path / "data").rows) == 6
+
+
 def test_names_stay_with_their_owner(cli: Cli, tmp_path: Path) -> None:
     raw = named(tmp_path / "clinic" / "raw", [f"anna{i}" for i in range(5)])
     assert cli("prepare", raw, tmp_path / "data", *SPLIT)[0] == 0

@@ -163,15 +163,24 @@ def find_schema(
 ) -> LabelSchema:
     """The classes called `classes`; where these are None, "class 1" up to the highest value in any label map.
 
-    Raises DataError, naming the file, for values that cannot be numbers of classes: fractions, negative ones, 0 and 255
-    alone, and gray levels (values past 63 of which most in between never occur).
+    A file that cannot be read has no say: whoever reads its case meets the fault. Raises DataError, naming the file, where none
+    can be read, and for values that cannot be numbers of classes: fractions, negative ones, 0 and 255 alone, and gray levels
+    (values past 63 of which most in between never occur).
     """
     if classes is not None:
         return LabelSchema.from_names(classes)
     first_file: dict[int, Path] = {}
+    unread: DataError | None = None
     for path in label_files:
-        for value in _whole_values(read(path), path):
+        try:
+            labels = read(path)
+        except DataError as error:
+            unread = unread or error
+            continue
+        for value in _whole_values(labels, path):
             first_file.setdefault(value, path)
+    if unread is not None and not first_file:
+        raise unread
     highest, lowest = max(first_file, default=0), min(first_file, default=0)
     if lowest < 0:
         raise DataError(f"holds label {lowest}", path=first_file[lowest], hint="Number the classes 1, 2, ...")
