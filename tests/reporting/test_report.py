@@ -11,10 +11,21 @@ from typing import Any
 import pytest
 
 from anatogen.labels import LabelClass, LabelSchema
+from anatogen.reporting import figures
 from anatogen.reporting.answers import answers, privacy_status
 from anatogen.reporting.cards import count_entries, data_sheet, markdown, model_card
 from anatogen.reporting.report import Figure, write_report
-from anatogen.reporting.tables import Line, Table, general, in_words, millimetres, percent, ratio, with_interval
+from anatogen.reporting.tables import (
+    TOO_FEW,
+    Line,
+    Table,
+    general,
+    in_words,
+    millimetres,
+    percent,
+    ratio,
+    with_interval,
+)
 
 CLASSES = ("liver", "<b>")
 SECTIONS = ("faithfulness", "utility", "realism", "privacy")
@@ -243,6 +254,32 @@ def test_verdicts_follow_the_intervals(results: dict[str, Any]) -> None:
     assert any("One training a line" in note for note in found["utility"].notes)
     changed["faithfulness"]["dice_real_map"]["mean"] = 0.4
     assert any("poor judge" in note for note in answers(changed)[0].notes)
+
+
+def test_without_an_interval_no_difference_is_claimed(results: dict[str, Any], tmp_path: Path) -> None:
+    for entry in (results["faithfulness"]["dice_gen_map"], results["utility"]["synthetic"], results["utility"]["both"]):
+        entry |= {"ci95": None, "no_interval": TOO_FEW}
+    results["utility"]["synthetic"] |= {"difference_ci95": None, "no_difference_interval": TOO_FEW}
+    found = {a.section: a for a in answers(results)}
+    followed = found["faithfulness"]
+    assert followed.verdict.startswith("On 540 images") and "closely" not in followed.verdict
+    assert f"a mean Dice of 0.800 ({TOO_FEW}), 89 % of the ceiling" in followed.verdict
+    assert "alone cannot be told from one trained on real ones" in found["utility"].verdict
+    assert f"Dice 0.790 ({TOO_FEW})" in found["utility"].verdict
+    for answer in (followed, found["utility"]):
+        assert any(TOO_FEW.removeprefix("too ") in note and "no difference is claimed" in note for note in answer.notes)
+    page = page_of(results, tmp_path)
+    assert "[–" not in page and "None" not in page
+    assert not any("no difference is claimed" in note for note in found["realism"].notes)
+
+
+def test_figures_without_intervals_say_so() -> None:
+    alone = figures.bars({"real": (0.8, None), "synthetic": (0.7, None)}, "Dice")
+    assert alone != figures.bars({"real": (0.8, (0.7, 0.9)), "synthetic": (0.7, (0.6, 0.8))}, "Dice")
+    dice = {"mean": 0.8, "ci95": None}
+    rows = [{"similarity": s, "correlation": s, "dice_given": dice} for s in (0.25, 0.75)]
+    half = [*rows[:1], rows[1] | {"dice_given": {"mean": 0.8, "ci95": [0.7, 0.9]}}]
+    assert figures.likeness(rows) != figures.likeness(half)
 
 
 def test_a_difference_no_larger_than_that_of_seeds_is_none(results: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from anatogen.data.placement import item_spacing
 from anatogen.evaluation.sections.base import Block, Subject, spread, summary
 from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -91,7 +92,7 @@ class Faithfulness:
         if self.surfaces:
             values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
         names = np.unique(patients)  # the order of the scores' lines
-        return {key: summary(self.names, scores, names) for key, scores in values.items()}
+        return {key: summary(self.names, each, names, within=_range_of(key)) for key, each in values.items()}
 
     def _ceiling_of_own_test_set(self) -> dict[str, Any]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
@@ -152,3 +153,10 @@ class Faithfulness:
         return Figure(
             "worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption
         )
+
+
+def _range_of(measure: str) -> Interval:
+    """The least and the greatest value that a measure can have."""
+    if measure.startswith("volume_error_") and not measure.startswith("volume_error_abs"):
+        return -1.0, np.inf
+    return 0.0, np.inf if measure.startswith(("hd95", "volume_error_abs")) else 1.0

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from anatogen.reporting.answers.base import Answer, Results, images_in_words, per_class, split_in_words
+from anatogen.reporting.answers.base import (
+    Answer,
+    Results,
+    images_in_words,
+    mean_in_words,
+    per_class,
+    split_in_words,
+    without_interval,
+)
 from anatogen.reporting.tables import (
     Line,
     Show,
     Table,
-    in_words,
     interval,
     millimetres,
     number,
@@ -43,27 +50,28 @@ def answer(results: Results, classes: Sequence[str]) -> Answer:
     own = " of the model's own data set" if results.get("split") == ["elsewhere"] else ""
     verdict = (
         f"On {images_in_words(results)} ({split_in_words(results)}) a segmenter finds the anatomy that was asked for with "
-        f"a mean Dice of {in_words(mean, obeyed.get('ci95'))}"
+        f"a mean Dice of {mean_in_words(obeyed)}"
     )
     brief = "mean Dice; the ceiling was not measured"
     if mean is not None and highest:
         share = f"{100 * mean / highest:.0f} % of the ceiling"
-        degree = _degree(interval(obeyed.get("ci95")) or (mean, mean), highest)
-        verdict = (
-            f"They follow it {degree}: on{verdict[2:]}, {share} of {ratio(highest)} that it reaches on real images{own}"
-        )
+        verdict += f", {share} of {ratio(highest)} that it reaches on real images{own}"
+        if ends := interval(obeyed.get("ci95")):
+            verdict = f"They follow it {_degree(ends, highest)}: on{verdict[2:]}"
         brief = f"mean Dice; {share}, {ratio(highest)}"
     notes = [
         "m is the label map, m_gen what a segmenter finds in the image that was generated from it, m_real what it finds in the real "
         "image of the map. (m_real, m) is the ceiling: what real images reach.",
         "The segmenter is a UNet, trained on real images of held-out patients that the generator never saw. Each measure is "
-        "taken over a patient's slices together, then averaged over patients; intervals by drawing patients again (2,000 times). "
+        "taken over a patient's slices together, then averaged over patients; intervals are over patients, by Student's t after "
+        "Hall's removal of skewness. "
         "Only classes that were given and annotated count.",
         "Closely means 95 % of the ceiling or more, largely 80 %, in part 50 %, poorly less; two words where the interval "
-        "spans two. More than 100 % is possible: generated images can be easier to segment than real ones.",
+        "spans two; without an interval, no word. More than 100 % is possible: generated images can be easier to segment than real ones.",
     ]
     if highest is not None and highest < _POOR_JUDGE:
         notes.insert(0, f"The ceiling is low ({ratio(highest)}): the segmenter is a poor judge of this data set.")
+    notes += without_interval(e for key, e in found.items() if isinstance(e, dict) and key != "free")
     tables = [_overlaps("Generated and real images, as the segmenter sees them", found, classes, ceiling=True)]
     if free := found.get("free"):
         caption = "Free classes, which the model was left to infer: agreement is not asked for"
