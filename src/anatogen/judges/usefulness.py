@@ -214,9 +214,7 @@ def usefulness(
 
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
     """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
-    truth, annotated = test.labels.numpy(), test.annotated.numpy()
-    present = dice_by_group(truth, truth, test.groups, class_count, annotated)
-    return np.where(np.isnan(present), np.nan, dice_by_group(found, truth, test.groups, class_count, annotated))
+    return dice_by_group(found, test.labels.numpy(), test.groups, class_count, test.annotated.numpy())
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:

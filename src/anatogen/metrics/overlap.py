@@ -15,7 +15,10 @@ def dice_by_group(
     class_count: int,
     counted: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Dice coefficients (groups, C-1), NaN where a class is in neither map (Dice 1945).
+    """Dice coefficients (groups, C-1), NaN where the true maps of a group lack a class (Dice 1945).
+
+    A Dice of a class that is rightly absent would be 0 at one stray voxel; what was invented is counted by
+    `Tally.invented_by`.
 
     predicted, truth: label maps (N, *spatial). groups: (N,), for instance the patient of each; the voxels of a group
     are counted together, as in a volume. counted: (N, C-1), where a class of an image counts: given, and annotated.

@@ -116,7 +116,7 @@ def in_words(value: Any, ci95: Any, show: Show = ratio, reason: Any = None) -> s
     """ "0.873 (95 % interval 0.861 to 0.884)", for sentences. reason: why there is no interval, where there is none."""
     ends = interval(ci95)
     text = f"95 % interval {show(ends[0])} to {show(ends[1])}" if ends else str(reason or TOO_FEW)
-    return f"{show(value)} ({text})" if number(value) is not None else "of no value"
+    return f"{show(value)} ({text})" if number(value) is not None else "not defined"
 
 
 def with_error(value: Any, error: Any, show: Show = general) -> str:
