@@ -88,8 +88,11 @@ def _end_as_by_ctrl_c() -> None:
 
 def print_summary(results: dict[str, Any], out: Path) -> None:
     """The report in a few lines."""
+    from anatogen.reporting.answers import answers, selection_in_words
     from anatogen.reporting.tables import defined
 
+    for paragraph in selection_in_words(results):
+        print(paragraph)
     measures = results.get("faithfulness", {})
     for key, text in (
         ("dice_gen_map", "generated, map"),
@@ -111,7 +114,7 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
             f"FID {r['fid']:.3g} (between real images {r['fid_real']:.3g}), noise {r['noise_ratio']:.2f} of the real images'"
         )
     if "privacy" in results:
-        print(results["privacy"]["verdict"])
+        print(next(answer.verdict for answer in answers(results) if answer.section == "privacy"))
     print(f"Report: {out / 'report.html'}, with model_card.md and data_sheet.md")
 
 

@@ -78,7 +78,7 @@ class Faithfulness:
                 results |= self._measures(name, Tally.joined(parts).where(counted), patients)
         if "dice_real_map" not in results:
             results |= self._ceiling_of_own_test_set()
-        results["absent"] = self._absent(given, absent, patients)
+        results["absent"] = self._absences(given, absent, patients)
         free = known & ~given
         if free.any() and self._tallies["gen_real"]:
             results["free"] = {}
@@ -87,7 +87,7 @@ class Faithfulness:
         shown = [self._examples_figure(), self._patients_figure(results)]
         return results, [*shown, *([self._worst_figure()] if self._worst else [])]
 
-    def _absent(
+    def _absences(
         self, given: NDArray[np.bool_], erased: NDArray[np.bool_], patients: NDArray[np.str_]
     ) -> dict[str, Any]:
         """What was invented where a given class is absent, and which images have no given class at all.

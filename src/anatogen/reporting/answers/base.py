@@ -61,6 +61,7 @@ def provenance(results: Results, n: str = "") -> str:
         (
             f"n = {n or images_in_words(results)}",
             split_in_words(results),
+            *(["after selection by a gate"] if results.get("selection") else []),
             f"seed {seed}" if seed is not None else "seed not recorded",
             f"anatogen {version}" if version else "version not recorded",
             f"command: {command}" if command else "command not recorded",

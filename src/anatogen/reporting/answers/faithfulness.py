@@ -55,6 +55,8 @@ def answer(results: Results, classes: Sequence[str]) -> Answer:
         f"On {images_in_words(results)} ({split_in_words(results)}) a segmenter finds the anatomy that was asked for with "
         f"a mean Dice of {mean_in_words(obeyed)}"
     )
+    if mean is None:
+        verdict = f"On {images_in_words(results)} ({split_in_words(results)}) Dice is not defined: no given class is in a label map"
     brief = "mean Dice; the ceiling was not measured"
     if mean is not None and highest:
         share = f"{100 * mean / highest:.0f} % of the ceiling"
