@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from anatogen.reporting.answers.base import Answer, Results
+from anatogen.reporting.answers.base import Answer, Results, capital
 from anatogen.reporting.tables import amount, counted, general, number, percent
 
 LABEL = "after selection"
@@ -33,13 +33,16 @@ def after_selection(answer: Answer, results: Results) -> Answer:
     found: Results = part.get("selection") or {}
     if not (found and answer.measured):
         return answer
-    verdict = f"After selection: {answer.verdict}"
+    verdict = f"After selection: {answer.verdict[:1].lower()}{answer.verdict[1:]}"
     if answer.section == "privacy" and found.get("reject_copies") is not None:
         verdict += (
             " These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over, and says "
             "nothing of how often the model copies."
         )
-    tables = tuple(replace(table, caption=f"{table.caption} ({LABEL})") for table in answer.tables)
+    tables = tuple(
+        replace(table, caption=f"{capital(LABEL)}: {table.caption[:1].lower()}{table.caption[1:]}")
+        for table in answer.tables
+    )
     return replace(answer, topic=f"{answer.topic} ({LABEL})", verdict=verdict, tables=tables)
 
 
@@ -59,7 +62,7 @@ def _gated(found: Results) -> str:
         f"{counted(found.get('made'), 'image')} were made for {counted(found.get('requests'), 'request')}: "
         f"{amount(found.get('kept'))} kept, {amount(found.get('rejected'))} rejected"
         + (f"; {counted(without, 'request')} ended without an image" if without else "")
-        + f". Every number of them is one {LABEL}, not of what the model makes."
+        + f". All numbers of these images are {LABEL}: they do not describe everything the model makes."
     )
 
 
