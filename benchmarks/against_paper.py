@@ -22,7 +22,8 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import Segmenter
-from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
+from anatogen.metrics.intervals import mean_interval
+from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.metrics.texture import power_ratio
 from anatogen.model import load_denoiser
 from anatogen.progress import parse_duration
@@ -69,9 +70,9 @@ def measure(
     return {
         "parameters": sum(p.numel() for p in generator.denoiser.parameters()) / 1e6,
         "steps": generator.settings.steps,
-        "dice": bootstrap_mean(scores)[0],
+        "dice": mean_interval(scores).value,
         "per_class": class_means(scores, axis=0).tolist(),
-        "ceiling": bootstrap_mean(ceiling)[0],
+        "ceiling": mean_interval(ceiling).value,
         "training": about["images"] / about["seconds"],
         "sampling": sampling,
         "power": power_ratio(images, real.images.numpy()).tolist(),

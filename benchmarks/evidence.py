@@ -18,6 +18,7 @@ from typing import Any
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import parse_duration
+from anatogen.reporting.tables import signed, with_interval
 from common import hippocampus, machine, trained, write_section
 
 MODELS = {
@@ -28,6 +29,8 @@ MODELS = {
 
 
 def interval(entry: dict[str, Any], digits: int = 3) -> str:
+    if entry["ci95"] is None:
+        return f"{entry['mean']:.{digits}f} ({entry['no_interval']})"
     return f"{entry['mean']:.{digits}f} [{entry['ci95'][0]:.{digits}f}, {entry['ci95'][1]:.{digits}f}]"
 
 
@@ -59,10 +62,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     line(
         "... difference of both to real only",
         "",
-        [
-            f"{u['both']['difference_to_real']:+.3f} [{u['both']['difference_ci95'][0]:+.3f}, {u['both']['difference_ci95'][1]:+.3f}]"
-            for u in useful.values()
-        ],
+        [with_interval(u["both"]["difference_to_real"], u["both"]["difference_ci95"], signed) for u in useful.values()],
     )
     for key, title in (
         ("fid", "FID"),

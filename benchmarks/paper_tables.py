@@ -24,7 +24,8 @@ from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import Segmenter
 from anatogen.metrics.confusion import tally
-from anatogen.metrics.overlap import bootstrap_mean, class_means
+from anatogen.metrics.intervals import mean_interval
+from anatogen.metrics.overlap import class_means
 from anatogen.progress import parse_duration, stage
 from common import SETS, machine, spread_rows, trained, write_section
 
@@ -69,7 +70,7 @@ def measure(
 
 
 def mean(scores: np.ndarray) -> float:
-    return bootstrap_mean(scores, draws=1)[0]
+    return mean_interval(scores).value
 
 
 def same_without(name: str, names: tuple[str, ...], scores: np.ndarray) -> float:
@@ -85,8 +86,8 @@ def table(dataset: PreparedDataset, found: dict[str, dict[str, Any]], ceiling: n
         lines.append(f"| {title} | " + " | ".join(cells) + f" | {last} |")
 
     def interval(scores: np.ndarray) -> str:
-        value, (low, high) = bootstrap_mean(scores)
-        return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        value, ends, reason = mean_interval(scores)
+        return f"{value:.3f} " + (f"[{ends[0]:.3f}, {ends[1]:.3f}]" if ends else f"({reason})")
 
     line("Dice, everything given", [interval(f["given"]) for f in found.values()], interval(ceiling))
     if std is not None:

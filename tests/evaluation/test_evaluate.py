@@ -1,20 +1,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
+from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import enlarged_cavity
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
+from anatogen.generation.rejection import Verdict
+from anatogen.generation.request import Request
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
-from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.judges.segmenter import Segmenter, SegmenterSettings
 from anatogen.labels import LabelSchema
 from anatogen.reporting.figures import coloured, outlined
 
@@ -40,7 +45,7 @@ def test_report_of_a_run(longer_run: Path, own_dataset: PreparedDataset, tmp_pat
     saved = json.loads((out / "report.json").read_text())
     for key in ("dice_gen_map", "dice_gen_real", "dice_real_map"):
         entry = saved["faithfulness"][key]
-        assert entry["per_class"].keys() == {"ball", "core"} and entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1]
+        assert entry["per_class"].keys() == {"ball", "core"} and ("no_interval" in entry) is (entry["ci95"] is None)
         assert set(entry["per_patient"]) == {row.patient for row in own_dataset.split("test")}
         for name, value in entry["per_class"].items():
             assert np.nanmean([p[name] for p in entry["per_patient"].values()]) == pytest.approx(value)
@@ -85,6 +90,67 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
         assert measures[f"{measure}_gen_map"] == measures[f"{measure}_real_map"]
     assert measures["dice_gen_real"]["mean"] == 1
     assert np.allclose(results["realism"]["power_ratio"], 1)
+
+
+class DarkGate:
+    """Rejects every first image of a case's even slices: what it keeps is known beforehand."""
+
+    settings: ClassVar = {"min_dice": 0.7}
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def __call__(self, requests: Sequence[Request], images: np.ndarray) -> list[Verdict]:
+        verdicts = []
+        for request in requests:
+            first = request.id not in self.seen
+            self.seen.add(request.id)
+            rejected = first and request.origin["slice"] % 2 == 0
+            verdicts.append(Verdict(not rejected, {"dice": 0.6 if rejected else 0.8}, "too dark" if rejected else ""))
+        return verdicts
+
+
+def test_a_gated_set_is_judged_by_another_segmenter(
+    run_folder: Path, own_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = Generator.load(run_folder, device="cpu")
+    rows = [row for row in own_dataset.split("test") if row.slice < 8]
+    requests = requests_from_dataset(own_dataset, rows, own_dataset.schema.states())
+    seeds: list[int] = []
+    trained = evaluate_module.segmenter_for
+
+    def recorded(dataset: PreparedDataset, settings: SegmenterSettings, **more: str) -> Segmenter:
+        seeds.append(settings.seed)
+        return trained(dataset, settings, **more)
+
+    monkeypatch.setattr(evaluate_module, "segmenter_for", recorded)
+    brief = EvaluationSettings(segmenter=SegmenterSettings(steps=2, batch_size=2, validations=1))
+    reports = {}
+    for name, gates in (("gated", [DarkGate()]), ("plain", [])):
+        write_sample_set(generator, requests, tmp_path / name, image_format="npy", gates=gates, retries=1)
+        more = {"settings": brief, "device": "cpu", "quick": True, "only": ("faithfulness",)}
+        evaluate(tmp_path / name, own_dataset, tmp_path / f"{name}-report", **more)
+        reports[name] = json.loads((tmp_path / f"{name}-report" / "report.json").read_text())
+    even = sum(row.slice % 2 == 0 for row in rows)
+    gated, plain = reports["gated"], reports["plain"]
+    assert even and gated["selection"] == {
+        "min_dice": 0.7, "reject_copies": None, "retries": 1, "made": len(rows) + even, "kept": len(rows), "rejected": even,
+        "requests": len(rows), "requests_without_image": 0,
+    }  # fmt: skip
+    assert gated["judge"] == {"seed": seeds[0], "independent_of_gate": True} and seeds[0] != 0
+    assert plain["selection"] is None and plain["judge"] == {"seed": 0} and seeds[1] == 0
+    assert gated["maps"] == plain["maps"] == {"used": len(rows), "of": len(own_dataset.split("test"))}
+    absent = plain["faithfulness"]["absent"]
+    lacking = sum((own_dataset.load([row]).labels == 2).sum() == 0 for row in rows)
+    assert absent["unit"] == "mm2" and absent["gen_map"]["core"]["images"] == lacking > 0
+    assert absent["real_map"]["core"]["images"] == lacking and 0 <= absent["gen_map"]["core"]["invented"] <= 1
+    empty = sum((own_dataset.load([row]).labels > 0).sum() == 0 for row in rows)
+    assert absent["not_defined"]["images"] == empty and len(absent["not_defined"]["named"]) == min(empty, 10)
+    for name, there in (("gated", True), ("plain", False)):
+        for file in ("report.html", "model_card.md", "data_sheet.md"):
+            text = (tmp_path / f"{name}-report" / file).read_text()
+            assert ("Selected images: a gate kept only" in text) is there
+            assert f"the images follow {len(rows)} of the" in text
 
 
 def test_an_unrelated_data_set_is_refused(run_folder: Path, tmp_path: Path) -> None:

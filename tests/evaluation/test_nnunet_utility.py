@@ -61,7 +61,7 @@ def test_copies_are_as_useful_and_nothing_is_done_twice(
     test, count = real_parts(dataset, "test"), len(dataset.split("heldout"))
     assert {"mean", "per_class", "ci95", "difference_to_real", "difference_ci95"} <= both.keys()
     assert real["per_class"].keys() == {"ball", "core"} and min(real["per_class"].values()) > 0.9
-    assert synthetic["mean"] == real["mean"] == both["mean"] and synthetic["difference_ci95"] == [0, 0]
+    assert synthetic["mean"] == real["mean"] == both["mean"] and synthetic["difference_ci95"] is None
     assert (real["real_share"], synthetic["real_share"], both["real_share"]) == (1, 0, 0.5)
     assert both["n"]["real_images"] == [count] and both["n"]["synthetic_images"] == count
     assert both["n"]["steps"] == 12_500 and both["n"]["test_patients"] == len(np.unique(test.groups))
@@ -98,7 +98,9 @@ def test_wrong_images_are_found_out(
         np.save(copies.folder / entry["file"], -np.load(copies.folder / entry["file"]))
     found = utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "work", 1, device="cpu")
     assert found["synthetic"]["per_class"]["core"] == 0 and found["real"]["per_class"]["core"] > 0.9
-    assert found["synthetic"]["difference_ci95"][1] < 0
+    assert (
+        found["synthetic"]["difference_to_real"] < -0.3 and found["synthetic"]["difference_ci95"] is None
+    )  # few patients
     assert found["synthetic"]["difference_to_real"] == pytest.approx(found["synthetic"]["mean"] - found["real"]["mean"])
 
     (table,) = answers({"utility": {**found, "nnunet": found}}, ("ball", "core"))[1].tables[1:]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
-from anatogen.metrics.overlap import bootstrap_mean, dice_by_group
+from anatogen.metrics.overlap import dice_by_group
 from anatogen.metrics.texture import power_ratio, radial_power
 
 
@@ -25,18 +25,6 @@ def test_dice_agrees_with_monai() -> None:
     onehot = [torch.nn.functional.one_hot(torch.from_numpy(m), 4).movedim(-1, 1) for m in (found, truth)]
     theirs = compute_dice(onehot[0], onehot[1], include_background=False).numpy()
     assert np.allclose(dice_by_group(found, truth, np.arange(6), 4), theirs, atol=1e-6)
-
-
-def test_interval_covers_the_mean_and_narrows() -> None:
-    rng = np.random.default_rng(0)
-    few, many = rng.normal(0.8, 0.1, (10, 2)), rng.normal(0.8, 0.1, (1000, 2))
-    mean, (low, high) = bootstrap_mean(few)
-    assert mean == pytest.approx(few.mean()) and low < mean < high
-    assert high - low == pytest.approx(2 * 1.96 * 0.1 / np.sqrt(20), rel=0.5)
-    assert np.diff(bootstrap_mean(many)[1]) < 0.2 * (high - low)
-    few[:, 1] = np.nan
-    assert bootstrap_mean(few)[0] == pytest.approx(few[:, 0].mean())
-    assert np.isnan(bootstrap_mean(np.full((3, 2), np.nan))[0])
 
 
 def test_power_of_known_images() -> None:

@@ -96,7 +96,7 @@ def test_a_class_in_one_map_only_is_missed_and_not_hidden() -> None:
     overlap = surface_dice_by_group(found, truth, patients, 2, (1, 1))
     assert np.allclose(overlap, [[24 / (24 + 4 + 8)], [0], [NAN]], equal_nan=True)
     missed = missed_by_group(found, truth, patients, 2)
-    assert np.allclose(missed, [[2 / 3], [1], [NAN]], equal_nan=True)
+    assert np.allclose(missed, [[1 / 2], [1], [NAN]], equal_nan=True)
     error = volume_error_by_group(found, truth, patients, 2, (1, 1))
     assert np.allclose(error, [[(16 + 9) / (16 + 4) - 1], [-1], [NAN]], equal_nan=True)
 

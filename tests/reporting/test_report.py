@@ -11,10 +11,21 @@ from typing import Any
 import pytest
 
 from anatogen.labels import LabelClass, LabelSchema
-from anatogen.reporting.answers import answers, privacy_status
+from anatogen.reporting import figures
+from anatogen.reporting.answers import answers, privacy_status, selection_in_words
 from anatogen.reporting.cards import count_entries, data_sheet, markdown, model_card
 from anatogen.reporting.report import Figure, write_report
-from anatogen.reporting.tables import Line, Table, general, in_words, millimetres, percent, ratio, with_interval
+from anatogen.reporting.tables import (
+    TOO_FEW,
+    Line,
+    Table,
+    general,
+    in_words,
+    millimetres,
+    percent,
+    ratio,
+    with_interval,
+)
 
 CLASSES = ("liver", "<b>")
 SECTIONS = ("faithfulness", "utility", "realism", "privacy")
@@ -245,6 +256,99 @@ def test_verdicts_follow_the_intervals(results: dict[str, Any]) -> None:
     assert any("poor judge" in note for note in answers(changed)[0].notes)
 
 
+def test_without_an_interval_no_difference_is_claimed(results: dict[str, Any], tmp_path: Path) -> None:
+    for entry in (results["faithfulness"]["dice_gen_map"], results["utility"]["synthetic"], results["utility"]["both"]):
+        entry |= {"ci95": None, "no_interval": TOO_FEW}
+    results["utility"]["synthetic"] |= {"difference_ci95": None, "no_difference_interval": TOO_FEW}
+    found = {a.section: a for a in answers(results)}
+    followed = found["faithfulness"]
+    assert followed.verdict.startswith("On 540 images") and "closely" not in followed.verdict
+    assert f"a mean Dice of 0.800 ({TOO_FEW}), 89 % of the ceiling" in followed.verdict
+    assert "alone cannot be told from one trained on real ones" in found["utility"].verdict
+    assert f"Dice 0.790 ({TOO_FEW})" in found["utility"].verdict
+    for answer in (followed, found["utility"]):
+        assert any(TOO_FEW.removeprefix("too ") in note and "no difference is claimed" in note for note in answer.notes)
+    page = page_of(results, tmp_path)
+    assert "[–" not in page and "None" not in page
+    assert not any("no difference is claimed" in note for note in found["realism"].notes)
+
+
+def test_figures_without_intervals_say_so() -> None:
+    alone = figures.bars({"real": (0.8, None), "synthetic": (0.7, None)}, "Dice")
+    assert alone != figures.bars({"real": (0.8, (0.7, 0.9)), "synthetic": (0.7, (0.6, 0.8))}, "Dice")
+    dice = {"mean": 0.8, "ci95": None}
+    rows = [{"similarity": s, "correlation": s, "dice_given": dice} for s in (0.25, 0.75)]
+    half = [*rows[:1], rows[1] | {"dice_given": {"mean": 0.8, "ci95": [0.7, 0.9]}}]
+    assert figures.likeness(rows) != figures.likeness(half)
+
+
+SELECTION = {
+    "min_dice": 0.8, "reject_copies": 0.01, "retries": 3, "made": 131, "kept": 96, "rejected": 35, "requests": 100,
+    "requests_without_image": 4,
+}  # fmt: skip
+
+
+def test_a_gated_set_is_said_to_be_one_everywhere(results: dict[str, Any], tmp_path: Path) -> None:
+    results |= {"selection": SELECTION, "judge": {"seed": 5, "independent_of_gate": True}}
+    cards = [model_card(results, {}, {}), data_sheet(results, HEADER, count_entries(ENTRIES))]
+    page = page_of(results, tmp_path)
+    for text in (page, *cards):
+        said = text[: text.index("Do the images follow the anatomy?")]
+        assert "at least 0.8 (--min-dice)" in said and "1.0 % of unseen patients" in said
+        assert "131 images were made for 100 requests: 96 kept, 35 rejected; 4 requests ended without an image" in said
+        assert "a segmenter of another seed than the gate" in said
+        assert text.count("After selection: ") >= 3 and "selected by this very measure" in text
+    assert page.index("131 images") < page.index('class="strip"')
+    topics = {a.section: a.topic for a in answers(results)}
+    assert all(topics[s].endswith("(after selection)") for s in ("faithfulness", "realism", "privacy"))
+    assert topics["utility"] == "Useful for training"  # its images are of another set, which no gate chose
+    assert "after selection by a gate" in page[page.index("<figcaption>") :]
+
+
+def test_a_set_without_a_gate_says_nothing_of_one(results: dict[str, Any], tmp_path: Path) -> None:
+    results |= {"selection": None, "judge": {"seed": 0}, "maps": {"used": 540, "of": 540}}
+    for text in (page_of(results, tmp_path), model_card(results, {}, {})):
+        assert "selection" not in text.lower() and "gate" not in text.lower() and "A subset" not in text
+
+
+def test_each_gate_speaks_for_itself(results: dict[str, Any]) -> None:
+    results["selection"] = SELECTION | {"reject_copies": None, "requests_without_image": 0}
+    verdicts = {a.section: a.verdict for a in answers(results)}
+    assert "very measure" not in verdicts["privacy"] and verdicts["privacy"].startswith("After selection")
+    assert "their own" not in selection_in_words(results)[0] and "ended without" not in selection_in_words(results)[0]
+    assert "the gate's own segmenter" in selection_in_words(results)[0]  # of a report that names no other judge
+    results["selection"] = SELECTION | {"min_dice": None}
+    assert "segmenter" not in selection_in_words(results)[0]
+    results["selection"], results["utility"]["selection"] = None, SELECTION
+    assert [a.topic.endswith("(after selection)") for a in answers(results)] == [False, True, False, False]
+    assert selection_in_words(results)[0].startswith("The images that usefulness was measured with were selected too")
+
+
+def test_a_subset_says_how_many_of_how_many(results: dict[str, Any], tmp_path: Path) -> None:
+    results["maps"] = {"used": 30, "of": 540}
+    assert "the images follow 30 of the 540 label maps of the split test." in page_of(results, tmp_path)
+
+
+def test_absent_classes_stand_apart(results: dict[str, Any], tmp_path: Path) -> None:
+    results["faithfulness"]["dice_gen_map"]["per_class"]["<b>"] = None
+    results["faithfulness"]["absent"] = {
+        "unit": "mm2", "stray": {"voxels": 4, "share": 0.001}, "not_defined": {"images": 12, "named": ["a", "b"]},
+        "gen_map": {"<b>": {"images": 40, "patients": 7, "invented": 0.25, "volume": 31.4}},
+        "real_map": {"<b>": {"images": 38, "patients": 7, "invented": 0.05, "volume": 9.0}},
+    }  # fmt: skip
+    answer = answers(results)[0]
+    apart = next(t for t in answer.tables if "absent" in t.caption)
+    assert (
+        apart.lines == (Line("<b>", ("40", "7", "25.0 %", "31.4", "5.0 %")),)
+        and "mean mm² where invented" in apart.columns
+    )
+    assert any("Not defined" in note and note.endswith("the Dice of <b>.") for note in answer.notes)
+    assert any("12 images without a given class in the label map: a, b, ..." in note for note in answer.notes)
+    assert "nan" not in page_of(results, tmp_path).lower().replace("nanometre", "")
+    results["faithfulness"]["dice_gen_map"] = {"mean": None, "ci95": None, "per_class": {}}
+    assert "mean Dice of not defined" not in answers(results)[0].verdict
+
+
 def test_a_difference_no_larger_than_that_of_seeds_is_none(results: dict[str, Any]) -> None:
     results["utility"]["real"]["mean_of_each_seed"] = [0.83, 0.85]
     for synthetic, word in ((0.02, "worse"), (0.06, "cannot")):
@@ -358,10 +462,10 @@ def test_model_card_holds_what_is_known(results: dict[str, Any]) -> None:
 
 
 def test_data_sheet_holds_what_is_known(results: dict[str, Any]) -> None:
-    text = data_sheet(results, HEADER, {**count_entries(ENTRIES), "refused": 2})
+    text = data_sheet(results, HEADER, {**count_entries(ENTRIES), "rejected": 2})
     for line in (
         "size_categories:\n- n<1K\n", "| images | 6 |", "| different label maps | 3 |", "| liver | 6 | 0 | 0 |",
-        "| &lt;b&gt; | 0 | 6 | 0 |", "| solver | heun |", "| solver steps | 9 |", "| seed | 5 |", "| made and not kept | 2 |",
+        "| &lt;b&gt; | 0 | 6 | 0 |", "| solver | heun |", "| solver steps | 9 |", "| seed | 5 |", "| images made and rejected | 2 |",
         "| model, by the hash of its weights | 0123abcd |", "split test of the model's own data set (6 images)",
         "```\nanatogen sample `x` | y\n```", "| patients whose label maps they are | 2 |", "Every image here is synthetic",
     ):  # fmt: skip

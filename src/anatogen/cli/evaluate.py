@@ -88,6 +88,11 @@ def _end_as_by_ctrl_c() -> None:
 
 def print_summary(results: dict[str, Any], out: Path) -> None:
     """The report in a few lines."""
+    from anatogen.reporting.answers import answers, selection_in_words
+    from anatogen.reporting.tables import defined
+
+    for paragraph in selection_in_words(results):
+        print(paragraph)
     measures = results.get("faithfulness", {})
     for key, text in (
         ("dice_gen_map", "generated, map"),
@@ -95,7 +100,7 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
         ("dice_real_map", "real, map"),
     ):
         if key in measures:
-            per_class = ", ".join(f"{name} {value:.3f}" for name, value in measures[key]["per_class"].items())
+            per_class = ", ".join(f"{name} {defined(value)}" for name, value in measures[key]["per_class"].items())
             print(f"Dice({text}) {_interval(measures[key])}: {per_class}")
     if "utility" in results:
         parts = [f"{name} {_interval(entry)}" for name, entry in results["utility"].items() if "mean" in entry]
@@ -109,12 +114,16 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
             f"FID {r['fid']:.3g} (between real images {r['fid_real']:.3g}), noise {r['noise_ratio']:.2f} of the real images'"
         )
     if "privacy" in results:
-        print(results["privacy"]["verdict"])
+        print(next(answer.verdict for answer in answers(results) if answer.section == "privacy"))
     print(f"Report: {out / 'report.html'}, with model_card.md and data_sheet.md")
 
 
 def _interval(entry: dict[str, Any]) -> str:
-    return f"{entry['mean']:.3f} [{entry['ci95'][0]:.3f}, {entry['ci95'][1]:.3f}]"
+    from anatogen.reporting.tables import TOO_FEW, defined, with_interval
+
+    if entry["ci95"] is None:
+        return f"{defined(entry['mean'])} ({entry.get('no_interval') or TOO_FEW})"
+    return with_interval(entry["mean"], entry["ci95"])
 
 
 def add_to(app: typer.Typer) -> None:

@@ -21,6 +21,7 @@ from anatogen.evaluation.sections.privacy import Privacy
 from anatogen.evaluation.sections.realism import Realism
 from anatogen.evaluation.sections.utility import utility
 from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, utility_by_nnunet
+from anatogen.evaluation.selection import judge_entry, judge_settings, maps_used, selection_of
 from anatogen.files import writing
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import check_same_anatomy, requests_from_dataset
@@ -101,7 +102,9 @@ def evaluate(
             )
         require_true_maps(of_heldout)
     entries, rows = _entries_and_rows(samples, dataset)
-    judge = segmenter_for(dataset, settings.segmenter, device=device)
+    selection = selection_of(samples)
+    of_judge = judge_settings(settings.segmenter, selection)
+    judge = segmenter_for(dataset, of_judge, device=device)
     judged = Subject(dataset, samples, entries, rows, judge, generator, device)
 
     sections: dict[str, Section] = {}
@@ -118,6 +121,9 @@ def evaluate(
     results: dict[str, Any] = {
         "n": {"images": len(entries), "patients": len(set(judged.patients()))},
         "split": sorted({row.split for row in rows}) if rows is not None else ["elsewhere"],
+        "maps": maps_used(dataset, rows),
+        "selection": selection,
+        "judge": judge_entry(of_judge, selection),
         "seed": samples.header.get("request", {}).get("seed"),
         "command": command,
         "version": version,
@@ -150,6 +156,7 @@ def evaluate(
             real_shares=settings.real_shares,
             device=device,
         )
+        results["utility"]["selection"] = selection_of(of_heldout)
         pages += found
         if settings.nnunet_epochs is not None:
             _publish(out, results, pages, samples, dataset)  # for nnU-Net can take days
@@ -180,10 +187,9 @@ def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset
         "size": dataset.info.size,
     }
     about["classes"] = [c.name for c in dataset.schema.classes]
-    refused = samples.folder / "refused.jsonl"
     counts = count_entries(samples.entries)
-    if refused.is_file():
-        counts["refused"] = len(refused.read_text(encoding="utf-8").splitlines())
+    if results["selection"] is not None:
+        counts["rejected"] = results["selection"]["rejected"]
     texts = {
         "model_card.md": model_card(results, model, about),
         "data_sheet.md": data_sheet(results, samples.header, counts),

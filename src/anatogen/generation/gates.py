@@ -25,15 +25,12 @@ Images = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
-_STRAY_SHARE, _STRAY_PIXELS = 1e-3, 4
-
-
 def dice_gate(segmenter: Callable[[Images], NDArray[np.int64]], schema: LabelSchema, min_dice: float) -> Gate:
     """A gate that keeps an image whose Dice of what `segmenter` finds with what was asked for is at least `min_dice`.
 
     segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). The Dice of an image is the mean over its
-    given classes that are drawn in its map. A given class that is not drawn is to be absent: found on more than 4
-    pixels, and more than one in a thousand, it counts as a class with Dice 0; on fewer it does not count. An image for
+    given classes that are drawn in its map. A given class that is not drawn is to be absent: invented (see `Tally`), it
+    counts as a class with Dice 0; else it does not count. An image for
     which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a high bound
     favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
     """
@@ -74,10 +71,7 @@ def given_dice(
     NaN where no given class is drawn, and none that was given as absent is found.
     """
     counts = tally(found, asked, class_count, counted=given, surfaces=False)
-    scores = counts.dice_by(np.arange(len(asked)))
-    stray = max(_STRAY_PIXELS, _STRAY_SHARE * math.prod(asked.shape[1:]))
-    scores[(counts.truth == 0) & (counts.predicted <= stray)] = np.nan
-    return class_means(scores, axis=1)
+    return class_means(counts.obeyed_by(np.arange(len(asked))), axis=1)
 
 
 def copy_gate(search: CopySearch, *, level: float = 0.01, progress: Progress | None = None) -> Gate:

@@ -29,7 +29,8 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
-from anatogen.metrics.overlap import class_means, dice_by_group
+from anatogen.metrics.confusion import tally
+from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
 
 CHANNELS = (16, 32, 64, 128, 256)
@@ -97,6 +98,7 @@ def train_segmenter(
     if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
         training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
 
+    training.drawn = _shows_a_class(validation)
     every = max(1, settings.steps // settings.validations)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # type: ignore[no-untyped-call]
         for step in range(training.step, settings.steps):
@@ -106,7 +108,7 @@ def train_segmenter(
                 if checkpoint is not None and training.step < settings.steps:
                     training.save(checkpoint)
             if progress is not None:
-                progress(step + 1, settings.steps, f"validation Dice {training.score:.3f}")
+                progress(step + 1, settings.steps, training.standing)
     training.network.load_state_dict(training.best_weights)
     if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
         write_weights(kept, training.best_weights)
@@ -126,6 +128,14 @@ class _Training:
     best: float = -1.0
     score: float = math.nan
     step: int = 0
+    drawn: bool = True  # whether there is a class to validate
+
+    @property
+    def standing(self) -> str:
+        """How good it is, in words: "validation Dice 0.812", "not validated yet" or "no class to validate"."""
+        if not self.drawn:
+            return "no class to validate"
+        return "not validated yet" if math.isnan(self.score) else f"validation Dice {self.score:.3f}"
 
     @classmethod
     def begin(cls, images: Tensor, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
@@ -150,11 +160,12 @@ class _Training:
         self.step += 1
 
     def validate(self, validation: Part, class_count: int) -> None:
-        """Score the network, and keep its weights where they are the best so far."""
+        """Score the network by `Tally.obeyed_by` of all images together, and keep its weights where they are the best so far."""
         predicted = Segmenter(self.network, self.device)(validation[0])
-        groups = np.zeros(len(predicted), dtype=np.int64)
-        scores = dice_by_group(predicted, validation[1].numpy(), groups, class_count, validation[2].numpy())
-        self.score = float(class_means(scores[0], axis=0))
+        truth, annotated = validation[1].numpy(), validation[2].numpy()
+        counts = tally(predicted, truth, class_count, counted=annotated, surfaces=False)
+        scores = counts.obeyed_by(np.zeros(len(predicted), dtype=np.int64))
+        self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # with no class to validate on, the latest is the best
             self.best = max(self.best, self.score)
             self.best_weights = copy.deepcopy(self.network.state_dict())
@@ -207,6 +218,13 @@ def _check(train: Part, weights: Tensor | None) -> None:
             raise DataError(
                 f"the segmenter's {len(train[0])} training images need as many weights, of 0 or more and not all 0"
             )
+
+
+def _shows_a_class(part: Part) -> bool:
+    """Whether an annotated class is drawn in any of the label maps."""
+    _, labels, annotated = part
+    known = torch.cat([torch.zeros_like(annotated[:, :1]), annotated], dim=1)
+    return bool(known.gather(1, labels.flatten(1)).any())
 
 
 def _unet(channels: int, class_count: int, dim: int) -> nn.Module:

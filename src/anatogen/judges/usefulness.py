@@ -15,7 +15,8 @@ from torch import Tensor
 
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
-from anatogen.metrics.overlap import bootstrap_mean, class_means, dice_by_group
+from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
+from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
 
 REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then real to synthetic 1:1, 1:2, 1:4
@@ -68,8 +69,9 @@ class Usefulness:
     real_share: how many of the images it saw were real, 0 to 1. seeds: of the trainings, one each.
     real_images, real_patients, synthetic_images: how many there were to draw from (real_images: for each seed).
     patients: of the test, in the order of `scores`. scores: Dice (seeds, patients, C-1), NaN where the patient has not
-    got the class. mean, ci95: over classes and patients, seeds averaged, by `bootstrap_mean`. per_class: (C-1,).
-    difference, difference_ci95: to training on the real images alone, paired by patient.
+    got the class. mean, ci95: over classes and patients, seeds averaged, by `mean_interval`. per_class: (C-1,).
+    difference, difference_ci95: to training on the real images alone, paired by patient. Intervals are None where there are
+    too few patients for one, or where they do not differ, as no_interval and no_difference_interval then say.
     """
 
     name: str
@@ -82,10 +84,12 @@ class Usefulness:
     patients: NDArray[np.generic]
     scores: NDArray[np.float64]
     mean: float
-    ci95: tuple[float, float]
+    ci95: Interval | None
     per_class: NDArray[np.float64]
     difference: float
-    difference_ci95: tuple[float, float]
+    difference_ci95: Interval | None
+    no_interval: str = ""
+    no_difference_interval: str = ""
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
@@ -94,9 +98,9 @@ class Usefulness:
         about: the fields that do not follow from the scores.
         """
         averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
-        mean, ci95 = bootstrap_mean(averaged)
+        mean, ci95, no_interval = mean_interval(averaged, within=(0, 1))
         less = averaged if reference is None else reference.scores.mean(axis=0)
-        difference, difference_ci95 = bootstrap_mean(averaged - less)
+        difference, difference_ci95, no_difference = mean_interval(averaged - less, within=(-1, 1))
         return cls(
             scores=scores,
             mean=mean,
@@ -104,6 +108,8 @@ class Usefulness:
             per_class=class_means(averaged, axis=0),
             difference=difference,
             difference_ci95=difference_ci95,
+            no_interval=no_interval,
+            no_difference_interval=no_difference,
             **about,
         )
 
@@ -112,10 +118,12 @@ class Usefulness:
         return {
             "name": self.name,
             "mean": self.mean,
-            "ci95": list(self.ci95),
+            **interval_entry("ci95", self.ci95, "no_interval", self.no_interval),
             "per_class": dict(zip(class_names, self.per_class.tolist(), strict=True)),
             "difference_to_real": self.difference,
-            "difference_ci95": list(self.difference_ci95),
+            **interval_entry(
+                "difference_ci95", self.difference_ci95, "no_difference_interval", self.no_difference_interval
+            ),
             "mean_of_each_seed": [_mean(scores) for scores in self.scores],
             "real_share": self.real_share,
             "n": {
@@ -206,9 +214,7 @@ def usefulness(
 
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
     """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
-    truth, annotated = test.labels.numpy(), test.annotated.numpy()
-    present = dice_by_group(truth, truth, test.groups, class_count, annotated)
-    return np.where(np.isnan(present), np.nan, dice_by_group(found, truth, test.groups, class_count, annotated))
+    return dice_by_group(found, test.labels.numpy(), test.groups, class_count, test.annotated.numpy())
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:

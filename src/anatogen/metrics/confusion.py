@@ -5,6 +5,7 @@ A judgement of a hundred thousand images keeps these and lets the images go.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -18,19 +19,40 @@ Distances = NDArray[np.floating]
 Box = tuple[slice, ...]
 Groups = NDArray[np.generic]
 
+STRAY_VOXELS, STRAY_SHARE = 4, 1e-3
+"""What a segmenter may find of an absent class in an image before it counts as invented: so many voxels, or this share."""
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A class where it is absent. images, groups: how many; invented: the share of the images in which it was found all the
+    same, beyond stray voxels; volume: how much of it, the mean over those images, in mm to the power of the axes. NaN: none.
+    """
+
+    images: int
+    groups: int
+    invented: float
+    volume: float
+
 
 @dataclass(frozen=True)
 class Tally:
     """Counts (N, C-1) of N images: voxels in both maps, in the predicted and in the true one; where a class does not count, 0.
 
-    volume: of a voxel, mm to the power of the axes, (N, 1). hd95: mm, NaN where a map lacks the class or surfaces were not
+    counted: (N, C-1), whether it counts. voxels: of an image, (N, 1). volume: of a voxel, mm to the power of the axes, (N, 1). hd95: mm, NaN where a map lacks the class or surfaces were not
     measured. near, surface: voxels of both surfaces, and those of them within the tolerance of the other.
     Methods return float64 (groups, C-1), NaN where undefined, groups in the order of np.unique.
+
+    Absent classes have no Dice. A class that counts for an image and is not in its true map is absent there; found on more
+    than 4 voxels and more than one in a thousand, it is invented (`invented`), on fewer it is noise of the segmenter. This is
+    the one rule for the gate (`obeyed_by` of each image), the report and the segmenter's validation.
     """
 
     both: NDArray[np.float64]
     predicted: NDArray[np.float64]
     truth: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+    voxels: NDArray[np.float64]
     volume: NDArray[np.float64]
     hd95: NDArray[np.float64]
     near: NDArray[np.float64]
@@ -47,12 +69,62 @@ class Tally:
 
     def where(self, counted: NDArray[np.bool_]) -> Tally:
         """The same, but that only classes in `counted` (N, C-1) count."""
-        kept = {f.name: np.where(counted, getattr(self, f.name), 0) for f in fields(self) if f.name != "volume"}
-        return Tally(**{**kept, "hd95": np.where(counted, self.hd95, np.nan), "volume": self.volume})
+        kept = {
+            f.name: np.where(counted, getattr(self, f.name), 0)
+            for f in fields(self)
+            if f.name not in ("volume", "voxels")
+        }
+        kept |= {"hd95": np.where(counted, self.hd95, np.nan), "counted": self.counted & counted}
+        return Tally(**kept, volume=self.volume, voxels=self.voxels)
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        """Which classes count for an image and are not in its true map, (N, C-1)."""
+        return self.counted & (self.truth == 0)
+
+    @property
+    def invented(self) -> NDArray[np.bool_]:
+        """Which absent classes were found all the same, beyond stray voxels, (N, C-1)."""
+        return self.absent & (self.predicted > np.maximum(STRAY_VOXELS, STRAY_SHARE * self.voxels))
 
     def dice_by(self, groups: Groups) -> NDArray[np.float64]:
         """Dice coefficients; see `dice_by_group`."""
+        return np.where(_sums(self.truth, groups) > 0, self.overlap_by(groups), np.nan)
+
+    def overlap_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Dice coefficients in which neither map is the true one: NaN only where a class is in neither."""
         return _share(2 * _sums(self.both, groups), _sums(self.predicted + self.truth, groups))
+
+    def obeyed_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Dice coefficients, and 0 for a class that the group's true maps lack and that was invented in one of its images."""
+        return np.where(
+            _sums(self.truth, groups) > 0, self.overlap_by(groups), _zero_where(_sums(self.invented, groups))
+        )
+
+    def absences(self, groups: Groups) -> list[Absence]:
+        """What became of each class in the images in which it is absent, (C-1)."""
+        shares = self.invented_by(np.zeros(len(self.truth))).reshape(-1, self.truth.shape[1])
+        found = np.where(self.invented, self.predicted * self.volume, 0).sum(axis=0)
+        number = self.invented.sum(axis=0)
+        return [
+            Absence(
+                images=int(absent.sum()),
+                groups=len(np.unique(groups[absent])),
+                invented=float(share),
+                volume=float(amount / count) if count else float("nan"),
+            )
+            for absent, share, amount, count in zip(
+                self.absent.T,
+                shares[0] if len(shares) else np.full(self.truth.shape[1], np.nan),
+                found,
+                number,
+                strict=True,
+            )
+        ]
+
+    def invented_by(self, groups: Groups) -> NDArray[np.float64]:
+        """Shares of images with an invented class, of those in which it is absent: 0 is best."""
+        return _share(_sums(self.invented, groups), _sums(self.absent, groups))
 
     def hd95_by(self, groups: Groups) -> NDArray[np.float64]:
         """95 % Hausdorff distances in mm; see `hd95_by_group`."""
@@ -61,7 +133,8 @@ class Tally:
 
     def surface_dice_by(self, groups: Groups) -> NDArray[np.float64]:
         """Normalised surface Dice; see `surface_dice_by_group`."""
-        return _share(_sums(self.near, groups), _sums(self.surface, groups))
+        shares = _share(_sums(self.near, groups), _sums(self.surface, groups))
+        return np.where(_sums(self.truth, groups) > 0, shares, np.nan)
 
     def volume_error_by(self, groups: Groups) -> NDArray[np.float64]:
         """Relative volume errors; see `volume_error_by_group`."""
@@ -69,9 +142,9 @@ class Tally:
         return _share(_sums(self.predicted * self.volume, groups) - truth, truth)
 
     def missed_by(self, groups: Groups) -> NDArray[np.float64]:
-        """Shares of images with a class in just one map; see `missed_by_group`."""
-        found, asked = self.predicted > 0, self.truth > 0
-        return _share(_sums(found ^ asked, groups), _sums(found | asked, groups))
+        """Shares of images whose class was not found; see `missed_by_group`."""
+        asked = self.truth > 0
+        return _share(_sums(asked & (self.predicted == 0), groups), _sums(asked, groups))
 
 
 def tally(
@@ -105,7 +178,8 @@ def tally(
                 hd95[i, c - 1] = max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))
             near[i, c - 1] = (to_truth <= tolerances[i]).sum() + (to_predicted <= tolerances[i]).sum()
             surface[i, c - 1] = to_truth.size + to_predicted.size
-    return Tally(both, found, asked, volume, hd95, near, surface)
+    voxels = np.full((len(truth), 1), float(math.prod(truth.shape[1:])))
+    return Tally(both, found, asked, in_play, voxels, volume, hd95, near, surface)
 
 
 def _surface_distances(
@@ -168,6 +242,11 @@ def _sums(each: NDArray[np.generic], groups: Groups) -> NDArray[np.float64]:
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """part / whole, NaN where the whole is nothing."""
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _zero_where(number: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 where `number` is above 0, else NaN."""
+    return np.where(number > 0, 0.0, np.nan)
 
 
 def _spacing_of_each(

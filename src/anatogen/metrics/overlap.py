@@ -15,30 +15,16 @@ def dice_by_group(
     class_count: int,
     counted: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Dice coefficients (groups, C-1), NaN where a class is in neither map (Dice 1945).
+    """Dice coefficients (groups, C-1), NaN where the true maps of a group lack a class (Dice 1945).
+
+    A Dice of a class that is rightly absent would be 0 at one stray voxel; what was invented is counted by
+    `Tally.invented_by`.
 
     predicted, truth: label maps (N, *spatial). groups: (N,), for instance the patient of each; the voxels of a group
     are counted together, as in a volume. counted: (N, C-1), where a class of an image counts: given, and annotated.
     Groups come in the order of np.unique. Raises SettingsError where shapes do not match.
     """
     return tally(predicted, truth, class_count, counted=counted, surfaces=False).dice_by(groups)
-
-
-def bootstrap_mean(
-    scores: NDArray[np.float64], *, draws: int = 2000, seed: int = 0
-) -> tuple[float, tuple[float, float]]:
-    """Mean over patients and classes of `scores` (patients, classes), and its 95 % interval, patients drawn again.
-
-    The mean is that of the class means, each over the patients that have the class (Efron 1979, percentile interval).
-    NaN where no patient has a class.
-    """
-    rng = np.random.default_rng(seed)
-    again = scores[rng.integers(len(scores), size=(draws, len(scores)))]  # (draws, patients, classes)
-    means = class_means(class_means(again, axis=1), axis=1)
-    if np.isnan(means).all():
-        return float("nan"), (float("nan"), float("nan"))
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return float(class_means(class_means(scores, axis=0), axis=0)), (float(low), float(high))
 
 
 def class_means(scores: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ def hd95_by_group(
 
     The greater of the 95th percentiles of the distances from each surface to the other, image by image, then the mean
     over those images of the group in which both maps hold the class. NaN where no image does: a distance to a surface
-    that is not there has no value. `missed_by_group` says how many images were left out for that, so show both.
+    that is not there has no value. `missed_by_group` and `Tally.invented_by` say how many images were left out for that, so show them too.
 
     predicted, truth: label maps (N, *spatial). groups: (N,), for instance the patient of each.
     spacing_mm: the size of a pixel along each spatial axis, a number or (axes,) for all images, or (N, axes). counted: (N, C-1), where
@@ -43,7 +43,7 @@ def surface_dice_by_group(
 ) -> NDArray[np.float64]:
     """Normalised surface Dice (groups, C-1), 0 to 1: the share of both surfaces within `tolerance_mm` of the other.
 
-    NaN where a class is in neither map (Nikolov et al. 2021, arXiv:1809.04430; as MONAI's without subvoxels, which counts
+    NaN where the true maps of a group lack a class (Nikolov et al. 2021, arXiv:1809.04430; as MONAI's without subvoxels, which counts
     the voxels of a surface and not their area). The surfaces of a group are counted together, as in `dice_by_group`; in
     an image in which only one map holds the class, all of its surface is wrong.
 
@@ -65,7 +65,7 @@ def volume_error_by_group(
     """Relative volume errors (groups, C-1), (V_predicted - V_truth) / V_truth: -1 is all lost, 0 right, 1 twice as much.
 
     The voxels of a group are counted together, each by its size; slices (of one group) count as equally thick. NaN where
-    the truth does not hold the class; what was invented there is counted by `missed_by_group`.
+    the truth does not hold the class; what was invented there is counted by `Tally.invented_by`.
     Means over groups cancel too much with too little: take those of the absolute values too.
     The arguments, and what is raised: see `hd95_by_group`.
     """
@@ -79,9 +79,9 @@ def missed_by_group(
     class_count: int,
     counted: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """The share (groups, C-1) of images with a class in just one of their maps, missed or invented: 0 is best.
+    """The share (groups, C-1) of images in which a class is not found, of those whose true map holds it: 0 is best.
 
-    Of the images of the group in which at least one map holds the class; NaN where there is none. These are the images
-    that `hd95_by_group` cannot judge. The arguments, and what is raised: see `hd95_by_group`.
+    NaN where there is none. What was invented, `Tally.invented_by` counts; neither can be judged by `hd95_by_group`.
+    The arguments, and what is raised: see `hd95_by_group`.
     """
     return tally(predicted, truth, class_count, 1.0, counted, surfaces=False).missed_by(groups)

@@ -21,6 +21,7 @@ from anatogen.reporting.answers import (
     images_in_words,
     privacy_status,
     seed_of,
+    selection_in_words,
     split_in_words,
 )
 from anatogen.reporting.tables import Line, Table, amount, counted, number
@@ -59,7 +60,7 @@ def model_card(results: Results, model: Mapping[str, Any], dataset: Mapping[str,
 def data_sheet(results: Results, samples_header: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
     """The sheet of the sample set that `results` (report.json's content) are of.
 
-    samples_header: samples.json's content. counts: see `count_entries`; `refused` may be added, how many images were made and
+    samples_header: samples.json's content. counts: see `count_entries`; `rejected` may be added, how many images were made and
     not kept. Any key may be missing, then the sheet says that it is not known.
     """
     dataset = results.get("dataset") or {}
@@ -144,6 +145,7 @@ def _render(template: str, results: Results, dataset: Mapping[str, Any], **more:
         split=split_in_words(results),
         seed=seed_of(results),
         copies=privacy_status(results),
+        selection=selection_in_words(results),
         stated={key: _first(dataset, names) for key, names in _REFERENCES.items()},
         unknown=UNKNOWN,
         **more,
@@ -223,7 +225,7 @@ def _composition(header: Mapping[str, Any], counts: Mapping[str, Any]) -> list[t
         ("images for each similarity to a real one", ", ".join(f"{s}: {n}" for s, n in alike.items()) or none),
         ("channels", _joined(header.get("channels") or ())),
         ("file format", header.get("format")),
-        ("made and not kept", amount(counts["refused"]) if "refused" in counts else None),
+        ("images made and rejected", amount(counts["rejected"]) if "rejected" in counts else None),
     ]  # fmt: skip
 
 

@@ -79,14 +79,14 @@ def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: flo
 
 
 def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Correlation with the real image and Dice on given classes against similarity."""
+    """Correlation with the real image and Dice on given classes, with its interval where it has one, against similarity."""
     figure, axis = plt.subplots(figsize=(5, 3))
     x = [row["similarity"] for row in rows]
     axis.plot(x, [row["correlation"] for row in rows], "o-", color="#0072B2", label="correlation with the real image")
     dice = [row["dice_given"]["mean"] for row in rows]
     if not np.isnan(dice).any():
-        low, high = (np.array([row["dice_given"]["ci95"][k] for row in rows]) for k in (0, 1))
-        axis.fill_between(x, low, high, color="#D55E00", alpha=0.2, linewidth=0)
+        ends = [row["dice_given"]["ci95"] or (np.nan, np.nan) for row in rows]  # NaN leaves a gap in the band
+        axis.fill_between(x, *np.array(ends, dtype=float).T, color="#D55E00", alpha=0.2, linewidth=0)
         axis.plot(x, dice, "s-", color="#D55E00", label="Dice on given classes")
     axis.set(xlabel="similarity (1 - lambda)", ylim=(0, 1))
     axis.legend(fontsize=8)
@@ -110,13 +110,17 @@ def distributions(values: dict[str, NDArray[np.float64]], line: float | None = N
     return _png(figure)
 
 
-def bars(values: dict[str, tuple[float, tuple[float, float]]], label: str) -> bytes:
-    """Means with their intervals, a line each."""
+def bars(values: dict[str, tuple[float, tuple[float, float] | None]], label: str) -> bytes:
+    """Means with their intervals, a line each; where there is no interval, the figure says so."""
     figure, axis = plt.subplots(figsize=(5, 0.6 + 0.4 * len(values)))
-    for place, (mean, (low, high)) in enumerate(values.values()):
-        axis.plot([low, high], [place, place], color="#0072B2", linewidth=2)
+    for place, (mean, ends) in enumerate(values.values()):
+        if ends is not None:
+            axis.plot(ends, [place, place], color="#0072B2", linewidth=2)
         axis.plot(mean, place, "o", color="#0072B2")
-        axis.annotate(f"{mean:.3f}", (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+        text = f"{mean:.3f}" + ("" if ends else ", no interval")
+        axis.annotate(
+            text, (ends[1] if ends else mean, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
+        )
     axis.set_yticks(range(len(values)), list(values))
     axis.invert_yaxis()
     axis.margins(x=0.2, y=0.3)

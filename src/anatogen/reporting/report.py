@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from anatogen.files import writing
 from anatogen.labels import LabelSchema
-from anatogen.reporting.answers import Section, answers, generator_tables, images_in_words, provenance, split_in_words
+from anatogen.reporting.answers import (
+    Section,
+    answers,
+    generator_tables,
+    images_in_words,
+    provenance,
+    selection_in_words,
+    split_in_words,
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ def _page(results: dict[str, Any], pages: list[Figure], schema: LabelSchema) -> 
         ],
         images=images_in_words(results),
         split=split_in_words(results),
+        selection=selection_in_words(results),
         provenance=lambda figure: provenance(results, figure.n),
         settings=json.dumps(made_with, indent=1, ensure_ascii=False),
     )

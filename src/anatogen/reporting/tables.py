@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 NOTHING = "–"
+TOO_FEW = "too few patients for an interval"
 Show = Callable[[Any], str]
 
 
@@ -44,6 +45,11 @@ def number(value: Any) -> float | None:
 def ratio(value: Any) -> str:
     """Three decimals: of Dice and the like."""
     return _shown(value, lambda x: f"{x:.3f}")
+
+
+def defined(value: Any) -> str:
+    """Three decimals, or "not defined": of Dice and the like, in sentences and lists."""
+    return "not defined" if number(value) is None else ratio(value)
 
 
 def signed(value: Any) -> str:
@@ -101,16 +107,16 @@ def interval(ci95: Any) -> tuple[float, float] | None:
 
 
 def with_interval(value: Any, ci95: Any, show: Show = ratio) -> str:
-    """ "0.873 [0.861, 0.884]", for tables."""
+    """ "0.873 [0.861, 0.884]", for tables; without an interval the value alone."""
     ends = interval(ci95)
     return show(value) + (f" [{show(ends[0])}, {show(ends[1])}]" if ends and number(value) is not None else "")
 
 
-def in_words(value: Any, ci95: Any, show: Show = ratio) -> str:
-    """ "0.873 (95 % interval 0.861 to 0.884)", for sentences."""
+def in_words(value: Any, ci95: Any, show: Show = ratio, reason: Any = None) -> str:
+    """ "0.873 (95 % interval 0.861 to 0.884)", for sentences. reason: why there is no interval, where there is none."""
     ends = interval(ci95)
-    text = f"95 % interval {show(ends[0])} to {show(ends[1])}" if ends else "no interval"
-    return f"{show(value)} ({text})" if number(value) is not None else "of no value"
+    text = f"95 % interval {show(ends[0])} to {show(ends[1])}" if ends else str(reason or TOO_FEW)
+    return f"{show(value)} ({text})" if number(value) is not None else "not defined"
 
 
 def with_error(value: Any, error: Any, show: Show = general) -> str:

@@ -14,7 +14,8 @@ from anatogen.device import give_back_memory
 from anatogen.generation.engine import Generator
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.segmenter import Segmenter
-from anatogen.metrics.overlap import bootstrap_mean, class_means
+from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
+from anatogen.metrics.overlap import class_means
 from anatogen.progress import stage
 from anatogen.reporting.report import Figure
 
@@ -100,18 +101,22 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
 
 
 def summary(
-    names: Sequence[str], scores: NDArray[np.float64], patients: Sequence[str] | NDArray[np.str_] = ()
+    names: Sequence[str],
+    scores: NDArray[np.float64],
+    patients: Sequence[str] | NDArray[np.str_] = (),
+    *,
+    within: Interval = (0, 1),
 ) -> dict[str, Any]:
     """Mean, 95 % interval and class means of `scores` (patients, classes), as report.json holds them.
 
-    patients: their names, where the scores of each are to be held too.
+    patients: their names, where the scores of each are to be held too. within: see `mean_interval`.
     """
-    mean, interval = bootstrap_mean(scores)
+    mean, interval, reason = mean_interval(scores, within)
     of_patients = {str(name): _by_name(names, line) for name, line in zip(patients, scores, strict=False)}
     return {
         "mean": mean,
         "per_class": _by_name(names, class_means(scores, axis=0)),
-        "ci95": list(interval),
+        **interval_entry("ci95", interval, "no_interval", reason),
         **({"per_patient": of_patients} if of_patients else {}),
     }
 

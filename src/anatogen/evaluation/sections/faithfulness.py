@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
 from anatogen.evaluation.sections.base import Block, Subject, spread, summary
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, Tally, tally
+from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
 _GRID_ROWS = 8
 _WORST = 4
+_NAMED = 10
 Line = list[figures.Picture]
 
 
@@ -55,7 +57,7 @@ class Faithfulness:
         self._given.append(block.given & block.known)
         self._known.append(block.known)
         self._absent.append(block.absent)
-        scores = self._tallies["gen_map"][-1].where(block.given).dice_by(np.arange(len(block.entries)))
+        scores = self._tallies["gen_map"][-1].where(block.given).obeyed_by(np.arange(len(block.entries)))
         for i in worst(scores, _WORST):
             dice = float(np.nanmean(scores[i]))
             self._worst.append((dice, self._count + int(i), self._line(block, int(i), dice)))
@@ -76,6 +78,7 @@ class Faithfulness:
                 results |= self._measures(name, Tally.joined(parts).where(counted), patients)
         if "dice_real_map" not in results:
             results |= self._ceiling_of_own_test_set()
+        results["absent"] = self._absences(given, absent, patients)
         free = known & ~given
         if free.any() and self._tallies["gen_real"]:
             results["free"] = {}
@@ -84,6 +87,31 @@ class Faithfulness:
         shown = [self._examples_figure(), self._patients_figure(results)]
         return results, [*shown, *([self._worst_figure()] if self._worst else [])]
 
+    def _absences(
+        self, given: NDArray[np.bool_], erased: NDArray[np.bool_], patients: NDArray[np.str_]
+    ) -> dict[str, Any]:
+        """What was invented where a given class is absent, and which images have no given class at all.
+
+        Of the real images only those count that truly lack the class, and not those from whose map it was erased.
+        """
+        counts = {"gen_map": Tally.joined(self._tallies["gen_map"]).where(given)}
+        if self._tallies["real_map"]:
+            counts["real_map"] = Tally.joined(self._tallies["real_map"]).where(given & ~erased)
+        empty = np.flatnonzero(~(counts["gen_map"].truth > 0).any(axis=1))
+        result: dict[str, Any] = {
+            "unit": f"mm{len(self.subject.dataset.size)}",
+            "stray": {"voxels": STRAY_VOXELS, "share": STRAY_SHARE},
+            "not_defined": {"images": len(empty), "named": [self.subject.entries[i]["id"] for i in empty[:_NAMED]]},
+        }
+        for name, of_images in counts.items():
+            by_class = zip(self.names, of_images.absences(patients), strict=True)
+            result[name] = {
+                c: {"images": a.images, "patients": a.groups, "invented": a.invented, "volume": a.volume}
+                for c, a in by_class
+                if a.images
+            }
+        return result
+
     def _measures(self, name: str, of_images: Tally, patients: NDArray[np.str_]) -> dict[str, Any]:
         values = {f"dice_{name}": of_images.dice_by(patients), f"missed_{name}": of_images.missed_by(patients)}
         error = of_images.volume_error_by(patients)
@@ -91,7 +119,7 @@ class Faithfulness:
         if self.surfaces:
             values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
         names = np.unique(patients)  # the order of the scores' lines
-        return {key: summary(self.names, scores, names) for key, scores in values.items()}
+        return {key: summary(self.names, each, names, within=_range_of(key)) for key, each in values.items()}
 
     def _ceiling_of_own_test_set(self) -> dict[str, Any]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
@@ -152,3 +180,10 @@ class Faithfulness:
         return Figure(
             "worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption
         )
+
+
+def _range_of(measure: str) -> Interval:
+    """The least and the greatest value that a measure can have."""
+    if measure.startswith("volume_error_") and not measure.startswith("volume_error_abs"):
+        return -1.0, np.inf
+    return 0.0, np.inf if measure.startswith(("hd95", "volume_error_abs")) else 1.0

@@ -60,6 +60,8 @@ def utility(
         "Dice on real test patients of a segmenter trained on real images, on synthetic ones made from the same patients' label maps, "
         f"and on both; {settings.steps} steps each, {len(seeds)} training{'s' if len(seeds) > 1 else ''} a bar, 95 % intervals by patient."
     )
+    if any(result.ci95 is None for result in results):
+        caption += " Where no interval is drawn, there are too few patients for an interval, or they do not differ."
     picture = figures.bars({r.name: (r.mean, r.ci95) for r in results}, "Dice on real test patients")
     return entry, [Figure("utility", "Are they useful to train on?", picture, caption, "utility")]
 

@@ -16,6 +16,7 @@ from anatogen.reporting.answers.base import (
 )
 from anatogen.reporting.answers.generator import generator_tables
 from anatogen.reporting.answers.privacy import privacy_status
+from anatogen.reporting.answers.selection import after_selection, selection_in_words
 
 __all__ = [
     "Answer",
@@ -28,6 +29,7 @@ __all__ = [
     "privacy_status",
     "provenance",
     "seed_of",
+    "selection_in_words",
     "split_in_words",
 ]
 
@@ -38,12 +40,13 @@ def answers(results: Results, classes: Sequence[str] = ()) -> tuple[Answer, ...]
     results: what report.json holds; any key may be missing, and any number None or NaN.
     """
     classes = classes or class_names(results)
-    return (
+    found = (
         faithfulness.answer(results, classes),
         utility.answer(results, classes),
         realism.answer(results),
         privacy.answer(results),
     )
+    return tuple(after_selection(answer, results) for answer in found)
 
 
 def class_names(results: Results) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anatogen.reporting.tables import NOTHING, Show, Table, counted
+from anatogen.reporting.tables import NOTHING, TOO_FEW, Show, Table, counted, in_words, interval, number, ratio
 
 Section = Literal["faithfulness", "utility", "realism", "privacy", "model"]
 Results = dict[str, Any]
@@ -61,6 +61,7 @@ def provenance(results: Results, n: str = "") -> str:
         (
             f"n = {n or images_in_words(results)}",
             split_in_words(results),
+            *(["after selection by a gate"] if results.get("selection") else []),
             f"seed {seed}" if seed is not None else "seed not recorded",
             f"anatogen {version}" if version else "version not recorded",
             f"command: {command}" if command else "command not recorded",
@@ -71,6 +72,20 @@ def provenance(results: Results, n: str = "") -> str:
 def per_class(entry: Results, classes: Sequence[str], show: Show) -> tuple[str, ...]:
     """The class means of `entry` in the order of `classes`."""
     return tuple(show((entry.get("per_class") or {}).get(name)) for name in classes)
+
+
+def mean_in_words(entry: Results, show: Show = ratio) -> str:
+    """The mean of `entry` with its interval, or with why it has none, for sentences."""
+    return in_words(entry.get("mean"), entry.get("ci95"), show, entry.get("no_interval"))
+
+
+def without_interval(entries: Iterable[Results]) -> tuple[str, ...]:
+    """A note on why there are no intervals, where entries with a mean have none."""
+    known = [entry for entry in entries if number(entry.get("mean")) is not None]
+    reasons = dict.fromkeys(str(e.get("no_interval") or TOO_FEW) for e in known if interval(e.get("ci95")) is None)
+    if not reasons:
+        return ()
+    return (f"Where no interval stands, there are {' or '.join(reasons)}; then no difference is claimed.",)
 
 
 def capital(text: str) -> str:

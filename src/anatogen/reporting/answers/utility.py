@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from anatogen.reporting.answers.base import Answer, Results, capital, per_class
+from anatogen.reporting.answers.base import Answer, Results, capital, mean_in_words, per_class, without_interval
 from anatogen.reporting.tables import (
     NOTHING,
     Line,
@@ -32,23 +32,25 @@ def answer(results: Results, classes: Sequence[str]) -> Answer:
     where, parts = f"on {counted(patients, 'real test patient')}", []
     apart = _between_seeds((real, synthetic, *mixtures))
     if synthetic:
-        against = f" against {in_words(real.get('mean'), real.get('ci95'))}" if real else ""
+        against = f" against {mean_in_words(real)}" if real else ""
         parts.append(
             f"a segmenter trained on synthetic images alone {_compared(synthetic, apart)} {where}: "
-            f"Dice {in_words(synthetic.get('mean'), synthetic.get('ci95'))}{against}"
+            f"Dice {mean_in_words(synthetic)}{against}"
         )
     if both := (found.get("both") or (mixtures[0] if mixtures else {})):
-        change = in_words(both.get("difference_to_real"), both.get("difference_ci95"), signed)
+        reason = both.get("no_difference_interval")
+        change = in_words(both.get("difference_to_real"), both.get("difference_ci95"), signed, reason)
         parts.append(f"one trained on both ({both.get('name', 'mixed')}) {_compared(both, apart)}: Dice {change}")
     verdict = "; ".join(parts) or f"only training on real images was measured, {where}"
     brief = f"Dice when trained on them alone; real images give {ratio(real.get('mean'))}"
-    notes = (
+    notes: tuple[str, ...] = (
         "The same segmenter, steps, seeds and validation for each line, tested on real patients of the split test. Intervals are "
         "over patients; differences are paired by patient. A difference whose interval holds 0 is not told from none.",
         "One training a line: what another seed would change is not in the intervals; --utility-seeds 3 measures it."
         if apart is None
         else f"Between seeds the mean Dice of a line differs by up to {ratio(apart)}: no smaller difference is told from none either.",
     )
+    notes += without_interval((real, synthetic, *mixtures))
     lines = [_training(name, e, classes) for name, e in (("real", real), ("synthetic", synthetic)) if e]
     lines += [_training("mixed", e, classes) for e in mixtures]
     columns = (
@@ -88,9 +90,9 @@ def _between_seeds(entries: Sequence[Results]) -> float | None:
 def _compared(entry: Results, apart: float | None) -> str:
     """In words, and no difference where it may be chance: of patients, by its interval, or of seeds, by how far they are `apart`."""
     ends, difference = interval(entry.get("difference_ci95")), number(entry.get("difference_to_real"))
-    if ends is None or difference is None:
+    if difference is None:
         return "was not compared with one trained on real ones"
-    if ends[0] <= 0 <= ends[1] or abs(difference) <= (apart or 0):
+    if ends is None or ends[0] <= 0 <= ends[1] or abs(difference) <= (apart or 0):
         return "cannot be told from one trained on real ones"
     return f"does {'better' if ends[0] > 0 else 'worse'} than one trained on real ones"
 
