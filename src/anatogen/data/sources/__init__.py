@@ -11,6 +11,7 @@ from anatogen.data.sources import (
     dicom,
     duke_breast,
     folders,
+    hippocampus,
     nifti_pairs,
     nnunet,
     phantom,
@@ -24,6 +25,7 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 # In the order in which they are tried: the more a layout asks for, the earlier.
 LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
+    "hippocampus": hippocampus,
     "brain-template": brain_template,
     "nnunet": nnunet,
     "ct-org": ct_org,
