@@ -33,8 +33,8 @@ class DemoRequest:
     """
 
     out: Path
-    training_steps: int = 1000
-    training_seconds: float = 240.0
+    training_steps: int = 1500
+    training_seconds: float = 210.0
     utility_steps: int = 300
     quick: bool = False
     device: str = "auto"
