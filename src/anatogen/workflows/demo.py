@@ -13,9 +13,11 @@ from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
+    from anatogen.evaluation.evaluate import EvaluationSettings
 
 SOURCE = "hippocampus"
 GROWN = "anterior"
+UTILITY_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class DemoRequest:
         out: New folder for everything that it makes.
         training_steps: Optimizer steps, unless the time is over before.
         training_seconds: The longest time to train.
-        utility_steps: Steps of each segmenter that measures how useful the images are.
+        evaluation: The judges' settings; None for the usual ones, with shorter trainings for usefulness.
+        count: How many images to make of each split; None for one of every label map.
         quick: Leave out the figures of free classes and of solver steps.
         device: "auto", "cpu", "cuda", ...
         command: The command line, for the report.
@@ -35,7 +38,8 @@ class DemoRequest:
     out: Path
     training_steps: int = 1500
     training_seconds: float = 210.0
-    utility_steps: int = 300
+    evaluation: EvaluationSettings | None = None
+    count: int | None = None
     quick: bool = False
     device: str = "auto"
     command: str = ""
@@ -109,7 +113,8 @@ def _evaluated(dataset: PreparedDataset, request: DemoRequest) -> dict[str, Any]
     from anatogen.judges.of_dataset import segmenter_for
     from anatogen.judges.segmenter import SegmenterSettings
 
-    segmenter = segmenter_for(dataset, device=request.device)
+    settings = request.evaluation or EvaluationSettings(usefulness=SegmenterSettings(steps=UTILITY_STEPS))
+    segmenter = segmenter_for(dataset, settings.segmenter, device=request.device)
     generator = Generator.load(request.out / "run", device=request.device)
     edit = grown_class(dataset, generator, dataset.split("test"), GROWN, segmenter)
     return evaluate(
@@ -117,7 +122,8 @@ def _evaluated(dataset: PreparedDataset, request: DemoRequest) -> dict[str, Any]
         dataset,
         request.out / "report",
         device=request.device,
-        settings=EvaluationSettings(usefulness=SegmenterSettings(steps=request.utility_steps)),
+        settings=settings,
+        count=request.count,
         quick=request.quick,
         command=request.command,
         version=__version__,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         with np.load(BUNDLE) as stored:
             names, patients, splits = (stored[key].tolist() for key in ("cases", "patients", "splits"))
             affines = stored["affines"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError("cannot be read", path=BUNDLE, hint="Install the package anew") from error
     cases = tuple(
         SourceCase(name, patient, partial(_load, name, affine), (BUNDLE,), split=split)
