@@ -45,7 +45,9 @@ def test_nothing_is_lost_of_the_decathlons_files() -> None:
         assert image.array.dtype == original.get_data_dtype().newbyteorder("=")
         assert np.array_equal(image.array, np.asarray(original.dataobj))
         assert np.array_equal(image.affine, original.affine)
-        assert np.array_equal(labels.array, np.asarray(nibabel.load(DECATHLON / "labelsTr" / f"{case.id}.nii.gz").dataobj))
+        assert np.array_equal(
+            labels.array, np.asarray(nibabel.load(DECATHLON / "labelsTr" / f"{case.id}.nii.gz").dataobj)
+        )
 
 
 def test_the_licence_lies_beside_the_file() -> None:

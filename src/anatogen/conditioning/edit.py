@@ -13,9 +13,7 @@ from anatogen.errors import DataError
 LabelMap = NDArray[np.int64]
 
 
-def enlarge(
-    labels: LabelMap, region: NDArray[np.bool_], pixels: float, *, into_background: bool = False
-) -> LabelMap:
+def enlarge(labels: LabelMap, region: NDArray[np.bool_], pixels: float, *, into_background: bool = False) -> LabelMap:
     """Move the border of `region` outward by `pixels`; the other classes give way.
 
     Args:

@@ -5,7 +5,7 @@ the posterior hippocampus drawn by hand (Vanderbilt University Medical Center; S
 Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9). CC-BY-SA 4.0: see `bundled/ATTRIBUTION.md`.
 
 The Decathlon counts the two hippocampi of a patient as two cases; here each patient has one, so that no patient is in
-two splits. `benchmarks/bundle_hippocampus.py` makes the file from the Decathlon's download.
+two splits. `docs/tools/bundle_hippocampus.py` makes the file from the Decathlon's download.
 """
 
 from __future__ import annotations

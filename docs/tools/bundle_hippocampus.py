@@ -8,7 +8,7 @@ pairs of cases with an equal step, all but one (by chance) are numbered so. This
 Images are stored without loss: a case has a few hundred grey levels, so each voxel is the number of its level. `--verify`
 compares the file that ships with what would be made.
 
-Example: python benchmarks/bundle_hippocampus.py Task04_Hippocampus --verify
+Example: python docs/tools/bundle_hippocampus.py Task04_Hippocampus --verify
 """
 
 from __future__ import annotations
