@@ -1,9 +1,13 @@
-# Both targets create their environment themselves; all that is needed is Python >= 3.11.
+# Each target creates its environment itself; all that is needed is Python >= 3.11. README.md has the same without make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes of the tests: `make test JOBS=2`. Each has one thread, so that they do not take each other's cores.
+JOBS ?= 1
+PYTEST := $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+ENVIRONMENT := $(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1)
 
-.PHONY: demo test lint clean
+.PHONY: demo test fast coverage lint docs clean
 
 demo: $(VENV)/.demo
 	rm -rf demo
@@ -11,23 +15,33 @@ demo: $(VENV)/.demo
 	@echo "Open demo/report/report.html"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(ENVIRONMENT) $(PYTEST)
+
+# What fits between two edits.
+fast: $(VENV)/.dev
+	$(ENVIRONMENT) $(PYTEST) -m "not slow"
+
+coverage: $(VENV)/.dev
+	$(ENVIRONMENT) $(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Installed in place, with the versions that were tested.
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[nilearn,dev,docs]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist
+	rm -rf $(VENV) demo build dist site

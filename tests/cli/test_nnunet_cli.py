@@ -55,7 +55,7 @@ def test_refused_before_anything_is_made(
         assert (code, err) == (2, next(line + "\n" for line in err.splitlines() if message in line))
     available = False
     code, _, err = cli(*words, "--nnunet", 5)
-    assert (code, err) == (2, "error: nnU-Net is not installed. Install it with: pip install nnunetv2.\n")
+    assert (code, err) == (2, "error: nnU-Net is not installed. Install it with: pip install 'anatogen[nnunet]'.\n")
     assert not (tmp_path / "report").exists()
 
 

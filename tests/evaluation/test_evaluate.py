@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import SettingsError
+from anatogen.errors import DataError, SettingsError
 from anatogen.evaluation import evaluate as evaluate_module
-from anatogen.evaluation.counterfactual import enlarged_cavity
+from anatogen.evaluation.counterfactual import grown_class
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
@@ -167,10 +168,21 @@ def test_an_unrelated_data_set_is_refused(run_folder: Path, tmp_path: Path) -> N
         evaluate(run_folder, few, tmp_path / "report", device="cpu")
 
 
-def test_an_edit_changes_the_image_where_it_was_made(longer_run: Path, dataset: PreparedDataset) -> None:
+def test_an_edit_is_drawn_with_what_was_asked_and_found(longer_run: Path, dataset: PreparedDataset) -> None:
     generator = Generator.load(longer_run, device="cpu")
-    figure = enlarged_cavity(dataset, generator, dataset.split("test"), "core", "the core")
-    assert figure.png.startswith(b"\x89PNG") and "the core" in figure.caption
+    rows = dataset.split("test")
+    areas = [int((m == 2).sum()) for m in dataset.load(rows).labels.numpy()]
+
+    def bright(images: np.ndarray) -> np.ndarray:  # the core is the brightest thing in the image
+        return np.where(images[:, 0] > 0.3, 2, 0)
+
+    figure = grown_class(dataset, generator, rows, "core", bright, pixels=(1, 3))
+    assert figure.png.startswith(b"\x89PNG")
+    asked, found = zip(*re.findall(r"(\d+) \(found (\d+)\)", figure.caption), strict=True)
+    assert int(asked[0]) == max(areas) and int(asked[0]) < int(asked[1]) < int(asked[2])
+    assert int(found[0]) < int(found[2])  # the image follows the edit
+    with pytest.raises(DataError, match="no label map holds the class core"):
+        grown_class(dataset, generator, [], "core", bright)
 
 
 def test_outlines_lie_on_borders() -> None:

@@ -31,7 +31,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
 def test_without_nnunet_the_hint_is_named(nnunet: Path, tmp_path: Path) -> None:
     if nnunet_available():
         pytest.skip("nnU-Net is installed")
-    with pytest.raises(SettingsError, match=r"nnU-Net is not installed. Install it with: pip install nnunetv2"):
+    with pytest.raises(
+        SettingsError, match=r"nnU-Net is not installed. Install it with: pip install 'anatogen\[nnunet\]'"
+    ):
         train_with_nnunet([nnunet], nnunet / "imagesTr", tmp_path / "work")
     assert not (tmp_path / "work").exists()
 

@@ -11,7 +11,9 @@ from anatogen.cli.common import as_tuple, command_line, guarded, split_names
 
 @guarded
 def prepare(
-    source: str = typer.Argument(help="A folder of scans with label maps, phantom:ct-organ, or brain-template."),
+    source: str = typer.Argument(
+        help="A folder of scans with label maps, hippocampus (80 patients that ship), phantom:ct-organ, or brain-template."
+    ),
     out: Path = typer.Argument(help="New folder for the prepared data set."),
     layout: str = typer.Option("auto", help="The folder's layout; auto finds it out."),
     size: str = typer.Option("256", help="Sides of the images in pixels: 256, 256x192 (height x width), 64x96x96."),

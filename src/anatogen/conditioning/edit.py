@@ -13,31 +13,23 @@ from anatogen.errors import DataError
 LabelMap = NDArray[np.int64]
 
 
-def innermost_component(labels: LabelMap, index: int, *, share: float = 0.4) -> NDArray[np.bool_]:
-    """The parts of class `index` that lie deep inside the drawn anatomy: cavities such as the brain's ventricles.
+def enlarge(labels: LabelMap, region: NDArray[np.bool_], pixels: float, *, into_background: bool = False) -> LabelMap:
+    """Move the border of `region` outward by `pixels`; the other classes give way.
 
-    Connected parts (of at least 3 pixels, full connectivity) whose mean depth below the surface of the foreground is
-    at least `share` of the largest depth. Raises DataError where there is none.
+    Args:
+        labels: Class indices, of any number of dimensions.
+        region: What grows, True in the label map's shape; what it gains takes the class that most of it has.
+        pixels: The distance by which the border moves (Euclidean).
+        into_background: Whether the background gives way too, as it does where an organ grows that stands free.
+
+    Raises:
+        DataError: The region is empty.
     """
-    depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(labels > 0))
-    parts, count = ndimage.label(labels == index, structure=np.ones((3,) * labels.ndim))
-    numbers = np.arange(1, count + 1)
-    if count:
-        sizes = ndimage.sum_labels(np.ones_like(parts), parts, numbers)
-        depths = ndimage.mean(depth, parts, numbers)
-        inner = numbers[(depths >= share * depth.max()) & (sizes >= 3)]
-        if inner.size:
-            return np.isin(parts, inner)
-    raise DataError(f"class {index} has no part deep inside the anatomy", hint="Choose another slice or class")
-
-
-def enlarge(labels: LabelMap, region: NDArray[np.bool_], pixels: float) -> LabelMap:
-    """Move the border of `region` outward by `pixels`; the other classes give way, the background does not."""
     if not region.any():
-        raise DataError("the region to enlarge is empty")
+        raise DataError("the region to enlarge is empty", hint="Choose a slice and a class that is there")
     index = int(np.bincount(labels[region]).argmax())
     near = ndimage.distance_transform_edt(~region) <= pixels
-    return np.where(near & (labels > 0), index, labels)
+    return np.where(near & ((labels > 0) | into_background), index, labels)
 
 
 def shrink(labels: LabelMap, region: NDArray[np.bool_], pixels: float) -> LabelMap:

@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Sequence
 
-from anatogen.conditioning.edit import enlarge, innermost_component
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.conditioning.edit import enlarge
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.errors import DataError, SettingsError
+from anatogen.errors import DataError
 from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
+Segment = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
-def enlarged_cavity(
-    dataset: PreparedDataset, generator: Generator, rows: list[Row], class_name: str, what: str, *, seed: int = 0
+
+def grown_class(
+    dataset: PreparedDataset,
+    generator: Generator,
+    rows: Sequence[Row],
+    class_name: str,
+    segment: Segment,
+    *,
+    pixels: Sequence[float] = (1, 2, 3),
+    seed: int = 0,
 ) -> Figure:
-    """The row whose inner part of `class_name` is largest, with that part enlarged by 1, 2 and 3 pixels.
+    """The slice in which `class_name` is largest, with the class grown step by step, and the image that follows each map.
 
-    Every image starts from the same noise, so that what differs is what the edit did. what: the part's name in text.
+    Every image starts from the same noise, so that what differs is what the edit did. The caption says how many pixels of the
+    class each map asks for and how many an auxiliary segmenter finds in its image.
+
+    Args:
+        dataset: The prepared data set (slices).
+        generator: A model of its classes and size.
+        rows: The slices to choose from; those that hold every class go first.
+        class_name: The class that grows; the others and the background give way.
+        segment: Label maps (N, H, W) from images (N, C, H, W) in [-1, 1].
+        pixels: By how far its border moves outward, a picture each.
+        seed: Of the noise.
+
+    Raises:
+        DataError: No slice holds the class.
+        SettingsError: There is no class of that name.
     """
     schema, index = dataset.schema, dataset.schema.index_of(class_name)
-    maps = dataset.load(rows).labels.numpy()
-
-    def cavity(place: int) -> int:
-        try:
-            return int(innermost_component(maps[place], index).sum())
-        except DataError:
-            return 0
-
-    sizes = [cavity(place) for place in range(len(rows))]
-    chosen = int(np.argmax(sizes))
-    if not sizes[chosen]:
-        raise SettingsError(f"no label map has {what} to enlarge", path=dataset.folder)
-    region = innermost_component(maps[chosen], index)
-    edits = [maps[chosen], *(enlarge(maps[chosen], region, pixels) for pixels in (1, 2, 3))]
-    titles = ["as drawn", *(f"{what} +{n} px" for n in (1, 2, 3))]
-    states = schema.states()
-    images = [
-        image
-        for _, image in generator.generate([Request(t, m, states, seed) for t, m in zip(titles, edits, strict=True)])
-    ]
-    change = [np.abs(image - images[0]) - 1 for image in images]
+    maps = dataset.load(list(rows)).labels.numpy() if rows else np.zeros((0, *dataset.size), dtype=np.int64)
+    areas = np.array([(m == index).sum() for m in maps])
+    if not areas.any():
+        raise DataError(f"no label map holds the class {class_name}", path=dataset.folder)
+    whole = np.array([len(np.unique(m)) == schema.count for m in maps])
+    chosen = int(np.argmax(areas + areas.max() * (whole & (areas > 0))))
+    region = maps[chosen] == index
+    edits = [maps[chosen], *(enlarge(maps[chosen], region, distance, into_background=True) for distance in pixels)]
+    titles = ["as drawn", *(f"{class_name} +{distance:g} px" for distance in pixels)]
+    requests = [Request(t, m, schema.states(), seed) for t, m in zip(titles, edits, strict=True)]
+    images = np.stack([image for _, image in generator.generate(requests)])
+    found = [int((m == index).sum()) for m in segment(images)]
+    asked = [int((m == index).sum()) for m in edits]
     lines = [
         [(title, figures.coloured(m, schema)) for title, m in zip(titles, edits, strict=True)],
-        [("generated", figures.gray(image)) for image in images],
-        [("change" if i else "", figures.gray(c)) for i, c in enumerate(change)],
+        [("generated" if i else "generated from the map above", figures.gray(x)) for i, x in enumerate(images)],
+        [("with the map outlined", figures.outlined(x, m, schema)) for x, m in zip(images, edits, strict=True)],
+        [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1)) for i, x in enumerate(images)],
     ]
+    of_each = ", ".join(f"{a} (found {f})" for a, f in zip(asked, found, strict=True))
     caption = (
-        f"{rows[chosen].id}, a held-out slice: {what} enlarged in the label map, and the image generated from each map. "
-        "All start from the same noise; the last line is the absolute difference to the first image."
+        f"A label map of the split {rows[chosen].split} that the model has not seen, as it was drawn and with the class {class_name} grown "
+        "step by step, and the image generated from each map. All images start from the same noise; the last line is the absolute "
+        f"difference to the first image. Pixels of the class asked for, and found in the image by the auxiliary segmenter: {of_each}."
     )
     return Figure("edit", "What if the anatomy were different?", figures.grid(lines, cell=2.0), caption)

@@ -34,7 +34,7 @@ def nnunet_available() -> bool:
 def require_nnunet() -> None:
     """Raises SettingsError where nnU-Net v2 is not installed."""
     if not nnunet_available():
-        raise SettingsError("nnU-Net is not installed", hint="Install it with: pip install nnunetv2")
+        raise SettingsError("nnU-Net is not installed", hint="Install it with: pip install 'anatogen[nnunet]'")
 
 
 def nnunet_version() -> str:
@@ -154,7 +154,7 @@ def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None
     program = shutil.which(command[0], path=path)
     if program is None:
         raise SettingsError(
-            f"{command[0]} was not found", hint="Install nnU-Net in this environment: pip install nnunetv2"
+            f"{command[0]} was not found", hint="Install nnU-Net in this environment: pip install 'anatogen[nnunet]'"
         )
     with log.open("ab") as file:
         process = subprocess.Popen(

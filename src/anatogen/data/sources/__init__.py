@@ -12,6 +12,7 @@ from anatogen.data.sources import (
     dicom,
     duke_breast,
     folders,
+    hippocampus,
     nifti_pairs,
     nnunet,
     phantom,
@@ -25,6 +26,7 @@ __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 # In the order in which they are tried: the more a layout asks for, the earlier.
 LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
+    "hippocampus": hippocampus,
     "brain-template": brain_template,
     "decathlon": decathlon,
     "nnunet": nnunet,

@@ -65,7 +65,7 @@ def _template_folder() -> Path:
         import nilearn
     except ImportError as error:
         raise DataError(
-            "the brain template comes with nilearn", path=NAME, hint="pip install 'anatogen[demo]'"
+            "the brain template comes with nilearn", path=NAME, hint="pip install 'anatogen[nilearn]'"
         ) from error
     return Path(nilearn.__file__).parent / "datasets" / "data"
 

@@ -1,8 +1,8 @@
-"""Makes the pictures of the README's gallery by the commands that stand beside them there, on the demo's brains.
+"""Makes the pictures of the README's gallery by the commands that stand beside them there, on the brain template.
 
 The data is the ICBM 2009a template (Fonov et al. 2011) that ships with nilearn, deformed: no single person's scan.
 
-Example: python docs/gallery.py --work /path/for/intermediate/files
+Example: python docs/tools/gallery.py --work /path/for/intermediate/files
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parent
+IMAGES = Path(__file__).resolve().parents[1] / "images"
 PREPARE = "prepare brain-template data/brains --size 64"
 TRAIN = "train data/brains --out runs/brains --steps 2000 --set conditioning.ablated_share=0.5"
 OTHER = "prepare brain-template data/other --size 96 --seed 7 --merge 'CSF=cerebrospinal fluid' --drop 'white matter'"
@@ -45,7 +45,7 @@ def main() -> None:
     call(OTHER, "data/other")
     for name, command in GALLERY.items():
         call(command, name)
-        (DOCS / f"{name}.png").write_bytes((options.work / name / "overview.png").read_bytes())
+        (IMAGES / f"{name}.png").write_bytes((options.work / name / "overview.png").read_bytes())
 
 
 if __name__ == "__main__":
