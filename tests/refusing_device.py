@@ -28,9 +28,16 @@ class OnDevice(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
         if held.dtype == torch.float64:
-            raise Float64RefusedError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+            raise Float64RefusedError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
+            )
         made: OnDevice = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device=_DEVICE
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=_DEVICE,
         )
         made.held = held
         return made

@@ -223,7 +223,9 @@ def test_defaults_that_config_json_leaves_out(tmp_path: Path) -> None:
     model = published(tmp_path / "published", **ANY["diffusers' own defaults"])
     path = tmp_path / "published" / "unet" / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in config.items() if not k.endswith("_types") and k != "layers_per_block"}))
+    path.write_text(
+        json.dumps({k: v for k, v in config.items() if not k.endswith("_types") and k != "layers_per_block"})
+    )
     with pytest.raises(ModelError, match="does not fit the network"):  # of 1 layer a block, where the default is 2
         import_checkpoint(tmp_path / "published", tmp_path / "run", classes=["liver"])
     path.write_text(json.dumps({k: v for k, v in config.items() if not k.endswith("_types")}))

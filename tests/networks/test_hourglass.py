@@ -91,7 +91,9 @@ def test_any_width_runs(width: int) -> None:
 
 @pytest.mark.parametrize("width", [8, 112, 152])
 def test_any_width_runs_in_3d(width: int) -> None:
-    network = Hourglass(HourglassConfig(width=width, blocks=1, smallest=2), 1, Drawn(1), (4, 8, 4)).requires_grad_(False)
+    network = Hourglass(HourglassConfig(width=width, blocks=1, smallest=2), 1, Drawn(1), (4, 8, 4)).requires_grad_(
+        False
+    )
     x = torch.randn(1, 1, 4, 8, 4, generator=torch.Generator().manual_seed(0))
     assert network(x, torch.tensor([0.5]), *condition(1, (4, 8, 4))).shape == x.shape
 

@@ -38,9 +38,7 @@ class Condition:
             raise ValueError(f"region {tuple(self.region.shape)} must be as large as labels {tuple(self.labels.shape)}")
 
     @classmethod
-    def of(
-        cls, labels: Tensor, given: Tensor, region: Tensor | None = None, vector: Tensor | None = None
-    ) -> Condition:
+    def of(cls, labels: Tensor, given: Tensor, region: Tensor | None = None, vector: Tensor | None = None) -> Condition:
         """The condition of whole label maps: free classes are removed from them.
 
         Args:

@@ -72,9 +72,7 @@ class Hourglass(PlaneNetwork):
         size: of the images; the network takes them padded to multiples of `multiples`.
     """
 
-    def __init__(
-        self, config: HourglassConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]
-    ) -> None:
+    def __init__(self, config: HourglassConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
         super().__init__(maker)
         dim, planes = len(size), maker.count
         sides = [-(-max(size) // config.patch)]  # of the padded image, once it is known how often it is halved

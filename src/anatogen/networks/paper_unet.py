@@ -52,9 +52,7 @@ class PaperUNet(PlaneNetwork):
         SettingsError: the network cannot be built of these settings, or the images have three dimensions.
     """
 
-    def __init__(
-        self, config: PaperUNetConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]
-    ) -> None:
+    def __init__(self, config: PaperUNetConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
         super().__init__(maker)
         from diffusers import UNet2DModel
 
