@@ -2,11 +2,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
 from anatogen.errors import ModelError
 from anatogen.model import Denoiser, DenoiserConfig, load_denoiser, save_denoiser
+from anatogen.networks.contract import Network
 from anatogen.networks.hourglass import HourglassConfig
+from anatogen.networks.padding import Padding
+from anatogen.networks.paper_unet import PaperUNetConfig
 
 CLASSES = (("liver", "#E69F00"), ("bone", "#56B4E9"))
 
@@ -18,18 +22,93 @@ def config(**changes: object) -> DenoiserConfig:
 
 def condition(size: tuple[int, ...] = (16, 16)) -> Condition:
     labels = torch.randint(0, 3, (2, *size), generator=torch.Generator().manual_seed(0))
-    return Condition(labels, torch.tensor([[True, True], [True, False]]))
+    return Condition.of(labels, torch.tensor([[True, True], [True, False]]))
+
+
+def stirred(denoiser: Denoiser) -> None:
+    """Weights away from their quiet start."""
+    generator = torch.Generator().manual_seed(0)
+    for p in denoiser.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=generator)
 
 
 @pytest.mark.parametrize("path", ["flow", "ddpm"])
 @pytest.mark.parametrize("target", ["x0", "eps", "v", "edm"])
 @pytest.mark.parametrize("encoding", ["onehot", "index", "none"])
-@pytest.mark.parametrize("size", [(16, 16), (8, 16, 8)])
+@pytest.mark.parametrize("size", [(16, 16), (8, 16, 8), (13, 7), (5, 9, 3)])
 def test_one_contract_for_all(path: str, target: str, encoding: str, size: tuple[int, ...]) -> None:
     denoiser = Denoiser(config(path=path, target=target, encoding=encoding, size=size))
     x = torch.randn(2, 1, *size, generator=torch.Generator().manual_seed(0))
     x0 = denoiser(x, torch.tensor([0.3, 0.9]), condition(size))
     assert x0.shape == x.shape and torch.isfinite(x0).all()
+
+
+@pytest.mark.parametrize("size", [(61, 97), (28, 30), (80, 200), (9, 20, 31)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_any_size_and_channels(size: tuple[int, ...], channels: int) -> None:
+    """What comes out at a size is the middle of what comes out of the mirrored input."""
+    network = HourglassConfig(width=8, blocks=1, attention_up_to=4)
+    denoiser = Denoiser(config(size=size, image_channels=channels, target="x0", network=network))
+    stirred(denoiser)
+    x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
+    t, asked = torch.tensor([0.3, 0.9]), condition(size)
+    found, padding = denoiser(x, t, asked), denoiser.padding
+    whole = Denoiser(config(size=padding.padded, image_channels=channels, target="x0", network=network))
+    whole.load_state_dict(denoiser.state_dict())
+    expected = whole(padding.pad(x), t, asked.resized(padding.pad))
+    assert found.shape == x.shape and expected.shape[2:] == padding.padded != size
+    assert found.std() > 0.01 and torch.equal(found, padding.crop(expected))
+
+
+def test_odd_sizes_of_the_papers_network() -> None:
+    network = PaperUNetConfig(channels=(32, 32, 64), layers_per_block=1)
+    denoiser = Denoiser(config(size=(21, 30), encoding="index", network=network, path="ddpm", target="eps"))
+    x = torch.randn(2, 1, 21, 30, generator=torch.Generator().manual_seed(0))
+    assert denoiser.padding.padded == (24, 32)
+    assert denoiser(x, torch.tensor([0.3, 0.9]), condition((21, 30))).shape == x.shape
+
+
+class OfLabels(Network):
+    """A network that needs no planes, and has a use for regions and attributes."""
+
+    multiples = (4, 4)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        labels: Tensor,
+        states: Tensor,
+        region: Tensor | None = None,
+        vector: Tensor | None = None,
+    ) -> Tensor:
+        assert region is not None and vector is not None and x.shape[2:] == labels.shape[1:] == region.shape[1:]
+        return (labels + 10 * region)[:, None] + vector[:, :1, None, None] + 0 * x
+
+
+def test_a_network_without_planes_sees_the_whole_condition() -> None:
+    denoiser = Denoiser(config(size=(6, 7), target="x0"))
+    denoiser.network, denoiser.padding = OfLabels(), Padding((6, 7), OfLabels.multiples)
+    labels = torch.randint(0, 3, (2, 6, 7), generator=torch.Generator().manual_seed(0))
+    region = torch.zeros(labels.shape, dtype=torch.uint8)
+    region[:, :3] = 1
+    asked = Condition.of(labels, torch.ones(2, 2, 2, dtype=torch.bool), region, torch.tensor([[0.25], [0.5]]))
+    found = denoiser(torch.zeros(2, 1, 6, 7), torch.tensor([0.3, 0.9]), asked)
+    assert torch.equal(found[:, 0], labels + 10 * region + torch.tensor([0.25, 0.5])[:, None, None])
+
+
+def test_measured_statistics_are_the_best_linear_guess() -> None:
+    """Of images that are nothing but their mean, a network that says nothing gives back just that, for each channel."""
+    denoiser = Denoiser(config(image_channels=2, data_mean=(-0.5, 0.25), data_std=(0.01, 0.3)))
+    mean = torch.tensor([-0.5, 0.25])[None, :, None, None].expand(2, 2, 16, 16)
+    t = torch.tensor([0.3, 0.9])
+    x0 = denoiser(denoiser.path.alpha(t)[:, None, None, None] * mean, t, condition())
+    assert torch.allclose(x0, mean, atol=1e-6)
+
+
+def test_statistics_that_do_not_fit_the_channels() -> None:
+    with pytest.raises(ValueError, match="2 channels"):
+        config(image_channels=2, data_mean=(0.0, 0.0, 0.0))
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:

@@ -8,18 +8,20 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from anatogen.conditioning.encode import Condition, Encoding, encode, plane_count
+from anatogen.conditioning.encode import Condition, Encoding, Planes
 from anatogen.diffusion.path import PATHS, PathName
-from anatogen.diffusion.target import TargetName, to_x0
+from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD, TargetName, to_x0
 from anatogen.errors import ModelError
 from anatogen.files import writing
 from anatogen.labels import LabelClass, LabelSchema
+from anatogen.networks.contract import Network, PlaneNetwork
 from anatogen.networks.hourglass import Hourglass, HourglassConfig
+from anatogen.networks.padding import Padding
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
 
 NetworkConfig = Annotated[HourglassConfig | PaperUNetConfig, Field(discriminator="name")]
@@ -27,7 +29,13 @@ _FORMAT = 1
 
 
 class DenoiserConfig(BaseModel):
-    """All that is needed to build a denoiser. classes: (name, colour) of the classes 1..C-1. size: (H, W) or (D, H, W)."""
+    """All that is needed to build a denoiser.
+
+    Attributes:
+        classes: (name, colour) of the classes 1..C-1.
+        size: (H, W) or (D, H, W).
+        data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see `to_x0`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +45,15 @@ class DenoiserConfig(BaseModel):
     encoding: Encoding = "onehot"
     path: PathName = "flow"
     target: TargetName = "edm"
+    data_mean: tuple[float, ...] = (ASSUMED_MEAN,)
+    data_std: tuple[Annotated[float, Field(gt=0)], ...] = (ASSUMED_STD,)
     network: NetworkConfig = HourglassConfig()
+
+    @model_validator(mode="after")
+    def _a_number_for_each_channel(self) -> DenoiserConfig:
+        if not {len(self.data_mean), len(self.data_std)} <= {1, self.image_channels}:
+            raise ValueError(f"data_mean and data_std want one number for each of the {self.image_channels} channels")
+        return self
 
     @property
     def schema_of_labels(self) -> LabelSchema:
@@ -53,11 +69,18 @@ class Denoiser(nn.Module):
         self.config = config
         self.schema = config.schema_of_labels
         self.path = PATHS[config.path]()
-        planes = plane_count(config.encoding, self.schema.count)
+        # Known from the configuration, and thus no part of the weights.
+        self.data_mean: Tensor
+        self.data_std: Tensor
+        for name, values in (("data_mean", config.data_mean), ("data_std", config.data_std)):
+            per_channel = torch.tensor(values).reshape(-1, *(1,) * len(config.size))  # (C or 1, 1, 1[, 1])
+            self.register_buffer(name, per_channel, persistent=False)
+        planes = Planes(config.encoding, self.schema.count)
         if isinstance(config.network, HourglassConfig):
-            self.network: nn.Module = Hourglass(config.network, config.image_channels, planes, config.size)
+            self.network: Network = Hourglass(config.network, config.image_channels, planes, config.size)
         else:
             self.network = PaperUNet(config.network, config.image_channels, planes, config.size)
+        self.padding = Padding(config.size, self.network.multiples)
 
     def placed(self, device: torch.device) -> Denoiser:
         """This denoiser on `device`, its weights in the memory format that convolutions are quickest in."""
@@ -71,12 +94,18 @@ class Denoiser(nn.Module):
         return self.under(condition)(x_t, t)
 
     def under(self, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
-        """This denoiser with its condition bound and encoded once, as solvers want it: (x_t, t) -> x0."""
-        planes = encode(condition, self.config.encoding, self.schema.count)
+        """This denoiser with its condition bound and encoded once, as solvers want it: (x_t, t) -> x0.
+
+        The network sees images of any size padded to what it takes; they are given back at their own.
+        """
+        bound = condition.resized(self.padding.pad)
+        parts = (bound.labels, bound.states, bound.region, bound.vector)
+        ready = {"planes": self.network.planes(*parts[:3])} if isinstance(self.network, PlaneNetwork) else {}
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            prediction = self.network(x_t, t, planes.to(x_t.dtype)).float()
-            return to_x0(self.config.target, self.path, x_t, prediction, t)
+            prediction = self.network(self.padding.pad(x_t), t, *parts, **ready)
+            prediction = self.padding.crop(prediction).float()
+            return to_x0(self.config.target, self.path, x_t, prediction, t, mean=self.data_mean, std=self.data_std)
 
         return denoise
 

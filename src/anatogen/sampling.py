@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from anatogen.device import Precision
 from anatogen.diffusion.path import Grid
 from anatogen.diffusion.solvers import SolverName
 from anatogen.errors import SettingsError, nearest
 from anatogen.settings import Settings, explain, setting_names
+
+_GRIDS_OF_OLD = {"bent": "polynomial", "even": "leading"}
 
 
 class SamplingSettings(Settings):
@@ -21,10 +23,16 @@ class SamplingSettings(Settings):
 
     solver: SolverName = "dpmpp_2m"
     steps: int = Field(16, ge=1, le=1000)
-    grid: Grid = "bent"
+    grid: Grid = "polynomial"
     eta: float = Field(1.0, ge=0, le=1)
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _grid_of_old(cls, value: object) -> object:
+        """The names that version 0.1 wrote are read as those of today."""
+        return _GRIDS_OF_OLD.get(value, value) if isinstance(value, str) else value
 
     def changed(self, **changes: Any) -> SamplingSettings:
         """These settings with `changes`. Raises SettingsError for an unknown solver or a value out of range."""

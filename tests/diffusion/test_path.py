@@ -1,6 +1,6 @@
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from anatogen.diffusion.loss import denoising_loss, draw_times
 from anatogen.diffusion.noise import SampleNoise
@@ -20,7 +20,7 @@ def test_ddpm_is_diffusers_schedule() -> None:
     assert torch.allclose(ours, scheduler.add_noise(x0, eps, steps), atol=1e-5)
 
 
-@pytest.mark.parametrize("grid", ["bent", "even"])
+@pytest.mark.parametrize("grid", ["polynomial", "leading"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 def test_ends(path: Path, grid: Grid) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -119,3 +119,21 @@ def test_noise_belongs_to_the_sample() -> None:
     together, alone = SampleNoise([5, 6, 7], (1, 8, 8)), SampleNoise([6], (1, 8, 8))
     for _ in range(3):
         assert torch.equal(together()[1:2], alone())
+
+
+def test_leading_grid_is_diffusers_where_the_steps_divide_the_thousand() -> None:
+    for steps in (n for n in range(1, 1001) if 1000 % n == 0):
+        scheduler = DDIMScheduler(num_train_timesteps=1000, timestep_spacing="leading")
+        scheduler.set_timesteps(steps)
+        old = torch.cat([(scheduler.timesteps.double() + 1) / 1000, torch.zeros(1, dtype=torch.float64)])
+        assert torch.equal(DDPMPath().times(steps, "leading"), old), steps
+
+
+def test_leading_grid_always_starts_in_the_noise() -> None:
+    """Within one stride of the end, whatever the steps: 400 steps once started at 0.4; and the steps are whole and even."""
+    for steps in range(1, 1001):
+        k = DDPMPath().times(steps, "leading")[:-1] * 1000 - 1
+        assert torch.equal(k, k.round()) and k[-1] == 0 and len(k) == steps
+        assert k[0] >= 999 - 1000 / steps
+        strides = k[:-1] - k[1:]
+        assert ((strides - 1000 / steps).abs() < 1).all() and (strides >= 1).all()

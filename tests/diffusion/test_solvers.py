@@ -75,7 +75,7 @@ def test_ddim_is_diffusers_ddim(eta: float) -> None:
     ours = ddim(
         lambda x, t: to_x0("eps", path, x, predict_noise(x, t[0] * 1000 - 1), t),
         start,
-        path.times(50, "even"),
+        path.times(50, "leading"),
         path,
         eta=eta,
         noise=lambda: next(left),
@@ -105,7 +105,7 @@ def test_ddpm_is_diffusers_ddpm() -> None:
     ours = SOLVERS["ddpm"](
         lambda x, t: to_x0("eps", path, x, predict_noise(x, t[0] * 1000 - 1), t),
         start,
-        path.times(1000, "even"),
+        path.times(1000, "leading"),
         path,
         eta=1.0,
         noise=lambda: next(left),

@@ -4,6 +4,7 @@ import pytest
 
 from anatogen.errors import SettingsError
 from anatogen.networks.paper_unet import PaperUNetConfig
+from anatogen.sampling import SamplingSettings
 from anatogen.training.config import RunSettings, build_settings, setting_names
 
 
@@ -51,6 +52,19 @@ def test_another_network_by_one_value() -> None:
 def test_wrong_settings_name_what_is_wrong(value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message.replace("'", ".")):
         build_settings(values=[value])
+
+
+@pytest.mark.parametrize(("old", "new"), [("bent", "polynomial"), ("even", "leading")])
+def test_grids_by_their_old_names(old: str, new: str, tmp_path: Path) -> None:
+    """In a file, in a value and in a model's own settings; written by the new name, and no other word is taken."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"sampling: {{grid: {old}}}\n")
+    for settings in (build_settings(config=file), build_settings(values=[f"sampling.grid={old}"])):
+        assert settings.model_dump(mode="json")["sampling"]["grid"] == new
+    assert SamplingSettings.model_validate({"grid": old}).changed(grid=old).grid == new
+    assert "bent" not in str(build_settings("paper")) + str(build_settings())
+    with pytest.raises(SettingsError, match="polynomial"):
+        build_settings(values=["sampling.grid=odd"])
 
 
 def test_every_setting_round_trips_and_is_listed() -> None:

@@ -1,7 +1,8 @@
-"""Encodings of a label map and its class states as input planes of a network."""
+"""Conditions, and their encodings as input planes of the networks that need planes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,40 +17,90 @@ Encoding = Literal["onehot", "index", "none"]
 class Condition:
     """What the denoiser sees besides the noisy image.
 
-    labels: int64 (B, *spatial), 0 background, 1..C-1 classes. states: bool (B, C-1), True where the class is given.
+    Attributes:
+        labels: int64 (B, *spatial), 0 background, 1..C-1 classes; 0, too, where a class is free. `of` sees to that.
+        states: bool (B, R, C-1), True where the class is given; a row for each region.
+        region: uint8 (B, *spatial), which row of `states` holds at a pixel; None where R = 1.
+        vector: float32 (B, V) of attributes; None where there are none.
     """
 
     labels: Tensor
     states: Tensor
+    region: Tensor | None = None
+    vector: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.states.ndim != 3 or len(self.states) != len(self.labels):
+            raise ValueError(f"states must be (B, R, C-1) with B = {len(self.labels)}, got {tuple(self.states.shape)}")
+        if (self.region is None) != (self.states.shape[1] == 1):
+            raise ValueError("region says which of several rows of states holds: it goes with R > 1 and only with it")
+        if self.region is not None and self.region.shape != self.labels.shape:
+            raise ValueError(f"region {tuple(self.region.shape)} must be as large as labels {tuple(self.labels.shape)}")
+
+    @classmethod
+    def of(cls, labels: Tensor, given: Tensor, region: Tensor | None = None, vector: Tensor | None = None) -> Condition:
+        """The condition of whole label maps: free classes are removed from them.
+
+        Args:
+            labels: int64 (B, *spatial), free classes still drawn.
+            given: bool (B, C-1), everywhere the same, or (B, R, C-1), the row that `region` names.
+            region: uint8 (B, *spatial), where R > 1.
+            vector: float32 (B, V).
+        """
+        states = given if given.ndim == 3 else given[:, None]
+        # Looking each pixel's class up in a table of states: the background counts as given.
+        table = functional.pad(states, (1, 0), value=True)  # (B, R, C)
+        place = labels if region is None else region.long() * table.shape[2] + labels
+        drawn = table.flatten(1).gather(1, place.flatten(1)).reshape(labels.shape)  # (B, *spatial)
+        return cls(torch.where(drawn, labels, 0), states, region, vector)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on `device`."""
-        return Condition(self.labels.to(device), self.states.to(device))
+        region, vector = (None if part is None else part.to(device) for part in (self.region, self.vector))
+        return Condition(self.labels.to(device), self.states.to(device), region, vector)
+
+    def resized(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """With `change` done to what has a place in space, labels and region: (B, *spatial) -> (B, *other)."""
+        region = None if self.region is None else change(self.region)
+        return Condition(change(self.labels), self.states, region, self.vector)
 
 
-def plane_count(encoding: Encoding, class_count: int) -> int:
-    """How many planes `encode` makes for `class_count` = C classes, the background counted."""
-    return {"onehot": 2 * (class_count - 1), "index": 1, "none": 0}[encoding]
+@dataclass(frozen=True)
+class Planes:
+    """The encoding of a condition as float32 planes (B, count, *spatial), for `class_count` = C classes, background counted.
 
-
-def encode(condition: Condition, encoding: Encoding, class_count: int) -> Tensor:
-    """The condition as float32 planes (B, P, *spatial), P = plane_count(encoding, class_count).
-
-    `onehot`: C-1 planes, 1 where a given class is; then C-1 constant planes, 1 for the classes that are given.
+    `onehot`: C-1 planes, 1 where a given class is; then C-1 planes, 1 where the class is given (constant but for regions).
     A class that is given and nowhere drawn (absent) thus differs from one that is free.
     `index`: one plane, label/255, free classes 0: the paper's, in which absent, free and background are the same.
     `none`: no planes, the unconditional model.
     """
-    labels, states = condition.labels, condition.states
-    spatial = labels.shape[1:]
-    if encoding == "none":
-        return torch.zeros(labels.shape[0], 0, *spatial, device=labels.device)
-    # Looking each pixel's class up in a table of states: the background counts as given.
-    table = functional.pad(states, (1, 0), value=True)  # (B, C)
-    given = table.gather(1, labels.flatten(1)).reshape(labels.shape)  # (B, *spatial)
-    obeyed = torch.where(given, labels, 0)
-    if encoding == "index":
-        return (obeyed.float() / 255).unsqueeze(1)
-    onehot = functional.one_hot(obeyed, class_count)[..., 1:].movedim(-1, 1).float()
-    constant = states.float().reshape(*states.shape, *(1,) * len(spatial)).expand(*states.shape, *spatial)
-    return torch.cat([onehot, constant], dim=1)
+
+    encoding: Encoding
+    class_count: int
+
+    @property
+    def count(self) -> int:
+        """How many planes there are."""
+        return {"onehot": 2 * (self.class_count - 1), "index": 1, "none": 0}[self.encoding]
+
+    def __call__(self, labels: Tensor, states: Tensor, region: Tensor | None = None) -> Tensor:
+        """The planes of a condition's `labels`, `states` and `region`."""
+        spatial = labels.shape[1:]
+        if self.encoding == "none":
+            return torch.zeros(labels.shape[0], 0, *spatial, device=labels.device)
+        if self.encoding == "index":
+            return (labels.float() / 255).unsqueeze(1)
+        onehot = functional.one_hot(labels, self.class_count)[..., 1:].movedim(-1, 1).float()
+        batch, _, classes = states.shape
+        by_region = states.float().transpose(1, 2)  # (B, C-1, R)
+        if region is None:
+            given = by_region.reshape(batch, classes, *(1,) * len(spatial)).expand(batch, classes, *spatial)
+        else:
+            index = region.long().flatten(1)[:, None].expand(batch, classes, -1)
+            given = by_region.gather(2, index).reshape(batch, classes, *spatial)
+        return torch.cat([onehot, given], dim=1)
+
+
+def encode(condition: Condition, encoding: Encoding, class_count: int) -> Tensor:
+    """The planes of a whole condition; see `Planes`."""
+    return Planes(encoding, class_count)(condition.labels, condition.states, condition.region)

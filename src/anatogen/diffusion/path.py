@@ -8,14 +8,19 @@ import torch
 from torch import Tensor
 
 PathName = Literal["ddpm", "flow"]
-Grid = Literal["bent", "even"]
+Grid = Literal["polynomial", "leading"]
 
-_BEND = 1.5
+_EXPONENT = 1.5
 
 
 def match_dims(values: Tensor, like: Tensor) -> Tensor:
     """Append axes of length one, so that `values` (B,) broadcasts against `like` (B, C, *spatial)."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
+
+
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    """float64 `values` of the CPU in the type and on the device of `tensor`: rounded first, then sent."""
+    return values.to(tensor.dtype).to(tensor.device)
 
 
 class Path(Protocol):
@@ -39,12 +44,12 @@ class Path(Protocol):
         """The t at which sigma(t) / alpha(t) is `ratio`."""
         ...
 
-    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
+    def times(self, steps: int, grid: Grid = "polynomial") -> Tensor:
         """The times of a solver, float64 (steps + 1,), falling from (about) 1 to 0.
 
-        bent: steps get shorter towards the image, where texture is made: (n / steps)^1.5 on the flow path, and the times of
-        the same noise on any other, from the most that it has. A last step that starts from much noise leaves an image as
-        smooth as the mean of all that the noise allows. even: equal steps of t.
+        polynomial: steps get shorter towards the image, where texture is made: (n / steps)^1.5 on the flow path, and the
+        times of the same noise on any other, from the most that it has. A last step that starts from much noise leaves an
+        image as smooth as the mean of all that the noise allows. leading: equal steps of t.
         """
         ...
 
@@ -66,15 +71,15 @@ class FlowPath:
     def time_of(self, ratio: Tensor) -> Tensor:
         return ratio / (1 + ratio)
 
-    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
-        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (_BEND if grid == "bent" else 1)
+    def times(self, steps: int, grid: Grid = "polynomial") -> Tensor:
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** (_EXPONENT if grid == "polynomial" else 1)
 
 
 class DDPMPath:
     """The variance-preserving path of Ho et al. 2020: `count` steps, beta linear from 1e-4 to 0.02.
 
     Step k = 0..count-1 of the paper (and of diffusers) lies at t = (k + 1) / count; t = 0 is the clean image.
-    Between steps the logarithm of alpha is interpolated linearly.
+    Between steps the logarithm of alpha is interpolated linearly, in float64 on the CPU.
     """
 
     name: PathName = "ddpm"
@@ -86,36 +91,38 @@ class DDPMPath:
         self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), log_alpha])  # (count + 1,)
 
     def _log_alpha_at(self, t: Tensor) -> Tensor:
-        table = self._log_alpha.to(t.device)
-        position = t.double().clamp(0, 1) * self.count
+        """float64 on the CPU, wherever `t` is: Apple's GPUs have no float64."""
+        position = t.cpu().double().clamp(0, 1) * self.count
         below = position.floor().long().clamp(max=self.count - 1)
-        return torch.lerp(table[below], table[below + 1], position - below)
+        return torch.lerp(self._log_alpha[below], self._log_alpha[below + 1], position - below)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return self._log_alpha_at(t).exp().to(t.dtype)
+        return _like(t, self._log_alpha_at(t).exp())
 
     def sigma(self, t: Tensor) -> Tensor:
-        return (-torch.expm1(2 * self._log_alpha_at(t))).sqrt().to(t.dtype)
+        return _like(t, (-torch.expm1(2 * self._log_alpha_at(t))).sqrt())
 
     def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """v = alpha eps - sigma x0 (Salimans and Ho 2022, "Progressive Distillation", Appendix D)."""
         return -self.sigma(t), self.alpha(t)
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        log_alpha = -0.5 * torch.log1p(ratio.double() ** 2)
-        table = self._log_alpha.to(ratio.device)
+        table, log_alpha = self._log_alpha, -0.5 * torch.log1p(ratio.cpu().double() ** 2)
         below = (torch.searchsorted(-table, -log_alpha) - 1).clamp(0, self.count - 1)
         part = (log_alpha - table[below]) / (table[below + 1] - table[below])
-        return ((below + part.clamp(0, 1)) / self.count).to(ratio.dtype)
+        return _like(ratio, (below + part.clamp(0, 1)) / self.count)
 
-    def times(self, steps: int, grid: Grid = "bent") -> Tensor:
-        """Of `Path`; even: diffusers' "leading" spacing, the paper's: k = (steps-1) r, ..., r, 0, r = count // steps."""
-        if grid == "bent":
+    def times(self, steps: int, grid: Grid = "polynomial") -> Tensor:
+        """Of `Path`; leading: k = (steps - 1) r, ..., r, 0 with r = count / steps, each k rounded to a whole step.
+
+        Where `steps` divides `count` this is diffusers' "leading" spacing, the paper's. Its r = count // steps starts in the
+        middle of the noise elsewhere: at 400 of 1000 for 400 steps; a rounded r always starts within one stride of the noise.
+        """
+        if grid == "polynomial":
             most = torch.exp(-self._log_alpha[-1])  # of noise to image, at t = 1
             straight = FlowPath().times(steps) * most / (1 + most)
             return self.time_of(straight / (1 - straight))
-        stride = self.count // steps
-        k = torch.arange(steps - 1, -1, -1, dtype=torch.float64) * stride
+        k = (torch.arange(steps - 1, -1, -1, dtype=torch.float64) * self.count / steps).round()
         return torch.cat([(k + 1) / self.count, torch.zeros(1, dtype=torch.float64)])
 
 

@@ -187,7 +187,7 @@ SOLVERS: dict[SolverName, Solver] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpm
 
 
 def _time_like(x: Tensor, t: Tensor) -> Tensor:
-    return t.to(x.device, x.dtype).expand(x.shape[0])
+    return t.to(x.dtype).to(x.device).expand(x.shape[0])  # rounded first: not every device has float64
 
 
 def _clipped(x0: Tensor, clip: float | None) -> Tensor:

@@ -166,7 +166,7 @@ class Generator:
     def _solve(self, batch: list[Request], settings: SamplingSettings, callback: Callback | None) -> Tensor:
         path = self.denoiser.path
         times = path.times(settings.steps, settings.grid)
-        condition = Condition(
+        condition = Condition.of(
             torch.from_numpy(np.stack([r.labels for r in batch])), torch.tensor([r.states.given for r in batch])
         )
         denoise = self.denoiser.under(condition.to(self.device))
@@ -194,7 +194,7 @@ class Generator:
             generated,
             float(halt),
             path,
-            torch.tensor([a.similarity for a in alike], device=self.device),
+            torch.tensor([a.similarity for a in alike]).to(self.device),
             SampleNoise([derive_seed("mix", r.seed) for r in batch], shape, self.device),
             alike[0].mixing,
         )

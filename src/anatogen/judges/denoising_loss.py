@@ -40,5 +40,5 @@ def denoising_losses(
             generator = torch.Generator().manual_seed(derive_seed("membership", seed, level, draw))
             eps = torch.randn(images.shape[1:], generator=generator).to(images.device).expand_as(images)
             error = (denoise(add_noise(path, images, eps, t), t).float() - images).square().flatten(1).mean(dim=1)
-            total += (weight * error).double().cpu()
+            total += (weight * error).cpu().double()
     return (total / (len(ratios) * draws)).numpy()

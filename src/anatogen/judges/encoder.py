@@ -186,11 +186,11 @@ def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -
 def _standardise(network: _Network, images: Tensor, device: torch.device) -> None:
     """Mean 0 and deviation 1 over (at most 4096, evenly spaced, of) the training images."""
     chosen = images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()]
-    features = torch.cat([network(part.to(device)).double() for part in torch.split(chosen, 64)])
+    features = torch.cat([network(part.to(device)).cpu().double() for part in torch.split(chosen, 64)])
     deviation = features.std(dim=0, correction=0)
-    network.get_buffer("shift").copy_(features.mean(dim=0))
+    network.get_buffer("shift").copy_(features.mean(dim=0).float())
     # A feature that hardly varies in real images must not outweigh all the others.
-    network.get_buffer("scale").copy_(deviation.clamp(min=max(0.1 * float(deviation.median()), 1e-6)))
+    network.get_buffer("scale").copy_(deviation.clamp(min=max(0.1 * float(deviation.median()), 1e-6)).float())
 
 
 def _digest(train: Part, class_count: int, settings: EncoderSettings) -> str:

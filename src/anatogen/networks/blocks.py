@@ -103,12 +103,21 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(functional.silu(torch.addcmul(h + shift, h, scale)))
 
 
+def head_count(channels: int, head_channels: int) -> int:
+    """The most heads of at least `head_channels` that share `channels` evenly, if possible each a multiple of 8 channels."""
+    most = max(1, channels // head_channels)
+    if channels % most == 0:
+        return most
+    shares = [heads for heads in range(1, most) if channels % heads == 0]
+    return max((heads for heads in shares if channels // heads % 8 == 0), default=shares[-1])
+
+
 class Attention(nn.Module):
     """Self-attention over all positions (Vaswani et al. 2017), as a residual that starts as no change."""
 
     def __init__(self, dim: int, channels: int, head_channels: int = 64) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_channels)
+        self.heads = head_count(channels, head_channels)
         self.norm = ChannelRMSNorm(channels)
         self.to_qkv = convolution(dim, channels, 3 * channels, kernel=1)
         self.to_out = zeroed(convolution(dim, channels, channels, kernel=1))

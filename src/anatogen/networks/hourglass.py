@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anatogen.errors import SettingsError
 from anatogen.networks.blocks import (
     Attention,
     ResidualBlock,
@@ -24,6 +23,7 @@ from anatogen.networks.blocks import (
     space_to_depth,
     zeroed,
 )
+from anatogen.networks.contract import PlaneMaker, PlaneNetwork
 
 
 class HourglassConfig(BaseModel):
@@ -65,22 +65,21 @@ class Stage(nn.Module):
         return h
 
 
-class Hourglass(nn.Module):
-    """x (B, C, *spatial), t (B,), planes (B, P, *spatial) -> prediction (B, C, *spatial), for 2D and 3D."""
+class Hourglass(PlaneNetwork):
+    """x (B, C, *spatial), t (B,) and the planes of the condition -> prediction (B, C, *spatial), for 2D and 3D.
 
-    def __init__(self, config: HourglassConfig, image_channels: int, planes: int, size: tuple[int, ...]) -> None:
-        super().__init__()
-        dim, longest = len(size), max(size) // config.patch
-        sides = [longest]
+    Args:
+        size: of the images; the network takes them padded to multiples of `multiples`.
+    """
+
+    def __init__(self, config: HourglassConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
+        super().__init__(maker)
+        dim, planes = len(size), maker.count
+        sides = [-(-max(size) // config.patch)]  # of the padded image, once it is known how often it is halved
         while sides[-1] > config.smallest:
-            sides.append(sides[-1] // 2)
-        factor = config.patch * 2 ** (len(sides) - 1)
-        if any(side % factor for side in size):
-            shape = " x ".join(map(str, size))
-            raise SettingsError(
-                f"images of {shape} cannot be halved {len(sides) - 1} times after patches of {config.patch}",
-                hint=f"Prepare the data with sides that are multiples of {factor}",
-            )
+            sides.append(-(-sides[-1] // 2))
+        sides = [sides[-1] * 2**level for level in reversed(range(len(sides)))]
+        self.multiples = (config.patch * 2 ** (len(sides) - 1),) * dim
         self.patch, per_patch = config.patch, config.patch**dim
         channels = [level_channels(config.width, side) for side in sides]
         time_channels = 4 * config.width
@@ -101,7 +100,7 @@ class Hourglass(nn.Module):
         self.up = nn.ModuleList(stage(i, planes) for i in levels)
         self.head = zeroed(convolution(dim, channels[0], image_channels * per_patch))
 
-    def forward(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         time = functional.silu(self.time(t))
         h = self.stem(space_to_depth(torch.cat([x, planes], dim=1), self.patch))
         pooled = [_area_pool(planes, self.patch)]

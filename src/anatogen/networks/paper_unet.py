@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from anatogen.errors import SettingsError
+from anatogen.networks.contract import PlaneMaker, PlaneNetwork
 
 
 class PaperUNetConfig(BaseModel):
-    """channels: output channels of each level (the paper's six). The last level but one has self-attention."""
+    """The shape of a UNet2DModel.
+
+    Attributes:
+        channels: output channels of each level (the paper's six). The last level but one has self-attention.
+        options: further arguments of UNet2DModel by diffusers' names, over the paper's: block types, attention, norm. What
+            `import` finds in a checkpoint.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["paper_unet"] = "paper_unet"
-    channels: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
-    layers_per_block: int = 2
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field((128, 128, 256, 256, 512, 512), min_length=1)
+    layers_per_block: int = Field(2, ge=1)
+    options: dict[str, Any] = {}
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of UNet2DModel, all but size and channels of the image."""
+        attends = [level == len(self.channels) - 2 for level in range(len(self.channels))]
+        paper = {
+            "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+            "up_block_types": tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        }
+        return {
+            **paper,
+            **self.options,
+            "layers_per_block": self.layers_per_block,
+            "block_out_channels": self.channels,
+        }
 
 
-class PaperUNet(nn.Module):
-    """x (B, C, H, W), t (B,), planes (B, P, H, W) -> prediction (B, C, H, W). Step k of diffusers is t = (k + 1) / 1000."""
+class PaperUNet(PlaneNetwork):
+    """x (B, C, H, W), t (B,) and the planes of the condition -> prediction (B, C, H, W).
 
-    def __init__(self, config: PaperUNetConfig, image_channels: int, planes: int, size: tuple[int, ...]) -> None:
-        super().__init__()
+    Step k of diffusers is t = (k + 1) / 1000.
+
+    Raises:
+        SettingsError: the network cannot be built of these settings, or the images have three dimensions.
+    """
+
+    def __init__(self, config: PaperUNetConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
+        super().__init__(maker)
         from diffusers import UNet2DModel
 
-        levels = len(config.channels)
-        if len(size) != 2 or levels < 2 or any(side % 2 ** (levels - 1) for side in size):
+        if len(size) != 2:
+            shape = " x ".join(map(str, size))
+            raise SettingsError(f"paper_unet takes 2D images, not {shape}", hint="Use network.name=hourglass")
+        groups = config.options.get("norm_num_groups", 32)
+        uneven = [n for n in config.channels if n % groups]
+        if uneven:
+            nearest = max(1, round(uneven[0] / groups)) * groups
             raise SettingsError(
-                f"paper_unet of {levels} levels takes 2D images whose sides are multiples of {2 ** (levels - 1)}, not {size}",
-                hint="Set network.channels to fewer levels (at least two), or use network.name=hourglass",
+                f"network.channels: {uneven[0]} is no multiple of {groups}, the groups of its normalisation",
+                hint=f"The nearest that works is {nearest}",
             )
-        attends = [level == levels - 2 for level in range(levels)]
-        self.unet = UNet2DModel(
-            sample_size=size,
-            in_channels=image_channels + planes,
-            out_channels=image_channels,
-            layers_per_block=config.layers_per_block,
-            block_out_channels=config.channels,
-            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        )
+        self.multiples = (2 ** (len(config.channels) - 1),) * 2
+        try:
+            self.unet = UNet2DModel(
+                sample_size=size,
+                in_channels=image_channels + maker.count,
+                out_channels=image_channels,
+                **config.arguments(),
+            )
+        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise SettingsError(f"diffusers builds no UNet2DModel of these settings ({reason})") from error
 
-    def forward(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is no float32, step 980 is
         prediction: Tensor = self.unet(torch.cat([x, planes], dim=1), step).sample
         return prediction

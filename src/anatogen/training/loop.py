@@ -15,9 +15,11 @@ from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
 from anatogen.data.placement import typical_spacing
+from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import PreparedDataset
 from anatogen.device import autocast, pick_device
 from anatogen.diffusion.loss import denoising_loss, draw_times
+from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD
 from anatogen.errors import Interrupted, SettingsError
 from anatogen.files import writing
 from anatogen.model import Denoiser, DenoiserConfig, save_denoiser
@@ -31,6 +33,10 @@ ProgressCallback = Callable[[float, str], None]
 
 def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
     """The denoiser that `settings` ask for on `dataset`."""
+    mean: tuple[float, ...] = (ASSUMED_MEAN,)
+    std: tuple[float, ...] = (ASSUMED_STD,)
+    if settings.diffusion.data_statistics == "measured":
+        mean, std = channel_statistics(dataset)
     return DenoiserConfig(
         image_channels=dataset.channels,
         size=dataset.size,
@@ -38,6 +44,8 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
         encoding=settings.conditioning.encoding,
         path=settings.diffusion.path,
         target=settings.diffusion.target,
+        data_mean=mean,
+        data_std=std,
         network=settings.network,
     )
 
@@ -109,7 +117,7 @@ def train(
             given = batch.annotated.to(place)
             if settings.conditioning.mask_ablation:
                 given = draw_given(given, generator, ablated_share=settings.conditioning.ablated_share)
-            condition = Condition(batch.labels.to(place), given)
+            condition = Condition.of(batch.labels.to(place), given)
             t = draw_times(
                 settings.diffusion.times,
                 len(x0),

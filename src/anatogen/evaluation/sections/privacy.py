@@ -108,7 +108,7 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
             chosen = evenly(rows, most)
             losses: list[NDArray[np.float64]] = []
             for batch in dataset.batches(chosen, 64):
-                condition = Condition(batch.labels, batch.annotated).to(generator.device)
+                condition = Condition.of(batch.labels, batch.annotated).to(generator.device)
                 with torch.no_grad():
                     losses.append(
                         denoising_losses(
