@@ -9,15 +9,15 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.check.cases import CaseSummary, example_of, summarise
+from anatogen.check.cases import CaseSummary, example_of, summarise, without_labels
 from anatogen.check.findings import Example, Finding, shown
-from anatogen.data.sources.base import SourceCase
+from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
 from anatogen.errors import DataError
 from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
@@ -278,12 +278,12 @@ def _summarise(
     case = SourceCase(pair.name, pair.name, lambda: volumes, split=pair.split)
     summary = summarise(case, *volumes, image_file, file)
     if not known:
-        summary = _without_labels(summary)
+        summary = without_labels(summary)
     elif len(summary.values or ()) > MOST_CLASSES:
         what = f"holds {len(np.unique(labels))} different values: smoothed, or no label map"
         hint = "Export label values 0, 1, 2, ...; resize masks by nearest neighbour"
         result.findings.append(Finding("error", "mask-many-values", file, what, hint))
-        summary = _without_labels(summary)
+        summary = without_labels(summary)
     result.cases.append(summary)
     if image.pixels.min() == image.pixels.max():
         what, hint = f"every value is {image.pixels.flat[0]}", "Export the image again, or remove the case"
@@ -291,11 +291,6 @@ def _summarise(
     picture = example_of(pair.name, *volumes) if example else None
     if picture is not None:
         result.examples.append(picture)
-
-
-def _without_labels(summary: CaseSummary) -> CaseSummary:
-    """`summary` of a case whose label map cannot be trusted."""
-    return replace(summary, values=None, counts={}, slices_with={}, empty_slices=0)
 
 
 def _flat(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -336,3 +331,15 @@ def nnunet_findings(folder: Path, ending: str, channels: int, cases: Sequence[st
             hint = "Add the image, or remove the label map"
             findings.append(Finding("error", "unmatched-mask", f"labelsTr/{case}{ending}", what, hint))
     return findings
+
+
+def unlisted_findings(folder: Path, source: Source) -> list[Finding]:
+    """Images and label maps of a Decathlon data set that its dataset.json does not list."""
+    listed = {path.resolve() for case in source.cases for path in case.files}
+    there = [p for name in ("imagesTr", "labelsTr") for p in sorted((folder / name).glob("*.nii*")) if not is_junk(p)]
+    what, hint = 'is not in the list "training" of dataset.json, so it is left out', "Add it to the list, or remove it"
+    return [
+        Finding("warning", "file-not-listed", p.relative_to(folder).as_posix(), what, hint)
+        for p in there
+        if p.resolve() not in listed
+    ]

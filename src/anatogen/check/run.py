@@ -9,8 +9,16 @@ from pathlib import Path
 
 from anatogen.check import cohort
 from anatogen.check.cases import CaseSummary, examine, place
-from anatogen.check.files import MOST_CLASSES, check_pictures, listing_findings, nnunet_findings, picture_roots
+from anatogen.check.files import (
+    MOST_CLASSES,
+    check_pictures,
+    listing_findings,
+    nnunet_findings,
+    picture_roots,
+    unlisted_findings,
+)
 from anatogen.check.findings import CheckReport, Example, Finding
+from anatogen.check.geometry import small_findings
 from anatogen.check.patients import with_patients_by_name
 from anatogen.check.values import stretched
 from anatogen.data.documents import SYNTHETIC_LAYOUTS
@@ -85,7 +93,9 @@ def _read(source: Source, progress: Progress | None) -> tuple[list[CaseSummary],
     stride = max(1, len(source.cases) // _EXAMPLES)
     for number, case in enumerate(source.cases):
         wanted = number % stride == 0 and len(examples) < _EXAMPLES
-        summary, found, example = examine(case, source.location, len(source.channels), example=wanted)
+        summary, found, example = examine(
+            case, source.location, len(source.channels), ignored=source.schema.ignored, example=wanted
+        )
         findings += found
         cases += [summary] if summary is not None else []
         examples += [example] if example is not None else []
@@ -121,6 +131,7 @@ def _across(
         *(cohort.split_findings(cases, location) if splits else ()),
         *classes,
         *cohort.geometry_findings(cases, location),
+        *small_findings(known, location),
         *cohort.intensity_findings(cases, channels, location),
     ]
     return CheckReport(
@@ -143,6 +154,10 @@ def _file_findings(source: Source) -> list[Finding]:
         description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         ending = description.get("file_ending", ".nii.gz")
         findings += nnunet_findings(folder, ending, len(source.channels), [case.id for case in source.cases])
+    if source.layout == "decathlon":
+        findings += unlisted_findings(folder, source)
+    if source.layout in ("nnunet", "decathlon"):
+        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         stated = description.get("numTraining")
         if isinstance(stated, int) and stated != len(source.cases):
             what = f"numTraining is {stated}, but there are {len(source.cases)} label maps"
