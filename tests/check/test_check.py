@@ -386,7 +386,7 @@ IN_FILES: dict[str, tuple[str, Callable[[Path], Any], str, str, bool]] = {
     "image-16-bit": ("note", edit(IMAGE, wide), IMAGE, "is 16-bit, values", False),
     "image-16-bit-colour": ("warning", deep_colour, IMAGE, "16 bits a colour", False),
     "image-gray-as-colour": ("note", edit(IMAGE, lambda p: p.convert("RGB")), IMAGE, "three equal channels", False),
-    "image-pages": ("warning", pages, IMAGE.replace(".png", ".tif"), "has 3 pages", False),
+    "image-pages": ("error", pages, IMAGE.replace(".png", ".tif"), "has 3 pages", False),
     "image-constant": ("warning", edit(IMAGE, lambda p: p.point(lambda v: 7)), IMAGE, "every value is 7", False),
     "mask-jpeg": ("error", as_jpeg, MASK.replace(".png", ".jpg"), "lossy JPEG", False),
     "mask-colour": ("error", edit(MASK, lambda p: as_palette(p).convert("RGB")), MASK, "with 3 colours", False),

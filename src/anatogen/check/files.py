@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from anatogen.check.cases import CaseSummary, example_of, summarise, without_labels
 from anatogen.check.findings import Example, Finding, shown
 from anatogen.data.sources.base import Source, SourceCase
+from anatogen.data.sources.colours import ColourTable
 from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
 from anatogen.errors import DataError
 from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
@@ -141,12 +142,14 @@ def pair_pictures(images: Path, masks: Path) -> list[Pair]:
 def check_pictures(
     location: str,
     *,
+    table: ColourTable | None = None,
     wanted_examples: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureFolders | None:
     """Look at every picture of a pair of folders, one at a time; None where `location` is none.
 
-    progress: called as progress(pairs done, pairs).
+    table: which colour is which class. Stacks of pages are left to who reads them as volumes. progress: called as
+    progress(pairs done, pairs).
     """
     roots = picture_roots(location)
     if roots is None:
@@ -159,16 +162,18 @@ def check_pictures(
         image = _open(pair.image, location, result.findings)
         mask = _open(pair.mask, location, result.findings)
         _unmatched(pair, location, result.findings)
+        if image is not None and mask is not None and min(image.frames, mask.frames) > 1:
+            image = mask = None
         if image is not None and pair.image is not None:
             file = _relative(pair.image, location)
             if image.format != "NPY":
                 modes[image.mode].append(file)
             result.findings += _image_findings(image, file)
         if mask is not None and pair.mask is not None:
-            result.findings += mask_findings(mask, _relative(pair.mask, location))
+            result.findings += mask_findings(mask, _relative(pair.mask, location), table)
         if image is not None and mask is not None:
             show = number % stride == 0 and len(result.examples) < wanted_examples
-            _summarise(pair, image, mask, location, result, example=show)
+            _summarise(pair, image, mask, location, result, table=table, example=show)
         if progress is not None:
             progress(number + 1, len(pairs))
     result.findings += _mixed_modes(modes)
@@ -220,25 +225,35 @@ def _image_findings(picture: Picture, file: str) -> list[Finding]:
         what = f"is gray but saved as {picture.mode}: three equal channels"
         findings.append(Finding("note", "image-gray-as-colour", file, what, "Save it as gray: one channel is enough"))
     if picture.frames > 1:
-        what = f"has {picture.frames} pages, of which the first is read"
+        what = f"has {picture.frames} pages, its mask has not"
         findings.append(
-            Finding("warning", "image-pages", file, what, "Save each page as a file, or the stack as NIfTI")
+            Finding("error", "image-pages", file, what, "Save a mask of as many pages, or each page as a file")
         )
     return findings
 
 
-def mask_findings(picture: Picture, file: str) -> list[Finding]:
+def mask_findings(picture: Picture, file: str, table: ColourTable | None = None) -> list[Finding]:
     """What keeps a picture from being a plain label map: compression, colours, a palette."""
     if picture.lossy:
         what = f"is a lossy JPEG: {len(np.unique(picture.pixels))} different values where there should be a few labels"
         return [Finding("error", "mask-jpeg", file, what, "Export the masks again as PNG; rounding would be a guess")]
     if picture.pixels.ndim == 3:
+        if table is not None and picture.mode in ("RGB", "RGBA"):
+            try:
+                table.labels(picture.pixels, file)
+            except DataError as error:
+                return [Finding("error", "mask-colour", file, error.problem, error.hint or "")]
+            what = f"is a colour picture ({picture.mode}), read by the table of colours"
+            return [
+                Finding("note", "mask-colours-named", file, what, "--fix OUT saves label values as gray pixels", True)
+            ]
         if picture.gray_in_colour:
             what = f"is gray saved as {picture.mode}"
             return [Finding("error", "mask-colour", file, what, "Save label values as gray pixels: --fix OUT", True)]
         colours = np.unique(picture.pixels.reshape(-1, picture.pixels.shape[-1]), axis=0)
         what = f"is a colour picture ({picture.mode}) with {len(colours)} colours, which name no classes by themselves"
-        return [Finding("error", "mask-colour", file, what, "Export label values 0, 1, 2, ... as gray pixels")]
+        hint = "Name the colours, --classes a=#FF0000,b=#00FF00 or in a dataset.json, or export label values as gray pixels"
+        return [Finding("error", "mask-colour", file, what, hint)]
     if picture.palette:
         used = np.unique(picture.pixels)
         what = f"is a palette picture that uses the indices {shown(used, 8)}"
@@ -250,17 +265,29 @@ def mask_findings(picture: Picture, file: str) -> list[Finding]:
     return []
 
 
-def label_pixels(picture: Picture) -> NDArray[np.generic] | None:
-    """The labels (H, W) of a mask, or None where its pixels are no labels."""
+def label_pixels(picture: Picture, table: ColourTable | None = None) -> NDArray[np.generic] | None:
+    """The labels (H, W) of a mask, or None where its pixels are no labels. table: which colour is which class."""
     if picture.lossy:
         return None
+    if table is not None and picture.mode in ("RGB", "RGBA"):
+        try:
+            return table.labels(picture.pixels, "")
+        except DataError:
+            return None
     if picture.pixels.ndim == 3:
         return picture.pixels[..., 0] if picture.gray_in_colour else None
     return picture.pixels
 
 
 def _summarise(
-    pair: Pair, image: Picture, mask: Picture, location: str, result: PictureFolders, *, example: bool
+    pair: Pair,
+    image: Picture,
+    mask: Picture,
+    location: str,
+    result: PictureFolders,
+    *,
+    table: ColourTable | None,
+    example: bool,
 ) -> None:
     assert pair.image is not None and pair.mask is not None
     file, image_file = _relative(pair.mask, location), _relative(pair.image, location)
@@ -270,7 +297,7 @@ def _summarise(
         hint = "Resize the mask to its image, by nearest neighbour"
         result.findings.append(Finding("error", "shape-mismatch", file, what, hint))
         return
-    labels = label_pixels(mask)
+    labels = label_pixels(mask, table)
     known = labels is not None
     if labels is None:
         labels = np.zeros(mask.pixels.shape[:2], np.uint8)

@@ -24,6 +24,7 @@ from anatogen.check.values import stretched
 from anatogen.data.documents import SYNTHETIC_LAYOUTS
 from anatogen.data.sources import LAYOUTS, open_source
 from anatogen.data.sources.base import Source
+from anatogen.data.sources.colours import colour_table
 from anatogen.errors import AnatogenError
 from anatogen.labels import LabelSchema
 
@@ -50,7 +51,8 @@ def check(
             raise
         return _unopened(location, layout, classes, error, progress)
     findings = _file_findings(source)
-    pictures = check_pictures(location, progress=_part(progress, 0, 2))
+    table = colour_table(folder, classes) if picture_roots(folder) else None
+    pictures = check_pictures(location, table=table, progress=_part(progress, 0, 2))
     if pictures is not None:
         findings += pictures.findings
         progress = _part(progress, 1, 2)
@@ -173,7 +175,11 @@ def _unopened(
     folder = Path(location)
     findings = listing_findings(folder) if folder.is_dir() else []
     refusal = Finding("error", "cannot-open", place(error.path, location), error.problem, error.hint or "")
-    pictures = check_pictures(location, wanted_examples=_EXAMPLES, progress=progress)
+    try:
+        table = colour_table(folder, classes)
+    except AnatogenError:
+        table = None  # the refusal says so
+    pictures = check_pictures(location, table=table, wanted_examples=_EXAMPLES, progress=progress)
     channels: tuple[str, ...] = ("image",)
     if pictures is not None:
         cases, count, examples = pictures.cases, len(pictures.pairs), pictures.examples
@@ -187,12 +193,13 @@ def _unopened(
         cases, found, examples = _read(source, progress)
         findings += found
         count, channels = len(source.cases), source.channels
-    schema = LabelSchema.from_names(classes) if classes is not None else _guess(cases)
     cases, by_name = with_patients_by_name(cases, location)
     findings += by_name
+    schema = table.schema if table else LabelSchema.from_names(classes) if classes is not None else _guess(cases)
     report = _across(location, schema, cases, examples, channels, guessed=classes is None)
     report = replace(_with(report, findings), cases=count)
-    explained = any(f.severity == "error" and f.file == refusal.file for f in report.findings)
+    named = "colour" in refusal.what  # it says which colours there are
+    explained = not named and any(f.severity == "error" and f.file == refusal.file for f in report.findings)
     return report if explained else _with(report, [refusal])
 
 
