@@ -145,7 +145,7 @@ def channels(folder: Path, count: int = 2, cases: int = 6) -> Path:
     """Several channels, a file each."""
     nnunet(folder, cases, channel_names={str(c): f"T{c + 1}" for c in range(count)})
     for number in range(cases):
-        image, labels = blob(number)
+        image = blob(number)[0]
         for c in range(1, count):
             save(folder / "imagesTr" / f"c{number}_{c:04d}.nii.gz", (image[::-1] // (c + 1) + 37).astype(np.int16))
     return folder

@@ -396,3 +396,16 @@ def test_check_suggests_a_field_of_view_where_little_is_labelled(tmp_path: Path)
         kinds.save(raw / "labelsTr" / f"c{number}.nii.gz", labels)
     [small] = [f for f in check(str(raw)).findings if f.code == "labels-small"]
     assert small.severity == "note" and "--crop-to-labels 5" in small.hint and "%" in small.what
+
+
+def test_crop_to_labels_on_the_command_line(  # type: ignore[no-untyped-def]
+    cli, tmp_path: Path
+) -> None:
+    raw = kinds.scaled_labels(tmp_path / "raw")
+    words = ("prepare", raw, tmp_path / "out", "--size", 24, "--split", "train=1", "--workers", 1)
+    code, out, err = cli(*words, "--crop-to-labels", 2)
+    assert code == 0, err
+    assert "Field of view of every case, centred on its labels: " in out and " voxels)" in out
+    assert "note: c0 and 5 more: holds labels that are not quite whole (0.99" in out
+    code, _, err = cli("prepare", raw, tmp_path / "bad", "--split", "train=1", "--crop-to-labels", 2000)
+    assert code == 2 and "--crop-to-labels 2000 is out of range" in err and not (tmp_path / "bad").exists()

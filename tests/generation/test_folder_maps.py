@@ -145,7 +145,7 @@ def test_from_the_command_line(  # type: ignore[no-untyped-def]
 ) -> None:
     (tmp_path / "maps").mkdir()
     write(tmp_path / "maps" / "drawn.nii.gz")
-    code, out, err = cli(
+    code, _, err = cli(
         "sample", run_folder, "--masks", tmp_path / "maps", "--count", 2, "--out", tmp_path / "out", "--device", "cpu"
     )
     assert code == 0, err

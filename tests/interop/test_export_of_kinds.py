@@ -39,7 +39,6 @@ def to_samples(cli: Cli, raw: Path, folder: Path, *options: object, image_format
         assert code == 0, (words, err)
 
 
-@pytest.mark.slow
 def test_declared_values_come_back_on_export(cli: Cli, tmp_path: Path) -> None:
     raw = kinds.brats(tmp_path / "raw")
     to_samples(cli, raw, tmp_path, "--keep-empty")
@@ -56,7 +55,6 @@ def test_declared_values_come_back_on_export(cli: Cli, tmp_path: Path) -> None:
     again.cases[0].load()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regions", "channels"])
 def test_evaluation_of(cli: Cli, tmp_path: Path, kind: str) -> None:
     raw = kinds.regions_ignore(tmp_path / "raw") if kind == "regions" else kinds.channels(tmp_path / "raw")

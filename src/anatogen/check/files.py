@@ -1,4 +1,4 @@
-"""Checks of the files themselves, before any layout has read them: stray files, names, and what pictures really hold.
+"""Checks of pictures, before any layout has read them: pairs, and what the files really hold.
 
 They see what a layout refuses to open (JPEG masks, colours instead of labels) and what it silently mends (palettes).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from anatogen.check.cases import CaseSummary, example_of, summarise, without_labels
 from anatogen.check.findings import Example, Finding, shown
-from anatogen.data.sources.base import Source, SourceCase
+from anatogen.check.listing import is_junk, natural_name
+from anatogen.data.sources.base import SourceCase
 from anatogen.data.sources.colours import ColourTable
 from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
 from anatogen.errors import DataError
@@ -28,7 +29,6 @@ from anatogen.volume import Volume
 SPLIT_FOLDERS = ("train", "heldout", "val", "test")
 MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
 
-_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 # What a name may end with to tell an image from its mask.
 _MASK_WORDS = re.compile(rf"[-_. ]({'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
 _IMAGE_WORDS = re.compile(rf"[-_. ]({'|'.join(IMAGE_WORDS)})$", re.IGNORECASE)
@@ -53,43 +53,6 @@ class PictureFolders:
     findings: list[Finding]
     cases: list[CaseSummary]
     examples: list[Example]
-
-
-def is_junk(path: Path) -> bool:
-    """Whether a file or folder is left there by an operating system, and no data."""
-    return path.name.startswith(".") or path.name.lower() in _JUNK
-
-
-def listing_findings(folder: Path) -> list[Finding]:
-    """Junk files, and folders whose names sort differently as text and as numbers. Links to folders are not followed."""
-    findings = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        where = here.relative_to(folder)
-        junk = [name for name in (*folders, *files) if is_junk(here / name)]
-        folders[:] = sorted(set(folders) - set(junk))
-        findings += [
-            Finding(
-                "warning", "junk-file", (where / name).as_posix(), "is no data", "Delete it; it is passed over here"
-            )
-            for name in sorted(junk)
-        ]
-        names = sorted(set(files) - set(junk))
-        natural = sorted(names, key=_natural)
-        if names != natural:
-            first = next(i for i, (a, b) in enumerate(zip(names, natural, strict=True)) if a != b)
-            what = f"sorts as text with {names[first]} before {natural[first]}"
-            hint = (
-                "Images and masks are paired by name here, so nothing is mixed up; "
-                "for tools that pair by position write numbers with leading zeros"
-            )
-            findings.append(Finding("note", "unsorted-names", f"{where.as_posix()}/", what, hint))
-    return findings
-
-
-def _natural(name: str) -> str:
-    """`name` with its numbers of one length, so that text sorts as numbers do."""
-    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), name)
 
 
 def picture_roots(location: str | Path) -> tuple[Path, Path] | None:
@@ -132,7 +95,7 @@ def pair_pictures(images: Path, masks: Path) -> list[Pair]:
         for name, path in own.items():
             found[name if name in other else words.sub("", name)][kind] = path
     pairs = []
-    for name in sorted(found, key=_natural):
+    for name in sorted(found, key=natural_name):
         parent = name.split("/")[0].lower() if "/" in name else ""
         split = parent if parent in SPLIT_FOLDERS else None
         pairs.append(Pair(name, found[name].get("image"), found[name].get("mask"), split))
@@ -337,36 +300,4 @@ def _mixed_modes(modes: dict[str, list[str]]) -> list[Finding]:
         for mode, files in modes.items()
         if mode != usual
         for file in files
-    ]
-
-
-def nnunet_findings(folder: Path, ending: str, channels: int, cases: Sequence[str]) -> list[Finding]:
-    """Images of an nnU-Net data set without a label map, and label maps without an image."""
-    findings = []
-    images: defaultdict[str, list[str]] = defaultdict(list)
-    for path in sorted((folder / "imagesTr").glob(f"*{ending}")):
-        if not is_junk(path):
-            match = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])
-            images[match[1] if match else path.name].append(path.name)
-    for case, files in images.items():
-        if case not in cases:
-            what, hint = "has no label map in labelsTr, so it is left out", "Add the label map, or remove the image"
-            findings += [Finding("warning", "unmatched-image", f"imagesTr/{file}", what, hint) for file in files]
-    for case in cases:
-        if len(images.get(case, ())) < channels:
-            what = f"has {len(images.get(case, ()))} of {channels} channel file(s) {case}_0000{ending}, ... in imagesTr"
-            hint = "Add the image, or remove the label map"
-            findings.append(Finding("error", "unmatched-mask", f"labelsTr/{case}{ending}", what, hint))
-    return findings
-
-
-def unlisted_findings(folder: Path, source: Source) -> list[Finding]:
-    """Images and label maps of a Decathlon data set that its dataset.json does not list."""
-    listed = {path.resolve() for case in source.cases for path in case.files}
-    there = [p for name in ("imagesTr", "labelsTr") for p in sorted((folder / name).glob("*.nii*")) if not is_junk(p)]
-    what, hint = 'is not in the list "training" of dataset.json, so it is left out', "Add it to the list, or remove it"
-    return [
-        Finding("warning", "file-not-listed", p.relative_to(folder).as_posix(), what, hint)
-        for p in there
-        if p.resolve() not in listed
     ]

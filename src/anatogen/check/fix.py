@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.check.files import MOST_CLASSES, is_junk, label_pixels, pair_pictures, picture_roots
+from anatogen.check.files import MOST_CLASSES, label_pixels, pair_pictures, picture_roots
+from anatogen.check.listing import is_junk
 from anatogen.check.values import MENDABLE, mapping_to_classes
 from anatogen.data.sources import open_source
 from anatogen.data.sources.colours import ColourTable, colour_table

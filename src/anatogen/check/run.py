@@ -9,16 +9,10 @@ from pathlib import Path
 
 from anatogen.check import cohort
 from anatogen.check.cases import CaseSummary, examine, place
-from anatogen.check.files import (
-    MOST_CLASSES,
-    check_pictures,
-    listing_findings,
-    nnunet_findings,
-    picture_roots,
-    unlisted_findings,
-)
+from anatogen.check.files import MOST_CLASSES, check_pictures, picture_roots
 from anatogen.check.findings import CheckReport, Example, Finding
 from anatogen.check.geometry import small_findings
+from anatogen.check.listing import listing_findings, nnunet_findings, unlisted_findings
 from anatogen.check.patients import with_patients_by_name
 from anatogen.check.values import stretched
 from anatogen.data.documents import SYNTHETIC_LAYOUTS

@@ -43,7 +43,9 @@ def prepare(
     seed: int = typer.Option(0, help="Seed of the split, and of a phantom."),
     ignore_split: bool = typer.Option(False, "--ignore-split", help="Split anew a layout that has its own split."),
     classes: str | None = typer.Option(
-        None, metavar="A,B", help="Names of the classes 1, 2, ... where the layout has none."
+        None,
+        metavar="A,B",
+        help="Names of the classes 1, 2, ... where the layout has none; of colours: liver=#FF0000,spleen=#00FF00.",
     ),
     merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
     drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
