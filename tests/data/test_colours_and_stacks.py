@@ -24,7 +24,7 @@ NAMED = ["red=#FF0000", "green=#00ff00"]
 
 
 def made(raw: Path, out: Path, classes: list[str] | None = None, **settings: object) -> PreparedDataset:
-    how = {"size": (40, 40), "shares": {"train": 1.0}, "workers": 1, **settings}
+    how = {"size": (40, 40), "shares": {"train": 1.0}, "workers": 1, "keep_names": True, **settings}
     return prepare(open_source(str(raw), classes=classes), out, PrepareSettings(**how))  # type: ignore[arg-type]
 
 

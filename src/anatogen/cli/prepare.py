@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from anatogen.cli.common import as_tuple, command_line, guarded, split_names
-
-if TYPE_CHECKING:
-    from anatogen.data.store import PreparedDataset
 
 
 @guarded
@@ -117,29 +113,7 @@ def prepare(
     for name in dataset.split_names:
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
-    for line in remarks(dataset):
-        print(line)
     print(f"Next: anatogen train {out} --out RUN --max-time 10m")
-
-
-def remarks(dataset: PreparedDataset) -> list[str]:
-    """What is to be said of how a data set was read: its field of view, and what the files made their readers say."""
-    lines = []
-    if dataset.info.field_of_view is not None:
-        case = next(iter(dataset.info.cases.values()))
-        sides = " x ".join(f"{n * s:.0f}" for n, s in zip(dataset.info.field_of_view, case.spacing_mm, strict=True))
-        voxels = " x ".join(map(str, dataset.info.field_of_view))
-        lines.append(f"Field of view of every case, centred on its labels: {sides} mm ({voxels} voxels)")
-    said: dict[str, list[str]] = {}
-    for name, record in dataset.info.cases.items():
-        for remark in record.remarks:
-            said.setdefault(remark, []).append(name)
-    for remark, cases in list(said.items())[:5]:
-        others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
-        lines.append(f"note: {cases[0]}{others}: {remark}")
-    if len(said) > 5:
-        lines.append(f"note: {len(said) - 5} more of these notes are in dataset.json; anatogen check lists them")
-    return lines
 
 
 def parse_size(text: str, dim: int) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def with_participants(source: Source) -> Source:
     cases = [_of_participant(case, known, Path(source.location)) for case in source.cases]
     strangers = [new.id for new in cases if new.patient not in known]
     if not strangers:
-        return replace(source, cases=tuple(cases))
+        return replace(source, cases=tuple(cases), patients_from="layout")
     some = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
     said = f"{len(strangers)} of {len(cases)} cases belong to no participant of {NAME}: {some}."
     return replace(source, cases=tuple(cases), notice=f"{source.notice} {said}".strip())
