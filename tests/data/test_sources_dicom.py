@@ -215,7 +215,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         _mask((drawn() > 0) * np.uint8(255), axial_affine()),
         "mask.nrrd: holds the values 0 and 255.*--fix",
     ),
-    "fractional mask": (_mask(drawn() * np.float32(0.5), axial_affine()), "mask.nrrd: holds values that are no labels"),
+    "fractional mask": (_mask(drawn() * np.float32(0.5), axial_affine()), "mask.nrrd: label 0.5 is not a whole number"),
     "mixed series": (_mixed, "p1: holds several series"),
     "mixed modalities": (_modalities, "in: mixes the modalities CT, MR"),
     "names for some": (_some_named, "mask.nrrd: does not name its classes"),

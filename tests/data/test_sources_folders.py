@@ -431,7 +431,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "animated PNG": (lambda i, m: _animated(i), "holds more than one picture", "scan_2.png"),
     "TIFF of two pages": (
         lambda i, m: _replace(i, "scan_2.tif", _animated),
-        "holds more than one picture",
+        "has 2 pages, its label map 1",
         "scan_2.tif",
     ),
     "pickled objects": (

@@ -144,7 +144,7 @@ def test_label_maps_from_a_folder(generator: Generator, tmp_path: Path) -> None:
     palette.save(tmp_path / "a.png")  # colours are not labels, indices are
     np.save(tmp_path / "c.npy", labels.astype(np.int32))
     (tmp_path / ".DS_Store").write_text("junk")
-    made = requests_from_folder(tmp_path, generator.schema, generator.size, states, per_mask=2)
+    made = requests_from_folder(tmp_path, generator.geometry, states, per_mask=2)
     assert [r.id for r in made] == ["a_00", "a_01", "b_00", "b_01", "c_00", "c_01"]
     assert all(np.array_equal(r.labels, labels) for r in made)
 
@@ -152,7 +152,7 @@ def test_label_maps_from_a_folder(generator: Generator, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("a.npy", np.zeros((16, 16), np.int64), "has shape"),
+        ("a.npy", np.zeros((4, 16, 16), np.int64), "has shape"),
         ("a.npy", np.full((32, 32), 3), "holds label 3, the model knows 0 to 2"),
         ("a.npy", np.zeros((32, 32)), "float64"),
         ("a.npy", None, "cannot be read as NPY"),
@@ -168,7 +168,7 @@ def test_bad_label_maps(
     else:
         np.save(tmp_path / name, array)
     with pytest.raises(AnatogenError, match=message):
-        requests_from_folder(tmp_path, generator.schema, generator.size, generator.schema.states())
+        requests_from_folder(tmp_path, generator.geometry, generator.schema.states())
 
 
 def test_the_manifest_says_what_an_image_is(generator: Generator, requests: list[Request], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.check.findings import Example, Finding
+from anatogen.check.geometry import form_findings, geometry_findings, labelled_mm, orientation, remark_findings
+from anatogen.data.label_values import whole_labels
 from anatogen.data.sources.base import SourceCase
-from anatogen.errors import AnatogenError
-from anatogen.volume import Volume, canonical, same_grid
+from anatogen.errors import AnatogenError, DataError
+from anatogen.volume import Volume, canonical
 
 _MOST_VALUES = 300  # of a label map that are remembered: one more than a byte can hold is surely no label map
 _EXAMPLE_SIDE = 256
@@ -26,7 +28,8 @@ class CaseSummary:
 
     file, image_file: label map and image, for messages. dtype, low, high, bright: of the image, bright its 99.5th
     percentile. digest: of the pixel data, or None where they are all the same. values: that occur in the label map, or
-    None where these cannot be trusted. counts: voxels of each value; slices_with: axial slices that hold it.
+    None where these cannot be trusted. counts: voxels of each value; slices_with: axial slices that hold it. labelled_mm:
+    how far what is labelled reaches from left to right, front to back and top to bottom, None where nothing is.
     """
 
     case: str
@@ -48,6 +51,7 @@ class CaseSummary:
     slices_with: dict[float, int]
     slices: int
     empty_slices: int
+    labelled_mm: tuple[float, float, float] | None = None
 
 
 def place(path: Path | str | None, location: str) -> str:
@@ -61,11 +65,11 @@ def place(path: Path | str | None, location: str) -> str:
 
 
 def examine(
-    case: SourceCase, location: str, channels: int | None = None, *, example: bool = False
+    case: SourceCase, location: str, channels: int | None = None, *, ignored: int | None = None, example: bool = False
 ) -> tuple[CaseSummary | None, list[Finding], Example | None]:
     """Read one case and look at it by itself. The summary is None where it cannot be read; nothing is raised.
 
-    channels: how many the image should have. example: whether a slice is wanted to look at.
+    channels: how many the image should have. ignored: what stands for unknown voxels in label maps. example: whether a slice is wanted to look at.
     """
     image_file = place(case.files[0], location) if case.files else case.id
     file = place(case.files[-1], location) if case.files else case.id
@@ -73,7 +77,7 @@ def examine(
         image, labels = case.load()
     except AnatogenError as error:
         where = place(error.path, location) if error.path else file
-        return None, [Finding("error", "unreadable", where, error.problem, error.hint or "")], None
+        return None, [Finding("error", _code_of(error, "unreadable"), where, error.problem, error.hint or "")], None
     except Exception as error:  # whatever a file did to its reader, the other cases are still to be checked
         what = f"cannot be read ({type(error).__name__}: {error})"
         return None, [Finding("error", "unreadable", file, what, "Export or copy the file again")], None
@@ -81,21 +85,42 @@ def examine(
         return None, [Finding("error", "unreadable", file, "has no voxels", "Export the file again")], None
     findings = [
         *_image_findings(image, image_file, channels),
-        *_geometry_findings(image, labels, image_file, file),
+        *geometry_findings(image, labels, image_file, file),
+        *_constant_slices(image, labels, image_file),
+        *remark_findings(image, image_file),
+        *form_findings(case, file),
     ]
-    summary = summarise(case, image, labels, image_file, file)
+    trusted = True
+    if labels.array.ndim == 3:
+        try:
+            labels = whole_labels(labels, case.files[-1] if case.files else case.id)
+        except DataError as error:
+            findings.append(
+                Finding("error", _code_of(error, "labels-not-finite"), file, error.problem, error.hint or "")
+            )
+            trusted = False
+    findings += remark_findings(labels, file)
+    summary = summarise(case, image, labels, image_file, file, ignored=ignored)
+    if not trusted:
+        summary = without_labels(summary)
     picture = example_of(case.id, image, labels) if example and image.grid == labels.grid else None
     return summary, findings, picture
 
 
-def summarise(case: SourceCase, image: Volume, labels: Volume, image_file: str, file: str) -> CaseSummary:
-    """The summary of a case that was read."""
+def _code_of(error: AnatogenError, otherwise: str) -> str:
+    return "labels-fractional" if "is not a whole number" in error.problem else otherwise
+
+
+def summarise(
+    case: SourceCase, image: Volume, labels: Volume, image_file: str, file: str, *, ignored: int | None = None
+) -> CaseSummary:
+    """The summary of a case that was read. ignored: what stands for unknown voxels, which are not counted."""
     pixels = image.array
     finite = pixels if pixels.dtype.kind in "iub" else pixels[np.isfinite(pixels)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     some = finite.ravel()[:: max(1, finite.size // 1_000_000)]
     axial = int(np.abs(labels.affine[2, :3]).argmax())
-    counts, slices_with, empty = _count(np.moveaxis(labels.array, axial, 0))
+    counts, slices_with, empty = _count(np.moveaxis(labels.array, axial, 0), ignored)
     return CaseSummary(
         case=case.id,
         patient=case.patient,
@@ -116,14 +141,13 @@ def summarise(case: SourceCase, image: Volume, labels: Volume, image_file: str, 
         slices_with=slices_with,
         slices=labels.array.shape[axial],
         empty_slices=empty,
+        labelled_mm=labelled_mm(labels, ignored),
     )
 
 
-def orientation(affine: NDArray[np.float64]) -> str:
-    """Where the array axes run to, for instance "RAS" or "LPI"."""
-    letters = ("RL", "AP", "SI")
-    rows = np.abs(affine[:3, :3]).argmax(axis=0)
-    return "".join(letters[r][int(affine[r, axis] < 0)] for axis, r in enumerate(rows))
+def without_labels(summary: CaseSummary) -> CaseSummary:
+    """`summary` of a case whose label map cannot be trusted."""
+    return replace(summary, values=None, counts={}, slices_with={}, empty_slices=0, labelled_mm=None)
 
 
 def digest(pixels: NDArray[np.generic]) -> str:
@@ -155,7 +179,7 @@ def example_of(case: str, image: Volume, labels: Volume) -> Example | None:
     return Example(case, unit[::step, ::step].astype(np.float32), classes[::step, ::step])
 
 
-def _count(slices: NDArray[Any]) -> tuple[dict[float, int], dict[float, int], int]:
+def _count(slices: NDArray[Any], ignored: int | None = None) -> tuple[dict[float, int], dict[float, int], int]:
     """(voxels of each value, slices that hold it, slices without any label) of labels (slices, rows, columns)."""
     voxels: Counter[float] = Counter()
     occurs: Counter[float] = Counter()
@@ -168,11 +192,30 @@ def _count(slices: NDArray[Any]) -> tuple[dict[float, int], dict[float, int], in
             counts = table[here]
         else:
             here, counts = np.unique(plane, return_counts=True)
+        if ignored is not None:
+            known = here != ignored
+            here, counts = here[known], counts[known]
         empty += not here.any()
         if len(voxels) < _MOST_VALUES:
             voxels.update(dict(zip(here.tolist(), counts.tolist(), strict=True)))
             occurs.update(here.tolist())
     return voxels, occurs, empty
+
+
+def _constant_slices(image: Volume, labels: Volume, file: str) -> list[Finding]:
+    """Axial slices of one value where something is labelled: lost on the way, or a map that reaches past its image."""
+    if image.grid != labels.grid or labels.array.ndim != 3 or labels.affine.shape != (4, 4) or image.grid[2] == 1:
+        return []
+    axial = int(np.abs(labels.affine[2, :3]).argmax())
+    axes = tuple(a for a in range(3) if a != axial)
+    pixels: NDArray[Any] = image.array
+    flat = pixels.min(axis=axes) == pixels.max(axis=axes)
+    flat = flat if flat.ndim == 1 else flat.any(axis=1)
+    bad = int((flat & (labels.array != 0).any(axis=axes)).sum())
+    if not bad or bad == image.grid[axial]:
+        return []
+    what = f"{bad} of {image.grid[axial]} slices have a label and one value everywhere"
+    return [Finding("warning", "slices-constant", file, what, "Export the image again, or crop the label map to it")]
 
 
 def _image_findings(image: Volume, file: str, channels: int | None) -> list[Finding]:
@@ -212,35 +255,3 @@ def _image_findings(image: Volume, file: str, channels: int | None) -> list[Find
             )
         )
     return findings
-
-
-def _geometry_findings(image: Volume, labels: Volume, image_file: str, file: str) -> list[Finding]:
-    if image.grid != labels.grid:
-        shapes = [" x ".join(map(str, volume.grid)) for volume in (labels, image)]
-        what = f"label map of {shapes[0]} voxels for an image of {shapes[1]}"
-        return [Finding("error", "shape-mismatch", file, what, "Resample the label map to the image's grid")]
-    affines = (image.affine, labels.affine)
-    if not all(np.isfinite(a).all() and abs(np.linalg.det(a[:3, :3])) > 1e-9 for a in affines):
-        what = "the affine is singular, so orientation and spacing are unknown"
-        return [Finding("error", "affine-singular", image_file, what, "Mend the header's affine")]
-    here, there = orientation(labels.affine), orientation(image.affine)
-    if here != there:
-        what = f"label map runs {here}, its image {there}"
-        return [Finding("error", "orientation-mismatch", file, what, "Resample the label map to the image's grid")]
-    if not np.allclose(image.spacing_mm, labels.spacing_mm, rtol=0.01):
-        what = f"label map has spacing {_millimetres(labels)}, its image {_millimetres(image)}"
-        return [Finding("error", "spacing-mismatch", file, what, "Give both the same affine")]
-    if not same_grid(image, labels, tolerance_mm=0.5):
-        apart = float(np.linalg.norm((image.affine - labels.affine)[:3, 3]))
-        what = f"label map and image lie at different places (origins {apart:.1f} mm apart)"
-        return [Finding("error", "place-mismatch", file, what, "Give both the same affine")]
-    directions = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
-    tilt = float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1)).max()))
-    if tilt > 5:
-        what = f"the voxel grid is turned by {tilt:.0f} degrees against the patient's axes"
-        return [Finding("note", "oblique", image_file, what, "Slices will follow the voxel grid; nothing to do")]
-    return []
-
-
-def _millimetres(volume: Volume) -> str:
-    return " x ".join(f"{s:.3g}" for s in volume.spacing_mm) + " mm"

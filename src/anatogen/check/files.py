@@ -1,4 +1,4 @@
-"""Checks of the files themselves, before any layout has read them: stray files, names, and what pictures really hold.
+"""Checks of pictures, before any layout has read them: pairs, and what the files really hold.
 
 They see what a layout refuses to open (JPEG masks, colours instead of labels) and what it silently mends (palettes).
 """
@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.check.cases import CaseSummary, example_of, summarise
+from anatogen.check.cases import CaseSummary, example_of, summarise, without_labels
 from anatogen.check.findings import Example, Finding, shown
+from anatogen.check.listing import is_junk, natural_name
 from anatogen.data.sources.base import SourceCase
+from anatogen.data.sources.colours import ColourTable
 from anatogen.data.sources.listing import IMAGE_FOLDERS, IMAGE_WORDS, LABEL_WORDS, MASK_FOLDERS
 from anatogen.errors import DataError
 from anatogen.io.inspect import PICTURE_ENDINGS, Picture, inspect_picture
@@ -27,7 +29,6 @@ from anatogen.volume import Volume
 SPLIT_FOLDERS = ("train", "heldout", "val", "test")
 MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
 
-_JUNK = ("thumbs.db", "desktop.ini", "__macosx")
 # What a name may end with to tell an image from its mask.
 _MASK_WORDS = re.compile(rf"[-_. ]({'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
 _IMAGE_WORDS = re.compile(rf"[-_. ]({'|'.join(IMAGE_WORDS)})$", re.IGNORECASE)
@@ -52,43 +53,6 @@ class PictureFolders:
     findings: list[Finding]
     cases: list[CaseSummary]
     examples: list[Example]
-
-
-def is_junk(path: Path) -> bool:
-    """Whether a file or folder is left there by an operating system, and no data."""
-    return path.name.startswith(".") or path.name.lower() in _JUNK
-
-
-def listing_findings(folder: Path) -> list[Finding]:
-    """Junk files, and folders whose names sort differently as text and as numbers. Links to folders are not followed."""
-    findings = []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        where = here.relative_to(folder)
-        junk = [name for name in (*folders, *files) if is_junk(here / name)]
-        folders[:] = sorted(set(folders) - set(junk))
-        findings += [
-            Finding(
-                "warning", "junk-file", (where / name).as_posix(), "is no data", "Delete it; it is passed over here"
-            )
-            for name in sorted(junk)
-        ]
-        names = sorted(set(files) - set(junk))
-        natural = sorted(names, key=_natural)
-        if names != natural:
-            first = next(i for i, (a, b) in enumerate(zip(names, natural, strict=True)) if a != b)
-            what = f"sorts as text with {names[first]} before {natural[first]}"
-            hint = (
-                "Images and masks are paired by name here, so nothing is mixed up; "
-                "for tools that pair by position write numbers with leading zeros"
-            )
-            findings.append(Finding("note", "unsorted-names", f"{where.as_posix()}/", what, hint))
-    return findings
-
-
-def _natural(name: str) -> str:
-    """`name` with its numbers of one length, so that text sorts as numbers do."""
-    return re.sub(r"[0-9]+", lambda number: number[0].zfill(20), name)
 
 
 def picture_roots(location: str | Path) -> tuple[Path, Path] | None:
@@ -131,7 +95,7 @@ def pair_pictures(images: Path, masks: Path) -> list[Pair]:
         for name, path in own.items():
             found[name if name in other else words.sub("", name)][kind] = path
     pairs = []
-    for name in sorted(found, key=_natural):
+    for name in sorted(found, key=natural_name):
         parent = name.split("/")[0].lower() if "/" in name else ""
         split = parent if parent in SPLIT_FOLDERS else None
         pairs.append(Pair(name, found[name].get("image"), found[name].get("mask"), split))
@@ -141,12 +105,14 @@ def pair_pictures(images: Path, masks: Path) -> list[Pair]:
 def check_pictures(
     location: str,
     *,
+    table: ColourTable | None = None,
     wanted_examples: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureFolders | None:
     """Look at every picture of a pair of folders, one at a time; None where `location` is none.
 
-    progress: called as progress(pairs done, pairs).
+    table: which colour is which class. Stacks of pages are left to who reads them as volumes. progress: called as
+    progress(pairs done, pairs).
     """
     roots = picture_roots(location)
     if roots is None:
@@ -159,16 +125,18 @@ def check_pictures(
         image = _open(pair.image, location, result.findings)
         mask = _open(pair.mask, location, result.findings)
         _unmatched(pair, location, result.findings)
+        if image is not None and mask is not None and min(image.frames, mask.frames) > 1:
+            image = mask = None
         if image is not None and pair.image is not None:
             file = _relative(pair.image, location)
             if image.format != "NPY":
                 modes[image.mode].append(file)
             result.findings += _image_findings(image, file)
         if mask is not None and pair.mask is not None:
-            result.findings += mask_findings(mask, _relative(pair.mask, location))
+            result.findings += mask_findings(mask, _relative(pair.mask, location), table)
         if image is not None and mask is not None:
             show = number % stride == 0 and len(result.examples) < wanted_examples
-            _summarise(pair, image, mask, location, result, example=show)
+            _summarise(pair, image, mask, location, result, table=table, example=show)
         if progress is not None:
             progress(number + 1, len(pairs))
     result.findings += _mixed_modes(modes)
@@ -220,25 +188,35 @@ def _image_findings(picture: Picture, file: str) -> list[Finding]:
         what = f"is gray but saved as {picture.mode}: three equal channels"
         findings.append(Finding("note", "image-gray-as-colour", file, what, "Save it as gray: one channel is enough"))
     if picture.frames > 1:
-        what = f"has {picture.frames} pages, of which the first is read"
+        what = f"has {picture.frames} pages, its mask has not"
         findings.append(
-            Finding("warning", "image-pages", file, what, "Save each page as a file, or the stack as NIfTI")
+            Finding("error", "image-pages", file, what, "Save a mask of as many pages, or each page as a file")
         )
     return findings
 
 
-def mask_findings(picture: Picture, file: str) -> list[Finding]:
+def mask_findings(picture: Picture, file: str, table: ColourTable | None = None) -> list[Finding]:
     """What keeps a picture from being a plain label map: compression, colours, a palette."""
     if picture.lossy:
         what = f"is a lossy JPEG: {len(np.unique(picture.pixels))} different values where there should be a few labels"
         return [Finding("error", "mask-jpeg", file, what, "Export the masks again as PNG; rounding would be a guess")]
     if picture.pixels.ndim == 3:
+        if table is not None and picture.mode in ("RGB", "RGBA"):
+            try:
+                table.labels(picture.pixels, file)
+            except DataError as error:
+                return [Finding("error", "mask-colour", file, error.problem, error.hint or "")]
+            what = f"is a colour picture ({picture.mode}), read by the table of colours"
+            return [
+                Finding("note", "mask-colours-named", file, what, "--fix OUT saves label values as gray pixels", True)
+            ]
         if picture.gray_in_colour:
             what = f"is gray saved as {picture.mode}"
             return [Finding("error", "mask-colour", file, what, "Save label values as gray pixels: --fix OUT", True)]
         colours = np.unique(picture.pixels.reshape(-1, picture.pixels.shape[-1]), axis=0)
         what = f"is a colour picture ({picture.mode}) with {len(colours)} colours, which name no classes by themselves"
-        return [Finding("error", "mask-colour", file, what, "Export label values 0, 1, 2, ... as gray pixels")]
+        hint = "Name the colours, --classes a=#FF0000,b=#00FF00 or in a dataset.json, or export label values as gray pixels"
+        return [Finding("error", "mask-colour", file, what, hint)]
     if picture.palette:
         used = np.unique(picture.pixels)
         what = f"is a palette picture that uses the indices {shown(used, 8)}"
@@ -250,17 +228,29 @@ def mask_findings(picture: Picture, file: str) -> list[Finding]:
     return []
 
 
-def label_pixels(picture: Picture) -> NDArray[np.generic] | None:
-    """The labels (H, W) of a mask, or None where its pixels are no labels."""
+def label_pixels(picture: Picture, table: ColourTable | None = None) -> NDArray[np.generic] | None:
+    """The labels (H, W) of a mask, or None where its pixels are no labels. table: which colour is which class."""
     if picture.lossy:
         return None
+    if table is not None and picture.mode in ("RGB", "RGBA"):
+        try:
+            return table.labels(picture.pixels, "")
+        except DataError:
+            return None
     if picture.pixels.ndim == 3:
         return picture.pixels[..., 0] if picture.gray_in_colour else None
     return picture.pixels
 
 
 def _summarise(
-    pair: Pair, image: Picture, mask: Picture, location: str, result: PictureFolders, *, example: bool
+    pair: Pair,
+    image: Picture,
+    mask: Picture,
+    location: str,
+    result: PictureFolders,
+    *,
+    table: ColourTable | None,
+    example: bool,
 ) -> None:
     assert pair.image is not None and pair.mask is not None
     file, image_file = _relative(pair.mask, location), _relative(pair.image, location)
@@ -270,7 +260,7 @@ def _summarise(
         hint = "Resize the mask to its image, by nearest neighbour"
         result.findings.append(Finding("error", "shape-mismatch", file, what, hint))
         return
-    labels = label_pixels(mask)
+    labels = label_pixels(mask, table)
     known = labels is not None
     if labels is None:
         labels = np.zeros(mask.pixels.shape[:2], np.uint8)
@@ -278,12 +268,12 @@ def _summarise(
     case = SourceCase(pair.name, pair.name, lambda: volumes, split=pair.split)
     summary = summarise(case, *volumes, image_file, file)
     if not known:
-        summary = _without_labels(summary)
+        summary = without_labels(summary)
     elif len(summary.values or ()) > MOST_CLASSES:
         what = f"holds {len(np.unique(labels))} different values: smoothed, or no label map"
         hint = "Export label values 0, 1, 2, ...; resize masks by nearest neighbour"
         result.findings.append(Finding("error", "mask-many-values", file, what, hint))
-        summary = _without_labels(summary)
+        summary = without_labels(summary)
     result.cases.append(summary)
     if image.pixels.min() == image.pixels.max():
         what, hint = f"every value is {image.pixels.flat[0]}", "Export the image again, or remove the case"
@@ -291,11 +281,6 @@ def _summarise(
     picture = example_of(pair.name, *volumes) if example else None
     if picture is not None:
         result.examples.append(picture)
-
-
-def _without_labels(summary: CaseSummary) -> CaseSummary:
-    """`summary` of a case whose label map cannot be trusted."""
-    return replace(summary, values=None, counts={}, slices_with={}, empty_slices=0)
 
 
 def _flat(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -316,23 +301,3 @@ def _mixed_modes(modes: dict[str, list[str]]) -> list[Finding]:
         if mode != usual
         for file in files
     ]
-
-
-def nnunet_findings(folder: Path, ending: str, channels: int, cases: Sequence[str]) -> list[Finding]:
-    """Images of an nnU-Net data set without a label map, and label maps without an image."""
-    findings = []
-    images: defaultdict[str, list[str]] = defaultdict(list)
-    for path in sorted((folder / "imagesTr").glob(f"*{ending}")):
-        if not is_junk(path):
-            match = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])
-            images[match[1] if match else path.name].append(path.name)
-    for case, files in images.items():
-        if case not in cases:
-            what, hint = "has no label map in labelsTr, so it is left out", "Add the label map, or remove the image"
-            findings += [Finding("warning", "unmatched-image", f"imagesTr/{file}", what, hint) for file in files]
-    for case in cases:
-        if len(images.get(case, ())) < channels:
-            what = f"has {len(images.get(case, ()))} of {channels} channel file(s) {case}_0000{ending}, ... in imagesTr"
-            hint = "Add the image, or remove the label map"
-            findings.append(Finding("error", "unmatched-mask", f"labelsTr/{case}{ending}", what, hint))
-    return findings

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.check.files import MOST_CLASSES, is_junk, label_pixels, pair_pictures, picture_roots
+from anatogen.check.files import MOST_CLASSES, label_pixels, pair_pictures, picture_roots
+from anatogen.check.listing import is_junk
 from anatogen.check.values import MENDABLE, mapping_to_classes
 from anatogen.data.sources import open_source
-from anatogen.errors import DataError, SettingsError
+from anatogen.data.sources.colours import ColourTable, colour_table
+from anatogen.data.sources.declared import read_description, schema_of
+from anatogen.errors import SettingsError
 from anatogen.files import writing
 from anatogen.io.inspect import inspect_picture
 from anatogen.io.nifti import read_nifti, write_nifti
@@ -37,7 +40,7 @@ def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *
 
     Values that are no class are mapped in ascending order to 0, 1, 2, ... where all label maps together hold just as
     many values as there are classes (or, where none are declared, where they are spread evenly over 0..255). Palette
-    and gray-as-RGB masks become gray PNG of their labels. Junk files stay behind. Raises SettingsError where `out` is
+    and gray-as-RGB masks become gray PNG of their labels, and so do masks in colours that a table names. Junk files stay behind. Raises SettingsError where `out` is
     there already or inside the data set, or where nothing can be mended; DataError where a label map cannot be read.
     """
     source, out = Path(location), Path(out)
@@ -48,7 +51,9 @@ def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *
     roots = picture_roots(source)
     if roots is not None:
         masks = [pair.mask for pair in pair_pictures(*roots) if pair.mask is not None]
-        return _copy(source, out, masks, None if classes is None else len(classes) + 1)
+        table = colour_table(source, classes)
+        count = table.schema.count if table else None if classes is None else len(classes) + 1
+        return _copy(source, out, masks, count, table)
     if (source / "dataset.json").is_file() and (source / "labelsTr").is_dir():
         masks = sorted(p for p in (source / "labelsTr").glob("*.nii*") if not is_junk(p))
         return _copy(source, out, masks, _declared(source / "dataset.json"))
@@ -62,18 +67,17 @@ def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *
 
 
 def _declared(description: Path) -> int:
-    try:
-        return len(json.loads(description.read_text(encoding="utf-8"))["labels"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError('is damaged, or has no "labels"', path=description, hint="Mend it by hand") from error
+    return schema_of(read_description(description), description).count
 
 
-def _copy(source: Path, out: Path, masks: Sequence[Path], count: int | None) -> Mended:
+def _copy(
+    source: Path, out: Path, masks: Sequence[Path], count: int | None, table: ColourTable | None = None
+) -> Mended:
     """Two walks over the label maps: which values there are, then those files anew that have others than they should."""
     union: set[int] = set()
     plain: dict[Path, bool] = {}
     for mask in masks:
-        labels, plain[mask] = _read(mask)
+        labels, plain[mask] = _read(mask, table)
         union |= set(np.unique(labels).tolist()) if labels is not None else set()
     mapping = mapping_to_classes(union, count) or {}
     moved = {value for value, index in mapping.items() if value != index}
@@ -88,12 +92,17 @@ def _copy(source: Path, out: Path, masks: Sequence[Path], count: int | None) -> 
         for path in _data_files(source):
             copy = partial / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            labels = _read(path)[0] if path in plain else None
+            labels = _read(path, table)[0] if path in plain else None
             if labels is None or (plain[path] and moved.isdisjoint(np.unique(labels).tolist())):
                 shutil.copyfile(path, copy)
                 continue
             _write(path, copy, _map(labels, mapping))
             files += 1
+        if table is not None:  # what the labels and the colours are called stays known
+            described = partial / "dataset.json"
+            about = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
+            text = json.dumps({**about, **table.describe()}, indent=1, ensure_ascii=False)
+            described.write_text(text, encoding="utf-8")
     return Mended(mapping, files)
 
 
@@ -105,7 +114,7 @@ def _data_files(folder: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> tuple[NDArray[np.generic] | None, bool]:
+def _read(path: Path, table: ColourTable | None = None) -> tuple[NDArray[np.generic] | None, bool]:
     """(labels, or None where they are no labels; whether the file holds them plainly)."""
     if path.name.endswith((".nii", ".nii.gz")):
         labels = read_nifti(path).array
@@ -116,7 +125,9 @@ def _read(path: Path) -> tuple[NDArray[np.generic] | None, bool]:
         array = read_npy(path)
         return (array if array.ndim == 2 and array.dtype.kind in "iu" else None), True
     picture = inspect_picture(path)
-    pixels = label_pixels(picture)
+    if picture.frames > 1:
+        return None, True
+    pixels = label_pixels(picture, table)
     if pixels is None or len(np.unique(pixels)) > MOST_CLASSES:
         return None, True
     return pixels, not picture.palette and picture.pixels.ndim == 2

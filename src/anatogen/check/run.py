@@ -9,13 +9,16 @@ from pathlib import Path
 
 from anatogen.check import cohort
 from anatogen.check.cases import CaseSummary, examine, place
-from anatogen.check.files import MOST_CLASSES, check_pictures, listing_findings, nnunet_findings, picture_roots
+from anatogen.check.files import MOST_CLASSES, check_pictures, picture_roots
 from anatogen.check.findings import CheckReport, Example, Finding
+from anatogen.check.geometry import small_findings
+from anatogen.check.listing import listing_findings, nnunet_findings, unlisted_findings
 from anatogen.check.patients import with_patients_by_name
 from anatogen.check.values import stretched
 from anatogen.data.documents import SYNTHETIC_LAYOUTS
 from anatogen.data.sources import LAYOUTS, open_source
 from anatogen.data.sources.base import Source
+from anatogen.data.sources.colours import colour_table
 from anatogen.errors import AnatogenError
 from anatogen.labels import LabelSchema
 
@@ -42,7 +45,8 @@ def check(
             raise
         return _unopened(location, layout, classes, error, progress)
     findings = _file_findings(source)
-    pictures = check_pictures(location, progress=_part(progress, 0, 2))
+    table = colour_table(folder, classes) if picture_roots(folder) else None
+    pictures = check_pictures(location, table=table, progress=_part(progress, 0, 2))
     if pictures is not None:
         findings += pictures.findings
         progress = _part(progress, 1, 2)
@@ -85,7 +89,9 @@ def _read(source: Source, progress: Progress | None) -> tuple[list[CaseSummary],
     stride = max(1, len(source.cases) // _EXAMPLES)
     for number, case in enumerate(source.cases):
         wanted = number % stride == 0 and len(examples) < _EXAMPLES
-        summary, found, example = examine(case, source.location, len(source.channels), example=wanted)
+        summary, found, example = examine(
+            case, source.location, len(source.channels), ignored=source.schema.ignored, example=wanted
+        )
         findings += found
         cases += [summary] if summary is not None else []
         examples += [example] if example is not None else []
@@ -121,6 +127,7 @@ def _across(
         *(cohort.split_findings(cases, location) if splits else ()),
         *classes,
         *cohort.geometry_findings(cases, location),
+        *small_findings(known, location),
         *cohort.intensity_findings(cases, channels, location),
     ]
     return CheckReport(
@@ -143,6 +150,10 @@ def _file_findings(source: Source) -> list[Finding]:
         description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         ending = description.get("file_ending", ".nii.gz")
         findings += nnunet_findings(folder, ending, len(source.channels), [case.id for case in source.cases])
+    if source.layout == "decathlon":
+        findings += unlisted_findings(folder, source)
+    if source.layout in ("nnunet", "decathlon"):
+        description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         stated = description.get("numTraining")
         if isinstance(stated, int) and stated != len(source.cases):
             what = f"numTraining is {stated}, but there are {len(source.cases)} label maps"
@@ -158,7 +169,11 @@ def _unopened(
     folder = Path(location)
     findings = listing_findings(folder) if folder.is_dir() else []
     refusal = Finding("error", "cannot-open", place(error.path, location), error.problem, error.hint or "")
-    pictures = check_pictures(location, wanted_examples=_EXAMPLES, progress=progress)
+    try:
+        table = colour_table(folder, classes)
+    except AnatogenError:
+        table = None  # the refusal says so
+    pictures = check_pictures(location, table=table, wanted_examples=_EXAMPLES, progress=progress)
     channels: tuple[str, ...] = ("image",)
     if pictures is not None:
         cases, count, examples = pictures.cases, len(pictures.pairs), pictures.examples
@@ -172,12 +187,13 @@ def _unopened(
         cases, found, examples = _read(source, progress)
         findings += found
         count, channels = len(source.cases), source.channels
-    schema = LabelSchema.from_names(classes) if classes is not None else _guess(cases)
     cases, by_name = with_patients_by_name(cases, location)
     findings += by_name
+    schema = table.schema if table else LabelSchema.from_names(classes) if classes is not None else _guess(cases)
     report = _across(location, schema, cases, examples, channels, guessed=classes is None)
     report = replace(_with(report, findings), cases=count)
-    explained = any(f.severity == "error" and f.file == refusal.file for f in report.findings)
+    named = "colour" in refusal.what  # it says which colours there are
+    explained = not named and any(f.severity == "error" and f.file == refusal.file for f in report.findings)
     return report if explained else _with(report, [refusal])
 
 

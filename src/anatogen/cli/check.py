@@ -14,7 +14,9 @@ def check(
     source: str = typer.Argument(help="A data set of any known layout, a prepared data set, or a sample set."),
     layout: str = typer.Option("auto", help="auto, or the name of a layout."),
     classes: str | None = typer.Option(
-        None, metavar="NAME,NAME", help="Names of the classes 1, 2, ..., where the layout has none."
+        None,
+        metavar="NAME,NAME",
+        help="Names of the classes 1, 2, ... where the layout has none; of colours: liver=#FF0000,spleen=#00FF00.",
     ),
     json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write the findings as JSON too."),
     html_file: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write a page with overlays too."),

@@ -23,6 +23,12 @@ def prepare(
         "pad", help="pad (keep the aspect ratio, shrink if needed), crop, or stretch (the paper's)."
     ),
     spacing: str | None = typer.Option(None, metavar="MM", help="Resample first: 1.5, or 1,1,3 along x, y and z."),
+    crop_to_labels: float | None = typer.Option(
+        None,
+        "--crop-to-labels",
+        metavar="MARGIN",
+        help="Cut one field of view out of every case, centred on its labels: the largest labelled box and this margin in mm.",
+    ),
     window: tuple[float, float] | None = typer.Option(
         None, metavar="LOW HIGH", help="Intensities that become black and white, in the scanner's units (HU)."
     ),
@@ -33,7 +39,9 @@ def prepare(
     seed: int = typer.Option(0, help="Seed of the split, and of a phantom."),
     ignore_split: bool = typer.Option(False, "--ignore-split", help="Split anew a layout that has its own split."),
     classes: str | None = typer.Option(
-        None, metavar="A,B", help="Names of the classes 1, 2, ... where the layout has none."
+        None,
+        metavar="A,B",
+        help="Names of the classes 1, 2, ... where the layout has none; of colours: liver=#FF0000,spleen=#00FF00.",
     ),
     merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
     drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
@@ -72,6 +80,7 @@ def prepare(
         fit=cast(Fit, fit),
         intensity=IntensityRule(window=window, percentile=percentile),
         spacing_mm=parse_spacing(spacing),
+        crop_margin_mm=crop_to_labels,
         keep_empty=keep_empty,
         shares=parse_shares(split),
         seed=seed,

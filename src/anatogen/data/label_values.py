@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +62,49 @@ def to_classes(volume: Volume, table: Mapping[int, int], path: Path | str) -> Vo
         )
     ours = np.array([table[int(value)] for value in found], np.uint8 if max(table.values()) < 256 else np.uint16)
     return replace(volume, array=ours[place].reshape(volume.array.shape))
+
+
+@dataclass(frozen=True)
+class SourceLabels:
+    """What stood for the classes in the files of the source: for who writes such files again.
+
+    values: of the classes 0..C-1. regions: of each class that is a part of any, the names of those, from the largest to the
+    smallest. ignore: the value of voxels whose class is unknown.
+    """
+
+    values: tuple[int, ...]
+    regions: Mapping[str, tuple[str, ...]]
+    ignore: int | None
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any] | None) -> SourceLabels | None:
+        """As `describe` wrote it into dataset.json; None where the classes' own numbers stood for them."""
+        if not recorded:
+            return None
+        regions = {name: tuple(inside) for name, inside in recorded["regions"].items()}
+        return cls(tuple(recorded["values"]), regions, recorded["ignore"])
+
+    def restored(self, labels: Volume) -> Volume:
+        """The label map `labels` of classes with the values that the files of the source had."""
+        table = np.array(self.values)
+        kind = np.uint8 if max(self.values) < 256 else np.uint16
+        return replace(labels, array=table[labels.array.astype(np.intp)].astype(kind))
+
+    def nnunet(self, names: Sequence[str]) -> dict[str, Any]:
+        """The keys of nnU-Net's dataset.json that declare these labels. names: of the classes 1..C-1."""
+        ignore = {"ignore": self.ignore} if self.ignore is not None else {}
+        if not self.regions:
+            return {"labels": {"background": 0, **dict(zip(names, self.values[1:], strict=True)), **ignore}}
+        value_of = dict(zip(names, self.values[1:], strict=True))
+        regions = list(dict.fromkeys(region for inside in self.regions.values() for region in inside))
+        members = {r: sorted(value_of[n] for n, inside in self.regions.items() if r in inside) for r in regions}
+        regions.sort(key=lambda region: -len(members[region]))
+        own = {
+            r: min(((len(i), value_of[n]) for n, i in self.regions.items() if i[-1] == r), default=(0, members[r][0]))[
+                1
+            ]
+            for r in regions
+        }
+        declared = {r: members[r] if len(members[r]) > 1 else members[r][0] for r in regions}
+        order = [own[r] for r in regions]
+        return {"labels": {"background": 0, **declared, **ignore}, "regions_class_order": order}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.data.label_values import MOST_OFF
+from anatogen.data.label_values import whole_labels
 from anatogen.data.sources.base import Source
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.labels import LabelClass, LabelSchema, default_colour
@@ -85,10 +85,11 @@ class _Relabel:
 
     def __call__(self) -> tuple[Volume, Volume]:
         image, labels = self.load()
-        values = labels.array
-        if values.dtype.kind == "f" and not (np.abs(values - np.rint(values)) <= MOST_OFF).all():
+        try:
+            labels = whole_labels(labels, "")
+        except DataError:
             return image, labels  # not label values: left as they are, to be refused by whoever checks them
-        whole = np.rint(values).astype(np.int64) if values.dtype.kind == "f" else values.astype(np.int64)
+        whole = labels.array.astype(np.int64)
         known = (whole >= 0) & (whole < len(self.table))
         ours = np.where(known, self.table[np.where(known, whole, 0)], whole)
         for before, now in self.unknown.items():

@@ -44,6 +44,11 @@ class Batch:
     rows: tuple[Row, ...]
     ignored: Tensor | None = None
 
+    @property
+    def truth(self) -> Tensor:
+        """The labels as metrics and judges take them: -1 where the class is unknown."""
+        return self.labels if self.ignored is None else self.labels.masked_fill(self.ignored, -1)
+
 
 class PreparedDataset:
     """A prepared data set on disk: images, label maps, classes, splits.

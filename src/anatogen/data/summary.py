@@ -1,4 +1,4 @@
-"""What was grouped, kept together and left out when a data set was prepared, in words for its owner."""
+"""What was grouped, kept together and left out when a data set was prepared, and how its files were read, in words for its owner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def preparation_remarks(dataset: PreparedDataset) -> list[str]:
 
     With the names of cases, which names.csv has: not for those who are given the data set.
     """
-    return [*_grouped(dataset), *_together(dataset), *_left_out(dataset), *_private(dataset)]
+    parts = (_grouped, _together, _left_out, _field_of_view, _as_read, _private)
+    return [line for part in parts for line in part(dataset)]
 
 
 def _grouped(dataset: PreparedDataset) -> list[str]:
@@ -50,6 +51,29 @@ def _left_out(dataset: PreparedDataset) -> list[str]:
     lines = [f"{dataset.called(case)}: {note}" for case, note in list(notes.items())[:_LISTED]]
     more = [f"and {len(skipped) - _LISTED} more, listed in {NAMES}"] * (len(skipped) > _LISTED)
     return [f"{len(skipped)} of {total:,} cases could not be read and were left out:", *lines, *more]
+
+
+def _field_of_view(dataset: PreparedDataset) -> list[str]:
+    voxels = dataset.info.field_of_view
+    if voxels is None:
+        return []
+    case = next(iter(dataset.info.cases.values()))
+    sides = " x ".join(f"{n * s:.0f}" for n, s in zip(voxels, case.spacing_mm, strict=True))
+    count = " x ".join(map(str, voxels))
+    return [f"Field of view of every case, centred on its labels: {sides} mm ({count} voxels)"]
+
+
+def _as_read(dataset: PreparedDataset) -> list[str]:
+    """What the files made their readers say, one line for all cases of which the same is said."""
+    said: dict[str, list[str]] = {}
+    for case, record in dataset.info.cases.items():
+        for remark in record.remarks:
+            said.setdefault(remark, []).append(case)
+    lines = []
+    for remark, cases in list(said.items())[:_LISTED]:
+        others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        lines.append(f"{dataset.called(cases[0])}{others}: {remark}")
+    return lines + ["and more such remarks, which anatogen check lists"] * (len(said) > _LISTED)
 
 
 def _private(dataset: PreparedDataset) -> list[str]:

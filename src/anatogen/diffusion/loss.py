@@ -37,6 +37,17 @@ def draw_times(
     return path.time_of((mean + spread * normal).exp())
 
 
+def mean_over_known(error: Tensor, ignored: Tensor | None) -> Tensor:
+    """The mean (B,) of `error` (B, C, *spatial) over the pixels of each image that are not `ignored`, bool (B, *spatial).
+
+    0 for an image of which nothing is known.
+    """
+    if ignored is None:
+        return error.flatten(1).mean(dim=1)
+    known = (~ignored).unsqueeze(1).to(error.dtype)
+    return (error * known).flatten(1).sum(dim=1) / (known.flatten(1).sum(dim=1) * error.shape[1]).clamp(min=1)
+
+
 def denoising_loss(
     denoise: Callable[[Tensor, Tensor], Tensor],
     path: Path,
@@ -46,11 +57,13 @@ def denoising_loss(
     *,
     weighting: Weighting,
     smallest_sigma: float = 0.0,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """E[w(t) |D(x_t, t) - x0|^2] (Konz et al. 2024, Eq. 1, in terms of the image), a scalar.
 
-    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is.
+    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is. ignored: bool
+    (B, *spatial), pixels whose class is unknown, which are left out.
     """
     x_t = add_noise(path, x0, eps, t)
-    error = (denoise(x_t, t).float() - x0).square().flatten(1).mean(dim=1)
+    error = mean_over_known((denoise(x_t, t).float() - x0).square(), ignored)
     return (loss_weight(weighting, path, t, smallest_sigma) * error).mean()

@@ -64,7 +64,14 @@ class Generator:
     def geometry(self) -> ModelGeometry:
         """What label maps it takes."""
         spacing = self.about.get("spacing_mm")
-        return ModelGeometry(self.schema, self.size, self.about.get("axis"), tuple(spacing) if spacing else None)
+        values = (self.about.get("dataset") or {}).get("labels", {}).get("values")
+        return ModelGeometry(
+            self.schema,
+            self.size,
+            self.about.get("axis"),
+            tuple(spacing) if spacing else None,
+            tuple(values) if values else None,
+        )
 
     def sample(
         self,

@@ -16,11 +16,10 @@ from anatogen.data.foreign_maps import maps_from_dataset
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
-from anatogen.errors import DataError, SettingsError
+from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
+from anatogen.generation.folder_maps import maps_in
 from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, check_likeness
-from anatogen.io.npy import read_npy
-from anatogen.io.pictures import read_label_picture
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.seeds import derive_seed
 
@@ -171,37 +170,31 @@ def requests_from_elsewhere(
 
 def requests_from_folder(
     folder: Path,
-    schema: LabelSchema,
-    size: tuple[int, ...],
+    model: ModelGeometry,
     states: ClassStates,
     *,
+    renames: Mapping[str, str] | None = None,
+    fit: Literal["crop", "pad"] = "crop",
     absent: Sequence[str] = (),
     seed: int = 0,
     per_mask: int = 1,
     count: int | None = None,
 ) -> Requests:
-    """Requests for the label maps (PNG or NPY) in `folder`, each of shape `size` with values of `schema`."""
-    if not folder.is_dir():
-        raise DataError(
-            "there is no such folder", path=folder, hint="Name a prepared data set or a folder of label maps"
-        )
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".npy") and not f.name.startswith("."))
-    if not files:
-        raise DataError("holds no label maps (PNG or NPY)", path=folder)
-    for file in files:
-        _read_map(file, schema, size)
-    places = _places(len(files), per_mask, count)
-    emptied = _Emptied(schema, absent)
+    """Requests for the label maps in `folder`: PNG, NPY, or volumes drawn on a scan (see `maps_in`)."""
+    maps = maps_in(folder, model, renames=renames, fit=fit)
+    places = _places(len(maps), per_mask, count)
+    emptied = _Emptied(model.schema, absent)
 
     def make(number: int) -> Request:
         place, repeat = places[number]
-        file = files[place]
+        drawn = maps[place]
+        position = {} if drawn.slice is None else {"slice_of_map": drawn.slice}
         return Request(
-            id=f"{file.stem}_{repeat:02d}",
-            labels=emptied.labels(_read_map(file, schema, size)),
-            states=emptied.states(states),
-            seed=derive_seed(seed, file.stem, repeat),
-            origin={"file_of_map": file.name, "repeat": repeat, **emptied.origin},
+            id=f"{drawn.name}_{repeat:02d}",
+            labels=emptied.labels(drawn.read()),
+            states=emptied.states(states.and_also(drawn.states)),
+            seed=derive_seed(seed, drawn.name, repeat),
+            origin={"file_of_map": drawn.file, **position, "repeat": repeat, **emptied.origin},
         )
 
     return Requests(len(places), make)
@@ -235,22 +228,6 @@ def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int
     wanted = -(-count // per_mask)
     chosen = [(2 * i + 1) * masks // (2 * wanted) for i in range(wanted)]  # not the ends, where organs end too
     return [(place, repeat) for place in chosen for repeat in range(per_mask)][:count]
-
-
-def _read_map(path: Path, schema: LabelSchema, size: tuple[int, ...]) -> NDArray[np.int64]:
-    labels = read_label_picture(path) if path.suffix.lower() == ".png" else read_npy(path)
-    if labels.dtype.kind not in "iu":
-        raise DataError(f"holds values of type {labels.dtype}", path=path, hint="Store label maps as integers")
-    if labels.shape != size:
-        raise DataError(
-            f"has shape {labels.shape}, the model makes {size}", path=path, hint="Resize it by nearest neighbour"
-        )
-    if labels.min() < 0 or labels.max() >= schema.count:
-        wrong = labels.max() if labels.max() >= schema.count else labels.min()
-        raise DataError(
-            f"holds label {wrong}, the model knows 0 to {schema.count - 1}", path=path, hint="Relabel the map"
-        )
-    return labels.astype(np.int64)
 
 
 def check_same_anatomy(generator: Generator, dataset: PreparedDataset) -> None:

@@ -61,12 +61,16 @@ class Request:
 
 @dataclass(frozen=True)
 class ModelGeometry:
-    """What a model takes: its classes, (H, W) or (D, H, W), the slices' axis ("volume"; None unknown), mm a pixel."""
+    """What a model takes: its classes, (H, W) or (D, H, W), the slices' axis ("volume"; None unknown), mm a pixel.
+
+    values: what stood for the classes 0..C-1 in the files that it was trained on, where those were other numbers.
+    """
 
     schema: LabelSchema
     size: tuple[int, ...]
     axis: str | None = None
     spacing_mm: tuple[float, ...] | None = None
+    values: tuple[int, ...] | None = None
 
     def is_that_of(self, dataset: PreparedDataset) -> bool:
         """Whether the maps of `dataset` can be taken as they are: the same classes, size, axis and, to 15 %, pixels."""

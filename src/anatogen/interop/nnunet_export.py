@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from anatogen.data.label_values import SourceLabels
 from anatogen.errors import SettingsError
 from anatogen.files import writing
 from anatogen.generation.sample_set import SampleSet, require_true_maps
@@ -19,12 +20,15 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
 
     NIfTI samples keep their geometry and units; others lie on a grid of 1 mm, their values from -1 to 1 spread over
     0 to 1000. A slice becomes a volume of one voxel across its axis. Of a paired set only the generated images come
-    along. Raises what `require_exportable` does.
+    along. Where the model was trained on label maps with other values than 0, 1, 2, ..., or on regions, the label maps get
+    those again. Raises what `require_exportable` does.
     """
     require_exportable(samples, out)
+    declared = SourceLabels.of(samples.header.get("about_model", {}).get("dataset", {}).get("labels"))
     with writing(out) as partial:
         for number, entry in enumerate(samples.entries):
             channels, labels = _volumes(samples, entry)
+            labels = declared.restored(labels) if declared else labels
             write_case(partial, entry["id"], channels, labels)
             if progress is not None:
                 progress(number + 1, len(samples.entries))
@@ -36,6 +40,7 @@ def export_nnunet(samples: SampleSet, out: Path, *, progress: Callable[[int, int
             name=out.name,
             description="Synthetic images made by anatogen from label maps. Not images of patients.",
             model=samples.header["model"],
+            **(declared.nnunet(samples.schema.names) if declared else {}),
         )
     return out
 

@@ -30,7 +30,7 @@ import anatogen
 from anatogen.errors import DataError
 from anatogen.files import writing
 from anatogen.io.dicom import LPS_TO_RAS
-from anatogen.volume import Volume
+from anatogen.volume import Volume, is_flat
 
 MANUFACTURER = "anatogen"
 PATIENT_NAME = "SYNTHETIC^ANATOGEN"
@@ -67,12 +67,20 @@ def write_dicom_series(
     affine = LPS_TO_RAS @ volume.affine
     spacing = np.array(volume.spacing_mm)
     directions = affine[:3, :3] / spacing
-    if abs(directions[:, 0] @ directions[:, 1]) > 1e-4:
-        raise DataError("slices at right angles are needed for DICOM", path=folder, hint="Use --format nifti")
+    if not is_flat(volume.affine, 2):
+        raise DataError(
+            "its slices are sheared, and slices at right angles are needed for DICOM",
+            path=folder,
+            hint="Use --format nifti, which holds a shear",
+        )
+    directions[:, 1] -= (directions[:, 0] @ directions[:, 1]) * directions[:, 0]  # rounding, by which viewers refuse
+    directions[:, 1] /= np.linalg.norm(directions[:, 1])
+    normal = np.cross(directions[:, 0], directions[:, 1])
     stored, slope, intercept = _quantise(volume.array)
     common = _common(modality, sample_id, model, series_description, study_uid or new_uid(), slope, intercept)
     common.PixelSpacing = [_ds(spacing[1]), _ds(spacing[0])]
-    common.SliceThickness = common.SpacingBetweenSlices = _ds(spacing[2])
+    # Of a tilted gantry, slices lie closer than their corners, which say where each of them is.
+    common.SliceThickness = common.SpacingBetweenSlices = _ds(float(abs(normal @ affine[:3, 2])))
     common.ImageOrientationPatient = [_ds(v) for v in directions[:, :2].T.ravel()]
 
     names = [f"{k + 1:04d}.dcm" for k in range(volume.grid[2])]

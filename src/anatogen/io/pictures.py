@@ -95,6 +95,26 @@ def read_label_picture(path: Path) -> NDArray[np.integer]:
     return values // values.dtype.type(spread)
 
 
+def read_colours(path: Path) -> NDArray[np.uint8] | None:
+    """The colours (H, W, 3) of a PNG or TIFF of 8-bit RGB; None for any other file, palettes and NPY included.
+
+    Raises DataError for what `read_picture` refuses, and for JPEG, whose compression changes colours.
+    """
+    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".jpg", ".jpeg"):
+        return None
+    with _opened(path) as (picture, _):
+        if picture.format == "JPEG":
+            raise DataError(
+                "is a JPEG, whose compression changes label values", path=path, hint="Export the masks as PNG"
+            )
+        if picture.mode not in ("RGB", "RGBA"):
+            return None
+        pixels = np.asarray(picture, dtype=np.uint8)
+    if pixels.shape[2] == 4 and (pixels[..., 3] != 255).any():
+        raise DataError("has transparent pixels", path=path, hint="Save it without transparency")
+    return pixels[..., :3]
+
+
 def write_png(path: Path, image: NDArray[np.float32]) -> None:
     """Write image (C, H, W) in [-1, 1] as 16-bit gray (C = 1) or 8-bit RGB (C = 3)."""
     unit = (np.clip(image, -1, 1) + 1) / 2

@@ -166,20 +166,35 @@ def _degrade(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 
 def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -> Tensor:
-    """Squared errors of noise, blur and areas, and cross-entropy of presence, over the annotated classes."""
+    """Squared errors of noise, blur and areas, and cross-entropy of presence, over the annotated classes.
+
+    Areas are shares of what is known of a cell: voxels of -1 are left out, and so are cells that hold nothing else. A class
+    that is not seen in an image may lie where nothing is known, so that its absence does not count there.
+    """
     loss = 4 * nn.functional.mse_loss(answers[:, :2], amounts)
     count, classes = annotated.shape
     if not classes or not annotated.any():
         return loss
     by_class = answers[:, 2:].reshape(count, classes, -1)
-    onehot = nn.functional.one_hot(labels, classes + 1).movedim(-1, 1)[:, 1:].float()
+    known = labels >= 0
+    onehot = nn.functional.one_hot(labels.clamp(min=0), classes + 1).movedim(-1, 1)[:, 1:].float()
     pool = nn.functional.adaptive_avg_pool2d if labels.ndim == 3 else nn.functional.adaptive_avg_pool3d
     areas = pool(onehot, _GRID).flatten(2)  # (B, C-1, cells), shares of a cell
     there = (areas.sum(dim=2) > 0).float()
     presence = nn.functional.binary_cross_entropy_with_logits(by_class[..., 0], there, reduction="none")
     # The root gives small structures a say.
-    wrong = (by_class[..., 1:] - areas.sqrt()).square().mean(dim=2)
-    return loss + (presence + 4 * wrong)[annotated].mean()
+    if known.all():
+        wrong = (by_class[..., 1:] - areas.sqrt()).square().mean(dim=2)
+        return loss + (presence + 4 * wrong)[annotated].mean()
+    seen = pool(known[:, None].float(), _GRID).flatten(2)  # (B, 1, cells)
+    onehot = onehot * known[:, None]
+    areas = pool(onehot, _GRID).flatten(2) / seen.clamp(min=1e-6)
+    there = (areas.sum(dim=2) > 0).float()
+    presence = nn.functional.binary_cross_entropy_with_logits(by_class[..., 0], there, reduction="none")
+    certain = there.bool() | known.flatten(1).all(dim=1, keepdim=True)
+    cells = (seen > 0).float()
+    wrong = ((by_class[..., 1:] - areas.sqrt()).square() * cells).sum(dim=2) / cells.sum(dim=2).clamp(min=1)
+    return loss + (presence * certain + 4 * wrong)[annotated].mean()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from anatogen.files import writing
 
 Part = tuple[Tensor, Tensor, Tensor]
-"""Images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)."""
+"""Images (N, C, *spatial) in [-1, 1], labels (N, *spatial), -1 where unknown, annotated (N, class_count - 1)."""
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

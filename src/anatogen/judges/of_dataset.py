@@ -19,7 +19,7 @@ def segmenter_for(
 
     def part(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batch = dataset.load(dataset.split(split))
-        return batch.images, batch.labels, batch.annotated
+        return batch.images, batch.truth, batch.annotated
 
     with stage("training the segmenter", settings.steps, "steps") as bar:
         return train_segmenter(
@@ -40,7 +40,7 @@ def encoder_for(
     batch = dataset.load(dataset.split("heldout"))
     with stage("training the encoder", settings.steps, "steps") as bar:
         return train_encoder(
-            (batch.images, batch.labels, batch.annotated),
+            (batch.images, batch.truth, batch.annotated),
             dataset.schema.count,
             settings,
             device=pick_device(device),

@@ -262,16 +262,24 @@ def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice over the batch, each class where it was annotated; the background always.
 
     What is labelled with a class that was not annotated (left free, in a synthetic image) counts as background, as it does in
-    partly annotated data.
+    partly annotated data. Voxels whose class is unknown (-1) are left out.
     """
+    unknown = labels < 0
+    labels = labels.clamp(min=0)
     class_count = logits.shape[1]
     known = torch.cat([torch.ones_like(annotated[:, :1]), annotated], dim=1)  # (B, C)
     shape = (*known.shape, *(1,) * (logits.ndim - 2))
     logits = logits.masked_fill(~known.reshape(shape), -1e4)
     labels = labels.where(known.gather(1, labels.flatten(1)).reshape(labels.shape), 0)
-    entropy = nn.functional.cross_entropy(logits, labels)
     truth = nn.functional.one_hot(labels, class_count).movedim(-1, 1).float()
     probability = logits.softmax(dim=1)
+    if unknown.all():
+        return 0 * logits.sum()
+    if unknown.any():
+        known_voxels = ~unknown[:, None]
+        truth, probability = truth * known_voxels, probability * known_voxels
+        labels = labels.masked_fill(unknown, -100)
+    entropy = nn.functional.cross_entropy(logits, labels, ignore_index=-100)
     axes = (0, *range(2, logits.ndim))
     overlap = (probability * truth).sum(axes)
     total = (probability + truth).sum(axes)

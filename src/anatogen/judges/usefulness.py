@@ -26,7 +26,7 @@ REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then
 class Parts:
     """Images with label maps.
 
-    images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial). annotated: bool (N, C-1), which classes the
+    images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial), -1 where unknown. annotated: bool (N, C-1), which classes the
     label map speaks for; for a synthetic image those that were annotated and given. groups: (N,), the patient of each.
     """
 

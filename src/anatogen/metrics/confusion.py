@@ -159,11 +159,15 @@ def tally(
 ) -> Tally:
     """The tally of label maps (N, *spatial). The arguments, and what is raised: see `hd95_by_group` and `surface_dice_by_group`.
 
-    surfaces: measure distances too, which takes most of the time.
+    surfaces: measure distances too, which takes most of the time. Voxels whose class is unknown, -1 in truth, are left out
+    of both maps; where they begin, no surface ends.
     """
     if tolerance_mm is not None and not 0 <= tolerance_mm < np.inf:
         raise SettingsError(f"a tolerance of {tolerance_mm:g} mm makes no sense", hint="Choose 0 mm or more")
     spacing = _spacing_of_each(spacing_mm, predicted, truth)
+    unknown = truth < 0
+    if unknown.any():
+        predicted, truth = np.where(unknown, 0, predicted), np.where(unknown, 0, truth)
     volume = spacing.prod(axis=1)[:, None]
     in_play = np.ones((len(truth), class_count - 1), bool) if counted is None else counted
     found, asked = (np.where(in_play, _voxel_counts(m, class_count), 0).astype(float) for m in (predicted, truth))
@@ -173,7 +177,8 @@ def tally(
     if surfaces:
         tolerances = spacing[:, -2:].max(axis=1) if tolerance_mm is None else np.full(len(truth), tolerance_mm)
         tolerances = tolerances * (1 + 1e-6)  # distances are float32: what lies at the tolerance is to stay within it
-        for i, c, to_truth, to_predicted in _surface_distances(predicted, truth, class_count, spacing, in_play):
+        known = None if not unknown.any() else ~unknown
+        for i, c, to_truth, to_predicted in _surface_distances(predicted, truth, class_count, spacing, in_play, known):
             if to_truth.size and to_predicted.size:
                 hd95[i, c - 1] = max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))
             near[i, c - 1] = (to_truth <= tolerances[i]).sum() + (to_predicted <= tolerances[i]).sum()
@@ -188,24 +193,36 @@ def _surface_distances(
     class_count: int,
     spacing: NDArray[np.float64],
     counted: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[int, int, Distances, Distances]]:
     """(image, class, mm from each voxel of the predicted surface to the true one, and back), where a class occurs.
 
-    Distances to a surface that is not there are infinite; from one that is not there, none.
+    Distances to a surface that is not there are infinite; from one that is not there, none. known: voxels (N, *spatial) of
+    known class; where they end, no surface ends.
     """
     for i in range(len(truth)):
         boxes = zip(_boxes(predicted[i], class_count), _boxes(truth[i], class_count), strict=True)
         for c, (a, b) in enumerate(boxes, start=1):
             box = _around(a, b)
             if box is not None and counted[i, c - 1]:
-                yield i, c, *_distances(predicted[i][box] == c, truth[i][box] == c, spacing[i])
+                whole = None if known is None or known[i].all() else _inside(known[i])[box]
+                yield i, c, *_distances(predicted[i][box] == c, truth[i][box] == c, spacing[i], whole)
 
 
-def _distances(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64]) -> tuple[Distances, Distances]:
-    """From each voxel of the surface of `a` to that of `b`, and back."""
+def _inside(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The voxels of known class that touch, by a face, no unknown one."""
+    return np.asarray(ndimage.binary_erosion(known, border_value=1))
+
+
+def _distances(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64], counted: NDArray[np.bool_] | None = None
+) -> tuple[Distances, Distances]:
+    """From each voxel of the surface of `a` to that of `b`, and back. counted: voxels at which a surface counts as one."""
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     of_a, of_b = get_mask_edges(a, b, crop=False)
+    if counted is not None:
+        of_a, of_b = of_a & counted, of_b & counted
     if not (of_a.any() and of_b.any()):  # MONAI would count the one surface twice
         return np.full(of_a.sum(), np.inf), np.full(of_b.sum(), np.inf)
     to_b = get_surface_distance(of_a, of_b, spacing=spacing)

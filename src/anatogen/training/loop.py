@@ -140,6 +140,7 @@ def train(
                     t,
                     weighting=settings.diffusion.weighting,
                     smallest_sigma=settings.diffusion.smallest_sigma,
+                    ignored=None if batch.ignored is None else batch.ignored.to(place),
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

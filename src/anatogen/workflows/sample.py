@@ -256,6 +256,7 @@ def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tup
         requests_from_folder,
     )
 
+    fit = cast(Literal["crop", "pad"], maps.fit)
     how_many: dict[str, Any] = {
         "absent": maps.absent,
         "seed": maps.seed,
@@ -266,7 +267,10 @@ def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tup
         if maps.paired:
             hint = "Give a prepared data set as --masks"
             raise SettingsError("a folder of label maps has no real images", path=maps.masks, hint=hint)
-        return requests_from_folder(maps.masks, generator.schema, generator.size, states, **how_many), []
+        found = requests_from_folder(
+            maps.masks, generator.geometry, states, renames=parse_renames(maps.renames), fit=fit, **how_many
+        )
+        return found, []
     dataset = PreparedDataset.open(maps.masks)
     rows = dataset.split(maps.split)
     if not maps.renames and generator.geometry.is_that_of(dataset):
@@ -281,6 +285,5 @@ def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tup
         )
     renames = parse_renames(maps.renames)
     note = match_classes(generator.schema, dataset.schema, renames).summary()
-    fit = cast(Literal["crop", "pad"], maps.fit)
     found = requests_from_elsewhere(dataset, rows, generator.geometry, states, renames=renames, fit=fit, **how_many)
     return found, [note]

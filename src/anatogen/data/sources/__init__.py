@@ -19,6 +19,7 @@ from anatogen.data.sources import (
     segguided,
 )
 from anatogen.data.sources.base import Layout, Source, SourceCase
+from anatogen.data.sources.participants import with_participants
 from anatogen.errors import DataError, SettingsError, nearest
 
 __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
@@ -47,11 +48,11 @@ def open_source(location: str, layout: str = "auto", classes: Sequence[str] | No
     if layout != "auto":
         if layout not in LAYOUTS:
             raise SettingsError(f"there is no layout '{layout}'", hint=nearest(layout, LAYOUTS))
-        return LAYOUTS[layout].open_source(location, classes)
+        return with_participants(LAYOUTS[layout].open_source(location, classes))
     try:
         for candidate in LAYOUTS.values():
             if candidate.detect(location):
-                return candidate.open_source(location, classes)
+                return with_participants(candidate.open_source(location, classes))
         there = Path(location).exists()
     except OSError as error:  # a name that is too long, a loop of links, a folder that may not be read
         raise DataError(

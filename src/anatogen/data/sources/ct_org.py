@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from anatogen.data.label_values import whole_labels
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.data.sources.listing import NIFTI, entries, files
 from anatogen.errors import DataError
@@ -70,9 +72,8 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
 
 def _load(scan: Path, label_map: Path) -> tuple[Volume, Volume]:
     labels = read_nifti(label_map)
-    with np.errstate(invalid="ignore"):
-        values = labels.array.astype(np.uint8)
-    if not np.array_equal(values, labels.array):
-        return read_nifti(scan), labels  # `prepare` names the wrong value
-    values[values == _BRAIN] = 0
-    return read_nifti(scan), Volume(values, labels.affine)
+    try:
+        labels = whole_labels(labels, label_map)
+    except DataError:
+        return read_nifti(scan), labels  # whoever checks the labels names the wrong value
+    return read_nifti(scan), replace(labels, array=np.where(labels.array == _BRAIN, 0, labels.array))

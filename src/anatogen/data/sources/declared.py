@@ -134,9 +134,11 @@ class LabelReader:
         return cls(table, all(value == index for value, index in table.items()))
 
     def __call__(self, volume: Volume, path: Path) -> Volume:
-        """The label map `volume` in classes. Raises DataError for labels that are not whole or not declared."""
-        volume = whole_labels(volume, path)
-        return volume if self.plain else to_classes(volume, self.table, path)
+        """The label map `volume` in classes. Raises DataError for labels that are not whole or not declared.
+
+        Plain ones are left as they are, for whoever checks them.
+        """
+        return volume if self.plain else to_classes(whole_labels(volume, path), self.table, path)
 
 
 def _memberships(description: Mapping[str, Any] | None) -> dict[int, set[str]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anatogen.data.label_values import whole_labels
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import DataError, nearest
 from anatogen.io.dicom import read_series
@@ -163,11 +164,11 @@ def _numbered(files: Sequence[Path]) -> tuple[str, ...]:
     """Names for the values that occur in plain masks: class 1, class 2, ... up to the greatest."""
     largest = 0
     for file in files:
-        values = np.unique(_read_plain(file).array)
+        values = np.unique(whole_labels(_read_plain(file), file).array)
         if values[-1] == 255 and set(values.tolist()) <= {0, 255}:
             raise DataError("holds the values 0 and 255 only", path=file, hint="Run anatogen check; --fix remaps 0/255")
-        if values[0] < 0 or (values != np.rint(values)).any():
-            raise DataError("holds values that are no labels", path=file, hint="Store whole numbers from 0")
+        if values[0] < 0:
+            raise DataError(f"holds label {values[0]}", path=file, hint="Number the classes 1, 2, ...")
         largest = max(largest, int(values[-1]))
     return tuple(f"class {value}" for value in range(1, largest + 1))
 

@@ -2,7 +2,8 @@
 
     DATA/images/scan_1.png   DATA/masks/scan_1.png
 
-The folders may have any name of IMAGE_FOLDERS and MASK_FOLDERS (`listing`), in whatever case of letters. Images are
+A TIFF of several pages is a volume (`read_stack`), and so is its label map then. Label maps may be RGB, where a table says
+which colour is which class (`colours`). The folders may have any name of IMAGE_FOLDERS and MASK_FOLDERS (`listing`), in whatever case of letters. Images are
 PNG, TIFF, JPEG or NPY (channels last); label maps gray or palette PNG, TIFF or NPY. An image and its label map bear
 the same name, but for the ending and words such as _mask. Each picture is a case and, as nothing else is known, a
 patient.
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.sources.base import Source, SourceCase
+from anatogen.data.sources.colours import ColourTable, colour_table, require_no_colours
 from anatogen.data.sources.listing import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -34,7 +36,8 @@ from anatogen.data.sources.listing import (
 )
 from anatogen.errors import DataError
 from anatogen.io.npy import read_label_npy, read_npy_picture
-from anatogen.io.pictures import read_label_picture, read_picture
+from anatogen.io.pictures import read_colours, read_label_picture, read_picture
+from anatogen.io.tiff_stack import pages, read_stack
 from anatogen.volume import Volume
 
 ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npy")
@@ -66,14 +69,20 @@ def picture_source(
 ) -> Source:
     """A source of (split, picture) pairs; all have as many channels as the first. A case is named after its picture,
     with its split before it where names occur in two splits."""
-    schema = find_schema(classes, (p.labels for _, p in pairs), read_labels)
+    table = colour_table(Path(location), classes)
+    if table is None:
+        if classes is None:
+            require_no_colours(p.labels for _, p in pairs if pages(p.labels) == 1)
+        schema = find_schema(classes, (p.labels for _, p in pairs), read_labels)
+    else:
+        schema = table.schema
     first = pairs[0][1].image
-    channels = _channels(read_image(first)[0])
+    channels = _channels(read_stack(first).array, 3) if pages(first) > 1 else _channels(read_image(first)[0])
     ambiguous = len({p.id for _, p in pairs}) < len(pairs)
     cases = []
     for split, p in pairs:
         name = f"{split}_{p.id}" if ambiguous else p.id
-        load = partial(_load, p, channels, first)
+        load = partial(_load, p, channels, first, table)
         cases.append(SourceCase(name, name, load, files=(p.image, p.labels), split=split))
     return Source(layout, location, schema, _channel_names(channels), tuple(cases))
 
@@ -83,12 +92,22 @@ def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float] | None]:
     return (read_npy_picture(path), None) if ending(path) == ".npy" else read_picture(path)
 
 
-def read_labels(path: Path) -> NDArray[np.integer]:
-    """The label values (H, W) in `path`."""
+def read_labels(path: Path, table: ColourTable | None = None) -> NDArray[np.integer]:
+    """The label values (H, W) in `path`, or (X, Y, Z) of a stack. table: of the colours of an RGB picture."""
+    if pages(path) > 1:
+        array = read_stack(path).array
+        if array.dtype.kind not in "iu" or array.ndim != 3:
+            what = f"holds pages of {array.dtype} with {_channels(array, 3)} channels, which are no labels"
+            raise DataError(what, path=path, hint="Save label values 0, 1, 2, ... as gray pages")
+        return array.view(array.dtype)
+    if table is not None and (colours := read_colours(path)) is not None:
+        return table.labels(colours, path)
     return read_label_npy(path) if ending(path) == ".npy" else read_label_picture(path)
 
 
-def _load(p: Pair, channels: int, first: Path) -> tuple[Volume, Volume]:
+def _load(p: Pair, channels: int, first: Path, table: ColourTable | None = None) -> tuple[Volume, Volume]:
+    if pages(p.image) > 1 or pages(p.labels) > 1:
+        return _load_stack(p, channels, first)
     image, spacing = read_image(p.image)
     if _channels(image) != channels:
         raise DataError(
@@ -98,7 +117,22 @@ def _load(p: Pair, channels: int, first: Path) -> tuple[Volume, Volume]:
         )
     rows_mm, columns_mm = spacing or (1.0, 1.0)
     affine = np.diag([-columns_mm, -rows_mm, -1.0, 1.0])
-    return as_volume(image, affine), as_volume(read_labels(p.labels), affine)
+    return as_volume(image, affine), as_volume(read_labels(p.labels, table), affine)
+
+
+def _load_stack(p: Pair, channels: int, first: Path) -> tuple[Volume, Volume]:
+    sizes = pages(p.image), pages(p.labels)
+    if sizes[0] != sizes[1]:
+        what = f"has {sizes[0]} pages, its label map {sizes[1]}"
+        raise DataError(what, path=p.image, hint="Save one page of labels for each page of the image")
+    image = read_stack(p.image)
+    if _channels(image.array, 3) != channels:
+        what = f"number of channels is {_channels(image.array, 3)}, but {channels} in {first.name}"
+        raise DataError(what, path=p.image, hint="Convert all images to the same channels")
+    labels = read_stack(p.labels)
+    read_labels(p.labels)  # refuses what is no label map
+    known = not labels.remarks  # a label map that states no voxel size has its image's
+    return image, Volume(labels.array, labels.affine if known else image.affine)
 
 
 def as_volume(picture: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
@@ -106,8 +140,9 @@ def as_volume(picture: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
     return Volume(np.swapaxes(picture, 0, 1)[:, :, None], affine)
 
 
-def _channels(image: NDArray[Any]) -> int:
-    return 1 if image.ndim == 2 else int(image.shape[2])
+def _channels(image: NDArray[Any], axes: int = 2) -> int:
+    """How many channels an image of `axes` spatial axes has, in the axis after those."""
+    return 1 if image.ndim == axes else int(image.shape[axes])
 
 
 def _channel_names(count: int) -> tuple[str, ...]:

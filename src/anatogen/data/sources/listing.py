@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.label_values import MOST_OFF
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
 
@@ -203,9 +204,11 @@ def _whole_values(labels: NDArray[Any], path: Path) -> list[int]:
     if labels.dtype.kind == "u" and labels.dtype.itemsize <= 2:
         return [int(v) for v in np.flatnonzero(np.bincount(labels.ravel()))]  # much faster than sorting
     values = np.unique(labels)
-    wrong = values[~np.isfinite(values) | (values != np.rint(values))]
-    if wrong.size:
+    off = np.where(np.isfinite(values), np.abs(values - np.rint(values)), np.inf)
+    if off.max() > MOST_OFF:
         raise DataError(
-            f"label {wrong[0]} is not a whole number", path=path, hint="Resample labels by nearest neighbour"
+            f"label {values[off.argmax()]:.4g} is not a whole number, but between two classes",
+            path=path,
+            hint="Resample labels by nearest neighbour",
         )
-    return [int(v) for v in values]
+    return [int(v) for v in np.unique(np.rint(values))]

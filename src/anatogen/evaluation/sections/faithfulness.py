@@ -46,10 +46,15 @@ class Faithfulness:
     def add(self, block: Block) -> None:
         """Tally the overlaps of `block`, and keep the pictures that are to be shown."""
         spacing = self._spacing(block)
-        pairs = {"gen_map": (block.found, block.asked)}
+        unknown = None if block.real is None or block.real.ignored is None else block.real.ignored.numpy()
+
+        def known(truth: NDArray[np.int64]) -> NDArray[np.int64]:
+            return truth if unknown is None else np.where(unknown, -1, truth)
+
+        pairs = {"gen_map": (block.found, known(block.asked))}
         if block.real is not None and block.found_in_real is not None:
-            pairs["gen_real"] = (block.found, block.found_in_real)
-            pairs["real_map"] = (block.found_in_real, block.real.labels.numpy())
+            pairs["gen_real"] = (block.found, known(block.found_in_real))
+            pairs["real_map"] = (block.found_in_real, known(block.real.labels.numpy()))
         for name, (found, truth) in pairs.items():
             self._tallies[name].append(
                 tally(found, truth, len(self.names) + 1, spacing, block.known, surfaces=self.surfaces)
@@ -127,7 +132,7 @@ class Faithfulness:
         for batch in dataset.batches(rows):
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
             found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
-            truth = batch.labels.numpy()
+            truth = batch.truth.numpy()
             parts.append(tally(found, truth, len(self.names) + 1, spacing, known, surfaces=self.surfaces))
         return self._measures("real_map", Tally.joined(parts), np.array([row.patient for row in rows]))
 

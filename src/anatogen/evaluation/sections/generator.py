@@ -127,7 +127,7 @@ def steps_curve(
     groups, counted = np.array([row.patient for row in chosen]), real.annotated.numpy()
 
     def dice(images: NDArray[np.float32]) -> float:
-        scores = dice_by_group(segmenter(images), real.labels.numpy(), groups, dataset.schema.count, counted)
+        scores = dice_by_group(segmenter(images), real.truth.numpy(), groups, dataset.schema.count, counted)
         return float(class_means(class_means(scores, axis=0), axis=0))
 
     scores, textures = [], {}

@@ -115,6 +115,7 @@ def membership_attack(generator: Generator, dataset: PreparedDataset, most: int 
                             generator.denoiser.under(condition),
                             generator.denoiser.path,
                             batch.images.to(generator.device),
+                            ignored=None if batch.ignored is None else batch.ignored.to(generator.device),
                         )
                     )
                 bar.update(number + sum(map(len, losses)) / len(chosen))

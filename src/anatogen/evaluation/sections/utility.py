@@ -36,7 +36,7 @@ def utility(
     Of more than 20,000 images, so many are drawn. A class that was free in an image has no say in its loss.
     """
     names = dataset.schema.names
-    synthetic = synthetic_parts(samples, at_most(entries), names)
+    synthetic = synthetic_parts(samples, at_most(entries), names, dataset)
     parts = {split: real_parts(dataset, split) for split in ("heldout", "val", "test")}
     total = len(set(real_shares) | {1.0}) * len(seeds) * settings.steps
     with stage("training segmenters", total, "steps") as bar:
@@ -78,14 +78,24 @@ def real_parts(dataset: PreparedDataset, split: str) -> Parts:
     """The images of a split, in the order of its rows."""
     rows = dataset.split(split)
     batch = dataset.load(rows)
-    return Parts(batch.images, batch.labels, batch.annotated, np.array([row.patient for row in rows]))
+    return Parts(batch.images, batch.truth, batch.annotated, np.array([row.patient for row in rows]))
 
 
-def synthetic_parts(samples: SampleSet, entries: list[dict[str, Any]], names: Sequence[str]) -> Parts:
-    """The images of `entries`; names: the classes."""
-    return Parts(
+def synthetic_parts(
+    samples: SampleSet, entries: list[dict[str, Any]], names: Sequence[str], dataset: PreparedDataset | None = None
+) -> Parts:
+    """The images of `entries`; names: the classes. What is unknown in the label maps' rows of `dataset` is unknown here too."""
+    parts = Parts(
         torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
         torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
         torch.tensor([[name in entry["given"] for name in names] for entry in entries]),
         np.array([entry["patient"] for entry in entries]),
     )
+    if dataset is None or dataset.info.ignored is None:
+        return parts
+    rows = {(row.case, row.slice): row for row in dataset.rows}
+    for labels, entry in zip(parts.labels, entries, strict=True):
+        row = rows.get((entry.get("case", ""), entry.get("slice", -1)))
+        if row is not None:
+            labels.masked_fill_(dataset.load([row]).truth[0] < 0, -1)
+    return parts

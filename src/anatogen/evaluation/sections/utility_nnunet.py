@@ -97,7 +97,7 @@ def utility_by_nnunet(
     names = dataset.schema.names
     sets = {
         "real": _Cases([row.id for row in dataset.split("heldout")], real_parts(dataset, "heldout")),
-        "synthetic": _Cases([entry["id"] for entry in entries], synthetic_parts(samples, entries, names)),
+        "synthetic": _Cases([entry["id"] for entry in entries], synthetic_parts(samples, entries, names, dataset)),
     }
     test = _Cases([row.id for row in dataset.split("test")], real_parts(dataset, "test"))
     about = [dataset.info.channels, list(names), trainer, nnunet_version(), test.digest()]
@@ -166,10 +166,12 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
         for name, cases in everything.items():
             folder = partial / name
             for case, image, labels in zip(cases.ids, cases.parts.images, cases.parts.labels, strict=True):
-                channels, drawn = volumes_of(image.numpy(), labels.numpy(), dataset.schema.count)
+                classes = np.where(labels.numpy() < 0, dataset.schema.count, labels.numpy())  # the label to ignore
+                channels, drawn = volumes_of(image.numpy(), classes, dataset.schema.count + 1)
                 write_case(folder, case, channels, None if name == "test" else drawn)
                 bar.advance()
-            write_description(folder, dataset.info.channels, dataset.schema.names, len(cases.ids))
+            ignore = ("ignore",) if dataset.info.ignored is not None else ()
+            write_description(folder, dataset.info.channels, (*dataset.schema.names, *ignore), len(cases.ids))
 
 
 def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Stage) -> None:
