@@ -38,7 +38,8 @@ def writing(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # missing, or its folder is none
+                partial.unlink()
 
 
 @contextmanager
