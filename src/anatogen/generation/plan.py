@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -18,7 +20,8 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import DataError, SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, check_likeness
+from anatogen.generation.manifest import Asked, LabelMaps, Origin
+from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, asked_of, check_likeness
 from anatogen.io.npy import read_npy
 from anatogen.io.pictures import read_label_picture
 from anatogen.labels import ClassStates, LabelSchema
@@ -57,11 +60,13 @@ def requests_from_dataset(
             states=emptied.states(states.and_also(dataset.states(row))),
             seed=derive_seed(seed, row.id, repeat),
             place=Placement.of(dataset, row),
-            origin={**_origin(row, repeat), **emptied.origin},
+            origin=_origin(row, repeat, emptied.names),
             partner=item.images[0].numpy() if paired else None,
         )
 
-    return Requests(len(places), make)
+    asked = _asked(states, dataset.schema, absent, seed=seed, per_mask=per_mask, count=count)
+    asked |= {"label_maps": maps_of(dataset, "data set"), "split": _splits(rows), "paired": paired or None}
+    return Requests(len(places), make, Asked(**asked))
 
 
 def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: Sequence[str]) -> Requests:
@@ -86,7 +91,8 @@ def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: S
         digits = len(str(len(every) - 1))
         return replace(request, id=f"{request.id}_free{combination:0{digits}d}", states=ClassStates(given))
 
-    return Requests(len(requests) * len(every), make)
+    asked = asked_of(requests).model_copy(update={"combine": tuple(dict.fromkeys(names))})
+    return Requests(len(requests) * len(every), make, asked)
 
 
 def requests_alike(
@@ -98,29 +104,27 @@ def requests_alike(
     mixing: Mixing = "variance_preserving",
 ) -> Requests:
     """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
-    by_place = {(row.case, row.slice): row for row in dataset.rows}
+    by_place: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
     similarities = list(dict.fromkeys(similarities))
     for similarity in similarities:
         check_likeness(similarity, step)
 
     def make(number: int) -> Request:
         request, similarity = requests[number // len(similarities)], similarities[number % len(similarities)]
-        image = dataset.load([by_place[request.origin["case"], request.origin["slice"]]]).images[0].numpy()
-        origin = {
-            **request.origin,
-            "similarity": similarity,
-            "lambda": round(1 - similarity, 6),
-            "halted_at": step,
-            "mixing": mixing,
-        }
+        row = by_place.get((request.origin.case, request.origin.slice))
+        if row is None:
+            raise ValueError(f"request {request.id} is not of a label map of {dataset.folder}")
+        image = dataset.load([row]).images[0].numpy()
+        change = {"similarity": similarity, "weight": round(1 - similarity, 6), "halted_at": step, "mixing": mixing}
         return replace(
             request,
             id=f"{request.id}_alike{similarity:.6g}",
             likeness=Likeness(image, similarity, step, mixing),
-            origin=origin,
+            origin=request.origin.model_copy(update=change),
         )
 
-    return Requests(len(requests) * len(similarities), make)
+    more = {"similarities": tuple(similarities), "step": step, "mixing": mixing}
+    return Requests(len(requests) * len(similarities), make, asked_of(requests).model_copy(update=more))
 
 
 def requests_from_elsewhere(
@@ -142,6 +146,7 @@ def requests_from_elsewhere(
     matched classes are left out. Raises SettingsError where classes or axes do not match, DataError where anatomy does not
     fit.
     """
+    maps = maps_of(dataset, "another data set")
     found = [
         (row, labels.astype(np.uint16), own)
         for row, labels, own in maps_from_dataset(
@@ -159,14 +164,13 @@ def requests_from_elsewhere(
             labels=emptied.labels(labels.astype(np.int64)),
             states=emptied.states(states.and_also(own)),
             seed=derive_seed(seed, row.id, repeat),
-            origin={
-                "elsewhere": str(dataset.info.source.get("name", dataset.folder.name)),
-                **_origin(row, repeat),
-                **emptied.origin,
-            },
+            origin=_origin(row, repeat, emptied.names).model_copy(update={"elsewhere": maps.name}),
         )
 
-    return Requests(len(places), make)
+    asked = _asked(states, model.schema, absent, seed=seed, per_mask=per_mask, count=count)
+    renamed = tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items()))
+    asked |= {"label_maps": maps, "split": _splits(rows), "rename": renamed or None, "fit": fit}
+    return Requests(len(places), make, Asked(**asked))
 
 
 def requests_from_folder(
@@ -188,8 +192,9 @@ def requests_from_folder(
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".png", ".npy") and not f.name.startswith("."))
     if not files:
         raise DataError("holds no label maps (PNG or NPY)", path=folder)
+    digest = hashlib.sha256()
     for file in files:
-        _read_map(file, schema, size)
+        digest.update(_read_map(file, schema, size).tobytes())
     places = _places(len(files), per_mask, count)
     emptied = _Emptied(schema, absent)
 
@@ -201,10 +206,12 @@ def requests_from_folder(
             labels=emptied.labels(_read_map(file, schema, size)),
             states=emptied.states(states),
             seed=derive_seed(seed, file.stem, repeat),
-            origin={"file_of_map": file.name, "repeat": repeat, **emptied.origin},
+            origin=Origin(file_of_map=file.name, repeat=repeat, absent=emptied.names),
         )
 
-    return Requests(len(places), make)
+    asked = _asked(states, schema, absent, seed=seed, per_mask=per_mask, count=count)
+    maps = LabelMaps(kind="folder", name=folder.resolve().name, fingerprint=digest.hexdigest()[:16])
+    return Requests(len(places), make, Asked(**asked, label_maps=maps))
 
 
 class _Emptied:
@@ -212,7 +219,7 @@ class _Emptied:
 
     def __init__(self, schema: LabelSchema, names: Sequence[str]) -> None:
         self._indices = {schema.index_of(name) for name in names}
-        self.origin: dict[str, Any] = {"absent": list(names)} if names else {}
+        self.names = tuple(names)
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return erase(labels, self._indices) if self._indices else labels
@@ -221,8 +228,27 @@ class _Emptied:
         return ClassStates(tuple(g or i in self._indices for i, g in enumerate(states.given, start=1)))
 
 
-def _origin(row: Row, repeat: int) -> dict[str, Any]:
-    return {"case": row.case, "patient": row.patient, "slice": row.slice, "split": row.split, "repeat": repeat}
+def maps_of(dataset: PreparedDataset, kind: Literal["data set", "another data set"]) -> LabelMaps:
+    """What a sample set says of the data set that its label maps are from: its source, and how it was cut and divided."""
+    info = dataset.info
+    parts = [info.source.get("fingerprint"), info.axis, info.size, info.fit, info.spacing_mm, info.split_seed]
+    parts += [info.intensity_rule, dataset.schema.names, len(dataset.rows)]
+    digest = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+    return LabelMaps(kind=kind, name=str(info.source.get("name", dataset.folder.name)), fingerprint=digest)
+
+
+def _asked(states: ClassStates, schema: LabelSchema, absent: Sequence[str], **more: int | None) -> dict[str, Any]:
+    """What every way of making requests has in common, as the header of a sample set holds it."""
+    given, free = tuple(states.given_names(schema)), tuple(states.free_names(schema))
+    return {"given": given, "free": free, "absent": tuple(absent) or None, **more}
+
+
+def _splits(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({row.split for row in rows}))
+
+
+def _origin(row: Row, repeat: int, absent: tuple[str, ...]) -> Origin:
+    return Origin(case=row.case, patient=row.patient, slice=row.slice, split=row.split, repeat=repeat, absent=absent)
 
 
 def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
