@@ -61,7 +61,6 @@ def sample(generator: Generator, run: Path, dataset: PreparedDataset, split: str
             generator,
             requests,
             out,
-            about={"run": str(run.resolve()), "about_model": generator.about, "request": {"split": split, "seed": 0}},
             progress=lambda done, total: bar.update(done),
         )
     return time.perf_counter() - start

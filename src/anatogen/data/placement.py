@@ -75,6 +75,11 @@ class Placement:
         return item_volume(item.astype(kind), self.affine, self.grid, self.cut, self.position)
 
 
+def stacked(slices: Sequence[Volume], axis: int) -> Volume:
+    """Neighbouring slices, each a volume of one voxel along `axis`, in their order as one volume."""
+    return Volume(np.concatenate([each.array for each in slices], axis=axis), slices[0].affine)
+
+
 def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
     """The size in mm of a pixel of the item `row` along each of its spatial axes: (H, W), or (D, H, W) for a volume.
 

@@ -25,11 +25,16 @@ def read_lines(path: Path, kind: type[D]) -> list[D]:
 
     Raises DataError where one is damaged.
     """
+    return [kind.parse(line, path, number) for number, line in enumerate(whole_lines(path)[0], start=1)]
+
+
+def whole_lines(path: Path) -> tuple[list[str], bool]:
+    """The texts of the lines of `path`, and whether half a line follows."""
     whole, tail = _split(path)
     lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
     if _is_whole(tail):
-        lines.append(tail.decode())
-    return [kind.parse(line, path, number) for number, line in enumerate(lines, start=1)]
+        return [*lines, tail.decode()], False
+    return lines, bool(tail)
 
 
 def read_manifest(folder: Path) -> list[Line]:

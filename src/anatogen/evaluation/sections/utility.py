@@ -11,7 +11,8 @@ import torch
 
 from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.manifest import Line
+from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.judges.usefulness import Parts, report_entry, usefulness
 from anatogen.progress import stage
@@ -24,7 +25,7 @@ MOST_SYNTHETIC = 20_000
 def utility(
     dataset: PreparedDataset,
     samples: SampleSet,
-    entries: list[dict[str, Any]],
+    entries: list[Line],
     settings: SegmenterSettings,
     *,
     seeds: tuple[int, ...] = (0,),
@@ -64,7 +65,7 @@ def utility(
     return entry, [Figure("utility", "Are they useful to train on?", picture, caption, "utility")]
 
 
-def at_most(entries: list[dict[str, Any]], count: int = MOST_SYNTHETIC) -> list[dict[str, Any]]:
+def at_most(entries: list[Line], count: int = MOST_SYNTHETIC) -> list[Line]:
     """`entries`, or `count` of them that are drawn, always the same."""
     if len(entries) <= count:
         return entries
@@ -79,11 +80,11 @@ def real_parts(dataset: PreparedDataset, split: str) -> Parts:
     return Parts(batch.images, batch.labels, batch.annotated, np.array([row.patient for row in rows]))
 
 
-def synthetic_parts(samples: SampleSet, entries: list[dict[str, Any]], names: Sequence[str]) -> Parts:
+def synthetic_parts(samples: SampleSet, entries: list[Line], names: Sequence[str]) -> Parts:
     """The images of `entries`; names: the classes."""
     return Parts(
         torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
         torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
-        torch.tensor([[name in entry["given"] for name in names] for entry in entries]),
-        np.array([entry["patient"] for entry in entries]),
+        torch.tensor([[name in entry.given for name in names] for entry in entries]),
+        np.array([patient_of(entry) for entry in entries]),
     )
