@@ -80,7 +80,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
     for more, message in (
         (("--rename", "core=kern"), "no class 'kern'"),
         (("--rename", "core"), "matches nothing"),
-        (("--paired",), "no partners"),
+        (("--paired",), "cannot be paired"),
         (("--fit", "padd"), "no --fit 'padd'"),
     ):
         code, _, err = cli(*base, *more, "--out", tmp_path / "bad")

@@ -18,7 +18,7 @@ from anatogen.sampling import SamplingSettings
 from anatogen.settings import Document, last_part
 
 FORMAT = 2
-_FIRST_KEYS = ("format", "id", "file", "labels", "real", "given", "free", "seed")
+_FIRST_KEYS = ("format", "id", "file", "labels", "real", "given", "free", "seed", "tries")
 
 
 class Part(BaseModel):
