@@ -48,7 +48,7 @@ def evaluated(words: list[str]) -> tuple[float, int]:
     return time.perf_counter() - start, int(done.stderr.rsplit("peak MB", 1)[1])
 
 
-def sample(generator: Generator, run: Path, dataset: PreparedDataset, split: str, count: int, out: Path) -> float:
+def sample(generator: Generator, dataset: PreparedDataset, split: str, count: int, out: Path) -> float:
     """Make `count` images of a split; the seconds it took."""
     rows = dataset.split(split)
     each = -(-count // len(rows))
@@ -61,7 +61,6 @@ def sample(generator: Generator, run: Path, dataset: PreparedDataset, split: str
             generator,
             requests,
             out,
-            about={"run": str(run.resolve()), "about_model": generator.about, "request": {"split": split, "seed": 0}},
             progress=lambda done, total: bar.update(done),
         )
     return time.perf_counter() - start
@@ -99,8 +98,8 @@ def main() -> None:
             shutil.copy(known.folder / name, fresh)
         dataset = PreparedDataset.open(fresh)
         test, heldout = out / "test", out / "heldout"
-        seconds = sample(generator, run, dataset, "test", options.count, test)
-        seconds += sample(generator, run, dataset, "heldout", options.count, heldout)
+        seconds = sample(generator, dataset, "test", options.count, test)
+        seconds += sample(generator, dataset, "heldout", options.count, heldout)
         whole, peak = evaluated([str(test), str(heldout), "--dataset", str(fresh), "--out", str(out / "report")])
         answered = json.loads((out / "report" / "report.json").read_text(encoding="utf-8"))
         if missing := [name for name in _FOUR if name not in answered]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
+from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet
+from anatogen.sampling import SamplingSettings
 from conftest import write_nnunet
 
 
@@ -49,3 +52,30 @@ def sample_set(folder: Path, dataset: PreparedDataset, images: np.ndarray, **hea
     (folder / "samples.json").write_text(json.dumps(about))
     (folder / "manifest.jsonl").write_text("".join(lines))
     return SampleSet.open(folder)
+
+
+class RealImages:
+    """Stands for a generator of `dataset`'s kind: it makes the real image of a label map, and of others noise from their seed."""
+
+    def __init__(self, dataset: PreparedDataset, *, encoding: str = "onehot") -> None:
+        self.dataset, self.schema, self.size, self.settings = dataset, dataset.schema, dataset.size, SamplingSettings()
+        self.model_hash, self.run = "0123456789abcdef", "real"
+        self.about = {"channels": dataset.info.channels, "dataset": dataset.info.source}
+        self.denoiser = SimpleNamespace(
+            config=SimpleNamespace(image_channels=dataset.channels, encoding=encoding, size=dataset.size)
+        )
+        self.made: list[str] = []
+        self._rows = {(row.case, row.slice): row for row in dataset.rows}
+
+    def generate(
+        self, requests: Sequence[Request], settings: object = None, *, batch_size: int = 16
+    ) -> Iterator[tuple[Request, np.ndarray]]:
+        """The images of `requests`."""
+        for request in requests:
+            self.made.append(request.id)
+            row = self._rows.get(
+                (str(request.origin.case), -1 if request.origin.slice is None else request.origin.slice)
+            )
+            shape = (self.dataset.channels, *self.dataset.size)
+            noise = np.random.default_rng(request.seed).uniform(-1, 1, shape).astype(np.float32)
+            yield request, noise if row is None else self.dataset.load([row]).images[0].numpy()

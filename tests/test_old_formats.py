@@ -43,13 +43,13 @@ def made_again(run: str, samples: str) -> tuple[np.ndarray, np.ndarray]:
     """What the old run makes today of the requests that an old sample set holds, and that set's images."""
     generator = Generator.load(OLD / run, device="cpu")
     dataset, old = PreparedDataset.open(OLD / "dataset"), SampleSet.open(OLD / samples)
-    states = generator.schema.states(given=old.header["request"]["given"])
+    states = generator.schema.states(given=old.header.request.given)
     requests = requests_from_dataset(dataset, dataset.split("test")[: len(old.entries)], states)
     if samples == "interpolated":
         full = requests_from_dataset(dataset, dataset.split("test")[:2], ClassStates.all_given(generator.schema))
         requests = requests_alike(dataset, full, [0.25, 0.75])
     images = np.stack([image for _, image in generator.generate(requests)])
-    assert [r.seed for r in requests] == [entry["seed"] for entry in old.entries]
+    assert [r.seed for r in requests] == [entry.seed for entry in old.entries]
     return images, old.images()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -89,3 +91,27 @@ def is_empty(folder: Path) -> bool:
     return folder.is_dir() and all(
         f.name.startswith(_PARTIAL) or f.name.endswith(LOCK_ENDING) for f in folder.iterdir()
     )
+
+
+_LONGEST = 120  # bytes of a name: what is written beside, and endings, add to it
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]*")
+
+
+def safe_name(name: str, taken: Container[str] = ()) -> str:
+    """A file's name on any system for what is called `name`: itself, if it is one already.
+
+    Anything else, so that it is no path, hidden, a device or too long, is cleaned and ends with a digest of `name`, which keeps
+    two of them apart. taken: names in lower case that are others' already, for systems do not tell case apart.
+    """
+    safe = (
+        bool(_SAFE.fullmatch(name))
+        and len(name) <= _LONGEST
+        and not _DEVICES.fullmatch(name)
+        and not name.endswith(".")
+        and name.lower() not in taken
+    )
+    if safe:
+        return name
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[: _LONGEST - 20].strip("_-") or "unnamed"
+    return f"{cleaned}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from pathlib import Path
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, Self
 
 import yaml
@@ -109,6 +111,28 @@ def _without_nan(value: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def last_part(text: str) -> str:
+    """The last part of an absolute path, of this machine's kind or another's; any other text as it is."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(text)
+        if path.is_absolute() and path.name:
+            return path.name
+    return text
+
+
+def without_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command with every absolute path in them, also after "=" or between commas, cut to its last part."""
+    return ["=".join(",".join(map(last_part, part.split(","))) for part in text.split("=")) for text in arguments]
+
+
+def command_of_process() -> str:
+    """The command of this process as a document may keep it: without absolute paths."""
+    program, *arguments = sys.argv or [""]
+    name = PurePosixPath(program).name
+    start = ["anatogen"] if name in ("anatogen", "__main__.py") else ["python", *([name] if name else [])]
+    return shlex.join([*start, *without_paths(arguments)])
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

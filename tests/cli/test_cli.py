@@ -44,7 +44,7 @@ def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
         )[0]
         == 0
     )
-    assert [e["free"] for e in SampleSet.open(samples).entries] == [["core"]] * 5
+    assert [e.free for e in SampleSet.open(samples).entries] == [("core",)] * 5
     # The same command again makes nothing new, and fails on nothing.
     assert (
         cli(

@@ -66,9 +66,9 @@ def test_images_that_pass(cli: Cli, run_folder: Path, data: Path, tmp_path: Path
     assert said.startswith(summary + f"{len(samples.refused)} requests without an image")
     assert len(samples.entries) + len(samples.refused) == 5
     train = {row.id for row in PreparedDataset.open(data).split("train")}
-    assert all(0 < e["dice"] <= 1 and e["nearest"]["row"] in train for e in samples.entries)
-    assert samples.header["gate"]["retries"] == 3 and samples.header["gate"]["min_dice"] == 0.0001
-    assert samples.header["request"]["judge"]["fingerprint"]
+    assert all(0 < e.dice <= 1 and e.nearest.row in train for e in samples.entries)
+    assert samples.header.gate.retries == 3 and samples.header.gate.min_dice == 0.0001
+    assert samples.header.gate.judge.fingerprint
     before = (out / "manifest.jsonl").read_bytes()
     assert cli(*command)[0] == 0 and (out / "manifest.jsonl").read_bytes() == before
     assert "another gate" in error_of(cli(*command, "--retries", 1))
@@ -155,7 +155,7 @@ def test_paired_sets_export_what_was_generated(cli: Cli, run_folder: Path, data:
     out = tmp_path / "s"
     assert cli("sample", run_folder, "--masks", data, "--out", out, *SAMPLE, "--paired")[0] == 0
     code = cli("export", out, tmp_path / "out", "--to", "nnunet")[0]
-    ids = {entry["id"] for entry in SampleSet.open(out).entries}
+    ids = {entry.id for entry in SampleSet.open(out).entries}
     assert code == 0 and {p.name for p in (tmp_path / "out" / "imagesTr").iterdir()} == {
         f"{i}_0000.nii.gz" for i in ids
     }

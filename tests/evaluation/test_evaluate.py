@@ -82,7 +82,7 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
     requests = requests_from_dataset(own_dataset, rows, own_dataset.schema.states())
     made = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
     for entry, image in zip(made.entries, own_dataset.load(rows).images.numpy(), strict=True):
-        np.save(tmp_path / "samples" / entry["file"], image)
+        np.save(tmp_path / "samples" / entry.file, image)
     results = evaluate(
         tmp_path / "samples", own_dataset, tmp_path / "report", only=FAITHFUL, settings=QUICK, device="cpu"
     )

@@ -10,6 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from anatogen.data.intensity import IntensityMapping
+from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.sections.utility import real_parts
@@ -17,7 +19,7 @@ from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, util
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case
+from anatogen.io.nnunet_raw import raw_case, read_label_map, write_raw
 from anatogen.judges import nnunet as nnunet_judge
 from anatogen.judges.usefulness import Parts, dice_of_patients
 from anatogen.reporting.answers import answers
@@ -37,7 +39,7 @@ def copies(run_folder: Path, dataset: PreparedDataset, tmp_path: Path) -> Sample
     generator = Generator.load(run_folder, device="cpu")
     samples = write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
     for entry, image in zip(samples.entries, dataset.load(rows).images.numpy(), strict=True):
-        np.save(samples.folder / entry["file"], image)
+        np.save(samples.folder / entry.file, image)
     return samples
 
 
@@ -83,7 +85,7 @@ def test_copies_are_as_useful_and_nothing_is_done_twice(
     (work / "both" / "predictions" / f"{dataset.split('test')[0].id}.nii.gz").unlink()
     (work / "real.json").write_text("{torn")
     assert call() == found and trained(installed) == ["real", "both"]
-    first = copies.folder / copies.entries[0]["file"]
+    first = copies.folder / copies.entries[0].file
     np.save(first, np.load(first) * 0.5)
     call()
     assert trained(installed) == ["synthetic", "both"]
@@ -95,7 +97,7 @@ def test_wrong_images_are_found_out(
 ) -> None:
     """Inverted images: the brightest class is looked for where it is darkest."""
     for entry in copies.entries:
-        np.save(copies.folder / entry["file"], -np.load(copies.folder / entry["file"]))
+        np.save(copies.folder / entry.file, -np.load(copies.folder / entry.file))
     found = utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "work", 1, device="cpu")
     assert found["synthetic"]["per_class"]["core"] == 0 and found["real"]["per_class"]["core"] > 0.9
     assert (
@@ -147,7 +149,7 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
     installed: Installed, dataset: PreparedDataset, copies: SampleSet, tmp_path: Path
 ) -> None:
     require_for_nnunet(dataset, 50)
-    free = SampleSet(copies.folder, copies.header, [{**copies.entries[0], "free": ["core"]}])
+    free = SampleSet(copies.folder, copies.header, [copies.entries[0].model_copy(update={"free": ("core",)})])
     with pytest.raises(DataError, match="made with core left free"):
         utility_by_nnunet(dataset, free, free.entries, tmp_path / "work", 1, device="cpu")
     some = tuple(replace(row, annotated=("ball",)) if row.split == "test" else row for row in dataset.rows)
@@ -167,21 +169,30 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
     assert not installed.calls
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7)])
-def test_label_maps_come_back_as_they_were(tmp_path: Path, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal", "volume"])
+def test_label_maps_come_back_as_they_were(tmp_path: Path, axis: str) -> None:
     rng = np.random.default_rng(0)
+    shape = (3, 5, 7) if axis == "volume" else (5, 7)
     labels = rng.integers(0, 4, shape)
     image = rng.uniform(-1, 1, (2, *shape)).astype(np.float32)
-    image.flat[:2] = -1, 1
-    channels, drawn = volumes_of(image, labels, 4)
-    write_case(tmp_path, "a", channels, drawn)
-    write_case(tmp_path, "b", channels)
+    image.reshape(2, -1)[:, :2] = -1, 1
+    side = {"volume": (7, 5, 3), "axial": (7, 5, 9), "coronal": (7, 9, 5), "sagittal": (9, 7, 5)}[axis]
+    mapping = [IntensityMapping(1, 0, 0, 1000), IntensityMapping(1, 0, -1000, 0)]
+    place = Placement.at(np.diag([-1, -2, -3, 1]).tolist(), side, (axis, shape, "crop"), 0, mapping, "CT")
+    volumes = place.image(image), place.labels(labels), place.cut.sliced
+    cases = [raw_case("a", *volumes), raw_case("../b", *volumes, labelled=False)]
+    written = write_raw(tmp_path, iter(cases), ["CT portal", "T1"], ["x", "y", "z"])
+    assert written[0] == "a" and written[1].startswith("b-")
     assert np.array_equal(read_label_map(tmp_path / "labelsTr" / "a.nii.gz", len(shape)), labels)
     names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.nii.gz")}
-    assert names == {"labelsTr/a.nii.gz"} | {f"{d}_000{c}.nii.gz" for d in ("imagesTr/a", "imagesTs/b") for c in (0, 1)}
-    stored = nibabel.load(tmp_path / "imagesTr" / "a_0000.nii.gz")
-    assert stored.get_data_dtype() == np.int16 and stored.shape == (shape[::-1] if len(shape) == 3 else (7, 5, 1))
-    assert (int(stored.dataobj[0, 0, 0]), int(stored.dataobj[1, 0, 0])) == (0, 1000)
+    images = {f"{d}_000{c}.nii.gz" for d in ("imagesTr/a", f"imagesTs/{written[1]}") for c in (0, 1)}
+    assert names == {"labelsTr/a.nii.gz"} | images
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "CT", "1": "T1"} and description["numTraining"] == 1
+    for c, (low, high) in enumerate(((0, 1000), (-1000, 0))):
+        stored = nibabel.load(tmp_path / "imagesTr" / f"a_000{c}.nii.gz")
+        assert stored.get_data_dtype() == np.int16 and stored.shape[2] == (3 if axis == "volume" else 1)
+        assert (stored.get_fdata().min(), stored.get_fdata().max()) == (low, high)
 
 
 def test_dice_of_patients_counts_only_who_has_the_class(dataset: PreparedDataset) -> None:

@@ -39,7 +39,7 @@ def test_maps_are_matched_and_brought(run_folder: Path, other: PreparedDataset) 
     states = generator.schema.states()
     made = requests_from_elsewhere(other, rows, generator.geometry, states, renames={"core": "kernel"})
     for request in made:
-        row = next(r for r in rows if (r.case, r.slice) == (request.origin["case"], request.origin["slice"]))
+        row = next(r for r in rows if (r.case, r.slice) == (request.origin.case, request.origin.slice))
         theirs = other.load([row]).labels[0].numpy()
         assert request.states.given == (True, True) and request.place is None
         assert (request.labels > 0).sum() == pytest.approx((theirs > 0).sum() / 4, rel=0.12, abs=3)
@@ -58,7 +58,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
     assert code == 0, err
     assert "classes matched: ball (there Ball), core (there kernel)" in out and "wall" in out
     entries = SampleSet.open(tmp_path / "samples").entries
-    assert len(entries) == 6 and all(entry["elsewhere"] for entry in entries)
+    assert len(entries) == 6 and all(entry.elsewhere for entry in entries)
     code, out, err = cli("sample", longer_run, "--masks", other.folder, "--out", tmp_path / "free", "--count", 2)
     assert code == 0 and "free, as the label maps lack them: core" in out
 
@@ -80,7 +80,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
     for more, message in (
         (("--rename", "core=kern"), "no class 'kern'"),
         (("--rename", "core"), "matches nothing"),
-        (("--paired",), "no partners"),
+        (("--paired",), "cannot be paired"),
         (("--fit", "padd"), "no --fit 'padd'"),
     ):
         code, _, err = cli(*base, *more, "--out", tmp_path / "bad")

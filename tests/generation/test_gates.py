@@ -21,6 +21,7 @@ from anatogen.evaluation.copies import (
 )
 from anatogen.generation.engine import Generator
 from anatogen.generation.gates import copy_gate, dice_gate, given_dice
+from anatogen.generation.manifest import AboutModel, GateSettings, Measures
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import generate_gated
 from anatogen.generation.request import Request
@@ -77,13 +78,13 @@ def test_verdicts_of_the_dice_gate() -> None:
     requests = [Request(str(i), m, ClassStates(BOTH), i) for i, m in enumerate(maps)]
     found = np.stack([label_map(50, 20), label_map(50, 20), label_map(0, 0)])
     gate = dice_gate(lambda images: images[:, 0].astype(np.int64), SCHEMA, 0.9)
-    assert gate.settings == {"min_dice": 0.9}
+    assert gate.settings == GateSettings(min_dice=0.9)
     good, bad, empty = gate(requests, found[:, None].astype(np.float32))
-    assert (good.accepted, good.measures) == (True, {"dice": 1.0})
-    assert (bad.accepted, bad.measures, bad.reason) == (False, {"dice": 0.8333}, "Dice 0.8333 is below 0.9")
-    assert empty.accepted and "no given class" in empty.measures["note"]
+    assert (good.accepted, good.measures) == (True, Measures(dice=1.0))
+    assert (bad.accepted, bad.measures, bad.reason) == (False, Measures(dice=0.8333), "Dice 0.8333 is below 0.9")
+    assert empty.accepted and "no given class" in str(empty.measures.note)
     for wrong in (0, 1.01, float("nan")):
-        with pytest.raises(SettingsError, match="makes no sense"):
+        with pytest.raises(SettingsError, match=r"must be in \(0, 1\]"):
             dice_gate(lambda images: images, SCHEMA, wrong)
 
 
@@ -103,11 +104,11 @@ def test_a_real_segmenter_keeps_what_follows_its_map(longer_run: Path, dataset_f
     # A bound that the first tries miss and later ones reach: the kept are better, and some requests have several tries.
     generator = Generator.load(longer_run, device="cpu")
     some = requests[::3]
-    first = [o.measures["dice"] for o in generate_gated(generator, some, gates=[dice_gate(segmenter, SCHEMA, 1e-9)])]
+    first = [o.measures.dice for o in generate_gated(generator, some, gates=[dice_gate(segmenter, SCHEMA, 1e-9)])]
     bound = float(np.median(first))
     outcomes = list(generate_gated(generator, some, gates=[dice_gate(segmenter, SCHEMA, bound)], retries=2))
-    assert [o.tries[0].verdict.measures["dice"] for o in outcomes] == pytest.approx(first, abs=2e-3)
-    assert all(o.measures["dice"] >= round(bound, 4) for o in outcomes if o.image is not None)
+    assert [o.tries[0].verdict.measures.dice for o in outcomes] == pytest.approx(first, abs=2e-3)
+    assert all(o.measures.dice >= round(bound, 4) for o in outcomes if o.image is not None)
     assert any(len(o.tries) > 1 for o in outcomes) and any(o.image is not None for o in outcomes)
 
 
@@ -192,14 +193,15 @@ def test_the_copy_gate_names_the_row(cohort: PreparedDataset) -> None:
     planted, real = copies(cohort), cohort.load(rows).images.numpy()
     verdicts = gate(requests, planted)
     assert np.mean([not v.accepted for v in verdicts]) > 0.9
-    row = cohort.split("train")[0]
-    assert verdicts[0].measures["nearest"]["row"] == row.id and f"training image {row.id}" in verdicts[0].reason
-    assert verdicts[0].measures["nearest"]["distance"] < verdicts[0].measures["nearest"]["threshold"]
+    row, nearest = cohort.split("train")[0], verdicts[0].measures.nearest
+    assert nearest is not None
+    assert nearest.row == row.id and f"training image {row.id}" in verdicts[0].reason
+    assert nearest.distance < nearest.threshold
     assert np.mean([v.accepted for v in gate(requests, real)]) > 0.9
     alone = [gate([r], image[None])[0].accepted for r, image in zip(requests[:5], planted[:5], strict=True)]
     assert alone == [v.accepted for v in verdicts[:5]]
     assert gate.settings == copy_gate(CopySearch(cohort)).settings
-    json.dumps([gate.settings, verdicts[0].measures])
+    assert GateSettings.model_validate_json(gate.settings.model_dump_json()) == gate.settings
 
 
 def test_without_unseen_patients_nothing_can_be_told(cohort: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +215,12 @@ def test_copies_of_a_sample_set(cohort: PreparedDataset, tmp_path: Path) -> None
     found = copies_of(samples, cohort)
     direct = measure_copies(cohort, copies(cohort), patients(cohort))
     assert same(found.generated, direct.generated) and found.rate.p_value == direct.rate.p_value
-    elsewhere = {"dataset": {"name": "other", "fingerprint": "0"}}
-    assert trained_on({}, cohort) is None and trained_on(elsewhere, cohort) is False
-    assert trained_on(samples.header["about_model"], cohort) is True
-    require_training_data({}, cohort)
+    elsewhere = AboutModel.of({"dataset": {"name": "other", "fingerprint": "0"}})
+    assert trained_on(AboutModel(), cohort) is None and trained_on(elsewhere, cohort) is False
+    assert trained_on(samples.header.about_model, cohort) is True
+    require_training_data(AboutModel(), cohort)
     with pytest.raises(SettingsError, match=r"does not hold what the model was trained on \(its split of other\)"):
-        copies_of(sample_set(tmp_path / "o", cohort, copies(cohort)[:2], about_model=elsewhere), cohort)
+        copies_of(sample_set(tmp_path / "o", cohort, copies(cohort)[:2], about_model=elsewhere.content()), cohort)
     small = sample_set(tmp_path / "small", cohort, copies(cohort)[:2, :, :16])
     with pytest.raises(DataError, match="cannot be compared"):
         copies_of(small, cohort)

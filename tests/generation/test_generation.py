@@ -56,8 +56,8 @@ def test_more_images_leave_the_first_as_they_are(dataset: PreparedDataset) -> No
     assert len(few) == 3 and {r.id for r in few} <= one.keys()
     assert len(requests_from_dataset(dataset, rows, states, count=len(rows) + 2)) == len(rows) + 2
     both = requests_from_dataset(dataset, rows, states, per_mask=3, count=8)  # of three maps, the last one two
-    assert [r.origin["repeat"] for r in both] == [0, 1, 2, 0, 1, 2, 0, 1]
-    assert len({(r.origin["case"], r.origin["slice"]) for r in both}) == 3 and {r.id for r in both} <= three.keys()
+    assert [r.origin.repeat for r in both] == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert len({(r.origin.case, r.origin.slice) for r in both}) == 3 and {r.id for r in both} <= three.keys()
 
 
 def test_a_sample_set_is_written_and_read_again(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_sample_set_is_written_and_read_again(generator: Generator, requests: 
         assert np.abs(again.images() - direct).max() <= 1.01 / 65535 + 1e-5
         assert np.array_equal(again.labels(), np.stack([r.labels for r in requests]))
         assert again.given().all() and again.given().shape == (7, 2)
-        assert [e["seed"] for e in made.entries] == [r.seed for r in requests]
+        assert [e.seed for e in made.entries] == [r.seed for r in requests]
         assert made.schema.names == ("ball", "core")
 
 
@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_what_was_written(generator: Generator, requests: list[Requ
 
 def test_other_settings_do_not_mix(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
     write_sample_set(generator, requests[:1], tmp_path / "out")
-    with pytest.raises(SettingsError, match="another sampling"):
+    with pytest.raises(SettingsError, match="made with steps 16, not 2"):
         write_sample_set(generator, requests, tmp_path / "out", settings=generator.with_settings(steps=2))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
@@ -129,7 +129,7 @@ def test_other_settings_do_not_mix(generator: Generator, requests: list[Request]
 
 def test_a_lost_image_is_noticed(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
     made = write_sample_set(generator, requests[:2], tmp_path / "out")
-    (tmp_path / "out" / made.entries[1]["file"]).unlink()
+    (tmp_path / "out" / made.entries[1].file).unlink()
     with pytest.raises(DataError, match="line 2, is missing"):
         SampleSet.open(tmp_path / "out")
 
@@ -172,7 +172,7 @@ def test_bad_label_maps(
 
 
 def test_the_manifest_says_what_an_image_is(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
-    write_sample_set(generator, requests[:1], tmp_path / "out", about={"version": "1"})
+    write_sample_set(generator, requests[:1], tmp_path / "out", command="anatogen sample")
     line = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
     assert {"id", "file", "labels", "given", "free", "seed", "case", "patient", "slice", "split"} <= line.keys()
     header = json.loads((tmp_path / "out" / "samples.json").read_text())

@@ -62,11 +62,11 @@ def test_from_the_command_line(cli: Cli, run_folder: Path, dataset_folder: Path,
     words = ("interpolate", run_folder, "--masks", dataset_folder, "--count", 2, "--given", "core", "--device", "cpu")
     assert cli(*words, "--similarity", "0.25,0.75", "--out", tmp_path / "alike")[0] == 0
     entries = SampleSet.open(tmp_path / "alike").entries
-    assert [(e["similarity"], e["lambda"], e["halted_at"]) for e in entries] == [
+    assert [(e.similarity, e.weight, e.halted_at) for e in entries] == [
         (0.25, 0.75, 240),
         (0.75, 0.25, 240),
     ] * 2
-    assert all(e["free"] == ["ball"] for e in entries)
+    assert all(e.free == ("ball",) for e in entries)
     for option, value, message in (
         ("--similarity", "1.0", "outside [0, 1)"),
         ("--similarity", "much", "no list of numbers"),
@@ -81,6 +81,6 @@ def test_another_solver_from_the_command_line(cli: Cli, run_folder: Path, datase
     for name, options in (("own", ()), ("other", ("--solver", "heun", "--steps", 3, "--eta", 0.5))):
         assert cli(*words, *options, "--out", tmp_path / name)[0] == 0
     own, other = (SampleSet.open(tmp_path / name) for name in ("own", "other"))
-    sampling = other.header["sampling"]
-    assert (sampling["solver"], sampling["steps"], sampling["eta"]) == ("heun", 3, 0.5)
+    sampling = other.header.sampling
+    assert (sampling.solver, sampling.steps, sampling.eta) == ("heun", 3, 0.5)
     assert not np.array_equal(own.images(), other.images())

@@ -64,7 +64,7 @@ def test_nifti_samples(generator: Generator, dataset: PreparedDataset, tmp_path:
     steps = [m.high - m.low for m in dataset.info.cases[rows[0].case].intensity]
     assert np.abs(made.images() - direct).max() <= 1.1 / min(steps)
     assert np.array_equal(made.labels(), np.stack([r.labels for r in requests]))
-    file = nibabel.load(tmp_path / "out" / made.entries[1]["file"])
+    file = nibabel.load(tmp_path / "out" / made.entries[1].file)
     record = dataset.info.cases[rows[1].case]
     # The middle of the generated picture lies where the middle of the slice does.
     size, grid = np.array([32, 32, 1]), np.array(record.grid)
@@ -87,7 +87,7 @@ def test_export_passes_the_integrity_check_of_nnunet(
     """The points of nnunetv2's verify_dataset_integrity: counts, names, shapes, affines, labels, no NaN."""
     requests = requests_from_dataset(dataset, dataset.split("test")[:4], dataset.schema.states())
     samples = write_sample_set(generator, requests, tmp_path / "samples", image_format=image_format)
-    out = export_nnunet(samples, tmp_path / "Dataset501_Synthetic")
+    out = export_nnunet(samples, tmp_path / "Dataset501_Synthetic").out
     description = json.loads((out / "dataset.json").read_text())
     assert {"channel_names", "labels", "numTraining", "file_ending"} <= description.keys()
     values = sorted(description["labels"].values())
@@ -107,7 +107,7 @@ def test_export_passes_the_integrity_check_of_nnunet(
     assert reopened.schema.names == dataset.schema.names and len(reopened.cases) == 4
     assert np.array_equal(
         reopened.cases[0].load()[1].array.squeeze().T,
-        samples.label_map(sorted(samples.entries, key=lambda e: e["id"])[0]),
+        samples.label_map(sorted(samples.entries, key=lambda e: e.id)[0]),
     )
 
 
@@ -121,9 +121,9 @@ def test_sagittal_slices_are_slices_for_nnunet_too(nnunet: Path, tmp_path: Path)
     generator = Generator.load(train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu"))
     requests = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states())
     samples = write_sample_set(generator, requests, tmp_path / "samples", image_format="nifti")
-    out = export_nnunet(samples, tmp_path / "raw")
-    name = samples.entries[0]["id"]
-    before = nibabel.load(samples.folder / samples.entries[0]["labels"])
+    out = export_nnunet(samples, tmp_path / "raw").out
+    name = samples.entries[0].id
+    before = nibabel.load(samples.folder / samples.entries[0].labels)
     image, after = (nibabel.load(out / f) for f in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz"))
     assert before.shape[0] == 1 and image.shape == after.shape == (32, 32, 1)
     drawn = np.argwhere(np.asarray(before.dataobj) == 1)
@@ -137,12 +137,12 @@ def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: P
     with pytest.raises(DataError, match="core left free"):
         export_nnunet(samples, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    whole = SampleSet(samples.folder, samples.header, [{**samples.entries[0], "free": []}])
-    unconditional = SampleSet(samples.folder, {**samples.header, "encoding": "none"}, whole.entries)
+    whole = SampleSet(samples.folder, samples.header, [samples.entries[0].model_copy(update={"free": ()})])
+    unconditional = SampleSet(samples.folder, samples.header.model_copy(update={"encoding": "none"}), whole.entries)
     with pytest.raises(DataError, match="made by an unconditional model"):
         export_nnunet(unconditional, tmp_path / "out")
     export_nnunet(whole, tmp_path / "out")
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         export_nnunet(whole, tmp_path / "out")
 
 
@@ -167,7 +167,7 @@ def test_dicom_samples_are_whole_and_clearly_synthetic(nnunet: Path, tmp_path: P
     assert np.abs(made.images() - direct).max() <= 1.1 / (mapping.high - mapping.low)
     asked = np.stack([r.labels for r in requests])
     assert np.array_equal(made.labels(), np.where(asked == 2, 0, asked))  # the free class is not claimed
-    [file] = (tmp_path / "out" / made.entries[0]["file"]).glob("*.dcm")
+    [file] = (tmp_path / "out" / made.entries[0].file).glob("*.dcm")
     header = pydicom.dcmread(file)
     assert header.Modality == "CT" and header.PatientName == "SYNTHETIC^ANATOGEN"
     assert header.PatientID.startswith("SYN-") and header.ImageType[0] == "DERIVED"

@@ -11,6 +11,7 @@ import pytest
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.generation.engine import Generator
+from anatogen.generation.manifest import GateSettings, Measures, RejectedTry
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import Outcome, Verdict, generate_gated, retry_seed
 from anatogen.generation.request import Request
@@ -18,7 +19,7 @@ from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
 
 NEVER = 99
-PATTERN = [0, 2, 0, NEVER, 1, 3, 0]  # how many tries of each request are refused
+PATTERN = [0, 2, 0, NEVER, 1, 3, 0]  # how many tries of each request are rejected
 
 
 class Pattern:
@@ -27,7 +28,7 @@ class Pattern:
     def __init__(self, requests: Sequence[Request], pattern: Sequence[int] = PATTERN, bound: float = 0.8) -> None:
         self.seeds = {r.id: [retry_seed(r.seed, k) for k in range(5)] for r in requests}
         self.pattern = {r.id: n for r, n in zip(requests, pattern, strict=True)}
-        self.settings: dict[str, Any] = {"min_dice": bound}
+        self.settings = GateSettings(min_dice=bound)
         self.asked: list[list[tuple[str, int]]] = []
 
     def __call__(self, requests: Sequence[Request], images: np.ndarray) -> list[Verdict]:
@@ -35,9 +36,9 @@ class Pattern:
         tries = [(r.id, self.seeds[r.id].index(r.seed)) for r in requests]
         self.asked.append(tries)
         return [
-            Verdict(number == self.pattern[name], {"dice": number / 10}, f"try {number} is bad")
+            Verdict(number == self.pattern[name], Measures(dice=number / 10), f"try {number} is bad")
             if number != self.pattern[name]
-            else Verdict(True, {"dice": 0.9})
+            else Verdict(True, Measures(dice=0.9))
             for name, number in tries
         ]
 
@@ -69,7 +70,7 @@ def outcomes(batch_size: int, retries: int = 3) -> tuple[list[Outcome], OnlySeed
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
-def test_refused_images_are_made_again_in_order(batch_size: int) -> None:
+def test_rejected_images_are_made_again_in_order(batch_size: int) -> None:
     found, generator = outcomes(batch_size)
     assert [o.request.id for o in found] == list("0123456")
     assert [len(o.tries) for o in found] == [1, 3, 1, 4, 2, 4, 1]
@@ -78,10 +79,10 @@ def test_refused_images_are_made_again_in_order(batch_size: int) -> None:
         assert [t.seed for t in outcome.tries] == seeds and len(set(seeds)) == len(seeds) and seeds[0] == 100 + number
         assert outcome.request.seed == seeds[-1]
         if number == 3:
-            assert outcome.image is None and len(outcome.refused) == 4
+            assert outcome.image is None and len(outcome.rejected) == 4
         else:
             assert outcome.image is not None and (outcome.image == seeds[-1] % 1000).all()
-            assert outcome.measures == {"dice": 0.9} and len(outcome.refused) == len(seeds) - 1
+            assert outcome.measures == Measures(dice=0.9) and len(outcome.rejected) == len(seeds) - 1
     assert sum(map(len, generator.batches)) == 16  # nothing is made twice, or past its acceptance
 
 
@@ -112,7 +113,7 @@ class OtherPattern(Pattern):
 
     def __call__(self, requests: Sequence[Request], images: np.ndarray) -> list[Verdict]:
         found = super().__call__(requests, images)
-        return [Verdict(v.accepted, {"other": v.measures["dice"]}, v.reason) for v in found]
+        return [Verdict(v.accepted, Measures(others={"other": v.measures.dice}), v.reason) for v in found]
 
 
 def test_a_gate_sees_what_those_before_it_accepted() -> None:
@@ -121,12 +122,14 @@ def test_a_gate_sees_what_those_before_it_accepted() -> None:
     found = list(generate_gated(OnlySeeds(), requests, gates=[first, second], retries=1, batch_size=8))  # type: ignore[arg-type]
     assert second.asked == [[("1", 0), ("2", 0)], [("0", 1)]]
     assert [o.image is None for o in found] == [False, True, False]  # the first takes only the first try of 1
-    assert found[2].measures == {"dice": 0.9, "other": 0.9}
-    assert found[1].tries[0].describe() == {"seed": 101, "dice": 0.9, "other": 0.0, "reason": "try 0 is bad"}
+    assert found[2].measures == Measures(dice=0.9, others={"other": 0.9})
+    assert found[1].tries[0].as_rejected() == RejectedTry(
+        seed=101, dice=0.9, others={"other": 0.0}, reason="try 0 is bad"
+    )
 
 
 def test_fewer_than_no_retries_are_refused() -> None:
-    with pytest.raises(SettingsError, match="-1 retries"):
+    with pytest.raises(SettingsError, match="--retries must be 0 or more, got -1"):
         list(generate_gated(OnlySeeds(), plain(1), retries=-1))  # type: ignore[arg-type]
 
 
@@ -148,30 +151,31 @@ def written(generator: Generator, requests: Sequence[Request], out: Path, **more
     return made, gate
 
 
-def test_the_manifest_says_what_was_refused(generator: Generator, requests: Sequence[Request], tmp_path: Path) -> None:
+def test_the_manifest_says_what_was_rejected(generator: Generator, requests: Sequence[Request], tmp_path: Path) -> None:
     told: list[str] = []
     made, _ = written(generator, requests, tmp_path / "s", judged=lambda o: told.append(o.request.id))
     assert told == [r.id for r in requests]
-    assert [e["id"] for e in made.entries] == [r.id for i, r in enumerate(requests) if i != 3]
-    by_id = {entry["id"]: entry for entry in made.entries}
-    for request, refusals in zip(requests, PATTERN, strict=True):
+    assert [e.id for e in made.entries] == [r.id for i, r in enumerate(requests) if i != 3]
+    by_id = {entry.id: entry for entry in made.entries}
+    for request, rejections in zip(requests, PATTERN, strict=True):
         tries = [
-            {"seed": retry_seed(request.seed, k), "dice": k / 10, "reason": f"try {k} is bad"}
-            for k in range(min(refusals, 4))
+            RejectedTry(seed=retry_seed(request.seed, k), dice=k / 10, reason=f"try {k} is bad")
+            for k in range(min(rejections, 4))
         ]
-        if refusals == NEVER:
-            (line,) = made.refused
-            assert line["id"] == request.id and line["case"] == request.origin["case"] and line["tries"] == tries
+        if rejections == NEVER:
+            (line,) = made.rejected
+            assert line.id == request.id and line.case == request.origin.case and list(line.tries) == tries
             continue
         entry = by_id[request.id]
-        assert entry["seed"] == retry_seed(request.seed, refusals) and entry["dice"] == 0.9
-        assert entry.get("refused", []) == tries
-    assert made.refused_tries == 2 + 4 + 1 + 3
+        assert entry.seed == retry_seed(request.seed, rejections) and entry.dice == 0.9
+        assert list(entry.rejected) == tries
+    assert (made.selection.rejected, made.selection.made, made.selection.kept) == (2 + 4 + 1 + 3, 16, 6)
+    assert made.selection.given_up == 1
     header = json.loads((tmp_path / "s" / "samples.json").read_text())
     assert header["gate"] == {"retries": 3, "min_dice": 0.8}
     # The seed in the manifest makes the image again, alone.
     entry = by_id[requests[1].id]
-    (alone,) = generator.sample(requests[1].labels, seeds=[entry["seed"]])
+    (alone,) = generator.sample(requests[1].labels, seeds=[entry.seed])
     assert np.abs(alone - made.image(entry)).max() < 1e-4
 
 
@@ -180,12 +184,12 @@ def test_an_interrupted_set_is_gone_on_with(generator: Generator, requests: Sequ
 
     def press(done: int, total: int) -> None:
         assert total == 7
-        if done == 4:  # three images, and one request refused to the end
+        if done == 4:  # three images, and one request rejected to the end
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match="the 3 of 7 images"):
         written(generator, requests, tmp_path / "s", progress=press)
-    for name in ("manifest.jsonl", "refused.jsonl"):
+    for name in ("manifest.jsonl", "rejected.jsonl"):
         with (tmp_path / "s" / name).open("a") as file:
             file.write('{"id": "torn')
     counts: list[int] = []
@@ -194,7 +198,7 @@ def test_an_interrupted_set_is_gone_on_with(generator: Generator, requests: Sequ
     )
     assert counts == [5, 6, 7]
     assert {name for batch in gate.asked for name, _ in batch} == {r.id for r in requests[4:]}
-    assert again.entries == whole.entries and again.refused == whole.refused
+    assert again.entries == whole.entries and again.rejected == whole.rejected
     assert np.abs(again.images() - whole.images()).max() < 1e-4
     _, gate = written(generator, requests, tmp_path / "s")  # nothing is left to do
     assert gate.asked == []
@@ -202,19 +206,19 @@ def test_an_interrupted_set_is_gone_on_with(generator: Generator, requests: Sequ
 
 def test_other_gates_do_not_mix(generator: Generator, requests: Sequence[Request], tmp_path: Path) -> None:
     written(generator, requests, tmp_path / "s")
-    for other in ({"bound": 0.7}, {"retries": 2}):
-        with pytest.raises(SettingsError, match="another gate"):
+    for other, said in (({"bound": 0.7}, "min_dice 0.8, not 0.7"), ({"retries": 2}, "retries 3, not 2")):
+        with pytest.raises(SettingsError, match=said):
             written(generator, requests, tmp_path / "s", **other)
-    with pytest.raises(SettingsError, match="another gate"):
+    with pytest.raises(SettingsError, match="min_dice 0.8, not none"):
         write_sample_set(generator, requests, tmp_path / "s", image_format="npy")
 
 
-def test_where_all_is_refused(generator: Generator, requests: Sequence[Request], tmp_path: Path) -> None:
+def test_where_all_is_rejected(generator: Generator, requests: Sequence[Request], tmp_path: Path) -> None:
     for _ in range(2):  # the second time nothing is tried again
-        with pytest.raises(DataError, match=r"all 14 that were made for 7 requests .* of the best, try 1 is bad.*ess"):
+        with pytest.raises(DataError, match=r"all 14 images made for 7 requests .* of the best, try 1 is bad.*ess"):
             written(generator, requests, tmp_path / "s", pattern=[NEVER] * 7, retries=1)
-    with pytest.raises(DataError, match="were refused"):
+    with pytest.raises(DataError, match="were rejected"):
         SampleSet.open(tmp_path / "s")
-    (tmp_path / "s" / "refused.jsonl").write_text('{"id": 3}\n')
-    with pytest.raises(DataError, match=r"refused.jsonl: line 1 is damaged"):
+    (tmp_path / "s" / "rejected.jsonl").write_text('{"id": 3}\n')
+    with pytest.raises(DataError, match=r"rejected.jsonl: line 1 is damaged"):
         SampleSet.open(tmp_path / "s")

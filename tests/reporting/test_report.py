@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from anatogen.generation.manifest import AboutModel, Asked, GateSettings, Header, Line
+from anatogen.generation.sample_set import Selection
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.reporting import figures
 from anatogen.reporting.answers import answers, privacy_status, selection_in_words
-from anatogen.reporting.cards import count_entries, data_sheet, markdown, model_card
+from anatogen.reporting.cards import SetCounts, count_entries, data_sheet, markdown, model_card
 from anatogen.reporting.report import Figure, write_report
 from anatogen.reporting.tables import (
     TOO_FEW,
-    Line,
     Table,
     general,
     in_words,
@@ -26,6 +27,8 @@ from anatogen.reporting.tables import (
     ratio,
     with_interval,
 )
+from anatogen.reporting.tables import Line as TableLine
+from anatogen.sampling import SamplingSettings
 
 CLASSES = ("liver", "<b>")
 SECTIONS = ("faithfulness", "utility", "realism", "privacy")
@@ -217,7 +220,7 @@ def test_what_has_no_value_is_a_dash(nothing: float | None, results: dict[str, A
     gone = emptied(results)
     text = page_of(gone, tmp_path)
     assert "<td>–</td>" in text and Page(text).open == []
-    for where in (text, model_card(gone, {}, {}), data_sheet(gone, {}, {})):
+    for where in (text, model_card(gone, {}, {}), data_sheet(gone)):
         assert not re.search(r"\bnan\b|\bNone\b|\bnull\b", where.replace("license: unknown", "").split("<pre>")[0])
     assert json.loads((tmp_path / "report.json").read_text())["faithfulness"]["dice_gen_map"]["mean"] is None
 
@@ -339,7 +342,7 @@ def test_absent_classes_stand_apart(results: dict[str, Any], tmp_path: Path) -> 
     answer = answers(results)[0]
     apart = next(t for t in answer.tables if "absent" in t.caption)
     assert (
-        apart.lines == (Line("<b>", ("40", "7", "25.0 %", "31.4", "5.0 %")),)
+        apart.lines == (TableLine("<b>", ("40", "7", "25.0 %", "31.4", "5.0 %")),)
         and "mean mm² where invented" in apart.columns
     )
     assert any("Not defined" in note and note.endswith("the Dice of <b>.") for note in answer.notes)
@@ -375,7 +378,7 @@ def test_status_of_privacy(change: dict[str, Any], status: str, results: dict[st
     assert status in answer.brief
     if status == "flagged by learned features":  # the verdict is by pixels, so it has to be said beside it
         assert any("by learned features the images are flagged" in note for note in answer.notes)
-        assert "The images are flagged by learned features." in data_sheet(results, {}, {})
+        assert "The images are flagged by learned features." in data_sheet(results)
 
 
 def test_texture_alone(results: dict[str, Any]) -> None:
@@ -408,17 +411,20 @@ DATASET = {
     "licence": "CC-BY-SA 4.0",
     "cases": {f"c{i}": {"patient": f"SECRET{i // 2}", "split": "train" if i < 4 else "test"} for i in range(6)},
 }
-HEADER = {
-    "classes": [["liver", "#E69F00"], ["<b>", "#56B4E9"]],
-    "format": "png",
-    "model": "0123abcd",
-    "sampling": {"solver": "heun", "steps": 9},
-    "request": {"seed": 5},
-    "command": "anatogen sample `x` | y",
-    "about_model": MODEL["about"],
-}
+HEADER = Header(
+    classes=(("liver", "#E69F00"), ("<b>", "#56B4E9")),
+    image_format="png",
+    model="0123abcd",
+    sampling=SamplingSettings(solver="heun", steps=9),
+    request=Asked(seed=5),
+    command="anatogen sample `x` | y",
+    about_model=AboutModel.of(MODEL["about"]),
+)
 ENTRIES = [
-    {"id": str(i), "given": ["liver"], "free": ["<b>"], "seed": i, "case": "c", "patient": f"SECRET{i % 2}", "slice": i // 2, "split": "test"}
+    Line(
+        id=str(i), file=f"{i}.png", labels=f"{i}.png", given=("liver",), free=("<b>",), seed=i, case="c",
+        patient=f"SECRET{i % 2}", slice=i // 2, split="test",
+    )
     for i in range(6)
 ]  # fmt: skip
 
@@ -462,10 +468,12 @@ def test_model_card_holds_what_is_known(results: dict[str, Any]) -> None:
 
 
 def test_data_sheet_holds_what_is_known(results: dict[str, Any]) -> None:
-    text = data_sheet(results, HEADER, {**count_entries(ENTRIES), "rejected": 2})
+    selection = Selection(GateSettings(min_dice=0.8, retries=3), made=8, kept=6, rejected=2, given_up=1)
+    text = data_sheet(results, HEADER, count_entries(ENTRIES, selection))
     for line in (
         "size_categories:\n- n<1K\n", "| images | 6 |", "| different label maps | 3 |", "| liver | 6 | 0 | 0 |",
         "| &lt;b&gt; | 0 | 6 | 0 |", "| solver | heun |", "| solver steps | 9 |", "| seed | 5 |", "| images made and rejected | 2 |",
+        "| selection | Selected by a Dice of at least 0.8: 6 of 8 images were kept, 2 (25 %) rejected |",
         "| model, by the hash of its weights | 0123abcd |", "split test of the model's own data set (6 images)",
         "```\nanatogen sample `x` | y\n```", "| patients whose label maps they are | 2 |", "Every image here is synthetic",
     ):  # fmt: skip
@@ -477,7 +485,9 @@ def test_data_sheet_holds_what_is_known(results: dict[str, Any]) -> None:
 
 
 def test_a_set_with_real_images_says_so(results: dict[str, Any]) -> None:
-    text = data_sheet(results, {**HEADER, "request": {"paired": True}}, {"similarities": {0.5: 3}})
+    text = data_sheet(
+        results, HEADER.model_copy(update={"request": Asked(paired=True)}), SetCounts(similarities={0.5: 3})
+    )
     assert "`real` holds real images" in text and "Every image here is synthetic" not in text
     assert "alike to real ones on purpose" in text and "| 0.5: 3 |" in text
 
@@ -494,7 +504,7 @@ def test_cards_say_what_was_not_measured(missing: str, results: dict[str, Any]) 
 
 
 def test_cards_of_nothing_invent_nothing() -> None:
-    card, sheet = model_card({}, {}, {}), data_sheet({}, {}, {})
+    card, sheet = model_card({}, {}, {}), data_sheet({})
     for text in (card, sheet):
         assert all(f"--only {section}`" in text for section in SECTIONS)
         assert "Unknown: " in text and "None" not in text and "[]" not in text
@@ -502,7 +512,7 @@ def test_cards_of_nothing_invent_nothing() -> None:
 
 
 def test_markdown_cannot_be_broken_out_of() -> None:
-    table = Table("a|b", ("x", "y"), (Line("<b>*bold*|\n| more |", ("[text](place)",), "_detail_"),))
+    table = Table("a|b", ("x", "y"), (TableLine("<b>*bold*|\n| more |", ("[text](place)",), "_detail_"),))
     text = markdown(table)
     assert text.splitlines()[0] == "a\\|b:"
     assert text.splitlines()[-1] == r"| &lt;b&gt;\*bold\*\| \| more \|, \_detail\_ | [text]\(place) |"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,10 @@ from anatogen.check.run import Progress
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import AnatogenError
 from anatogen.generation.formats import FORMATS
+from anatogen.generation.ledger import HEADER, MANIFEST, PLACES, read_lines, whole_lines
+from anatogen.generation.manifest import Header, Line, PlaceLine
 from anatogen.generation.sample_set import SampleSet
-from anatogen.labels import LabelClass, LabelSchema
+from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
 _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
@@ -30,71 +32,91 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
     """
     location = str(folder)
     try:
-        header = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
-        schema = LabelSchema(tuple(LabelClass(i, name, c) for i, (name, c) in enumerate(header["classes"], 1)))
-        samples = SampleSet(folder, {"model": "", **header}, [])
-        known = FORMATS[header["format"]]
-        endings = {"images": known.ending, "labels": known.ending_of_labels}
-    except (OSError, ValueError, KeyError, TypeError, AnatogenError) as error:
-        what = f"is damaged ({type(error).__name__}: {error})"
-        finding = Finding("error", "damaged", "samples.json", what, "Sample again to a new folder")
+        header = Header.read(folder / HEADER)
+        schema, form = header.label_schema, FORMATS[header.image_format]
+    except (AnatogenError, KeyError) as error:
+        problem = error.problem if isinstance(error, AnatogenError) else f"names a format that is not known ({error})"
+        finding = Finding("error", "damaged", HEADER, problem, (getattr(error, "hint", None) or Header.HINT))
         return CheckReport(location, "sample set", 0, 0, LabelSchema(()), (finding,))
-    entries, findings = _entries(folder)
-    listed = {entry[key] for entry in entries for key in ("file", "labels")}
+    samples = SampleSet(folder, header, [])
+    lines, findings = _lines(folder)
+    listed = {name for line in lines for name in line.files}
+    endings = {"images": form.ending, "labels": form.ending_of_labels, "real": form.ending}
     stray = [f"{name}/{p.name}" for name, ending in endings.items() for p in sorted((folder / name).glob(f"*{ending}"))]
     findings += [
         Finding("note", "file-not-listed", name, "is in no line of manifest.jsonl", "Sample again: it is made anew")
         for name in stray
-        if name not in listed
+        if name not in listed and not Path(name).name.startswith(".")
     ]
+    findings += _places(folder, lines)
     cases = tuple(
         SourceCase(
-            str(entry.get("id", number)),
-            str(entry.get("patient", entry.get("id", number))),
-            partial(_load, samples, entry),
-            (folder / entry["file"], folder / entry["labels"]),
-            tuple(entry["given"]),
+            line.id,
+            line.patient or line.id,
+            partial(_load, samples, line),
+            (folder / line.file, folder / line.labels),
+            line.given,
         )
-        for number, entry in enumerate(entries)
-        if (folder / entry["file"]).exists() and (folder / entry["labels"]).exists()
+        for line in lines
+        if (folder / line.file).exists() and (folder / line.labels).exists()
     )
     if not cases:
-        findings.append(Finding("error", "no-samples", "manifest.jsonl", "holds no image", "Run anatogen sample again"))
+        findings.append(Finding("error", "no-samples", MANIFEST, "holds no image", "Run anatogen sample again"))
         return CheckReport(location, "sample set", 0, 0, schema, tuple(findings))
-    channels = ("image",) * _load(samples, entries[0])[0].array.shape[-1] if not findings else ()
-    report = check_source(
-        Source("sample set", location, schema, channels or ("image",), cases), splits=False, progress=progress
-    )
+    channels = header.channels or _channels(samples, lines)
+    report = check_source(Source("sample set", location, schema, channels, cases), splits=False, progress=progress)
     # What a free class holds in its map is what the sampler was not bound to, and no fault.
     kept = [f for f in report.findings if f.code not in ("label-not-annotated", "class-not-annotated")]
     return replace(report, findings=(*findings, *kept), real=False)
 
 
-def _entries(folder: Path) -> tuple[list[dict[str, Any]], list[Finding]]:
+def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
+    """As many names as the first image that can be read has channels: sets of version 0.1 may not say."""
+    for line in lines:
+        with suppress(AnatogenError):
+            return ("image",) * len(samples.image(line))
+    return ("image",)
+
+
+def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
     """The lines of manifest.jsonl that can be read, and what is wrong with the others and their files."""
-    path = folder / "manifest.jsonl"
-    entries, findings = [], []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
+    path = folder / MANIFEST
+    lines, findings = [], []
+    texts, torn = whole_lines(path)
+    for number, text in enumerate(texts, start=1):
         try:
-            entry = json.loads(line)
-            files = [str(entry[key]) for key in ("file", "labels")]
-            list(entry["given"])
-        except (ValueError, KeyError, TypeError):
-            what, hint = f"line {number} is damaged", "Remove the line and sample again"
-            findings.append(Finding("error", "damaged", "manifest.jsonl", what, hint))
+            line = Line.parse(text, path, number)
+        except AnatogenError as error:
+            findings.append(Finding("error", "damaged", MANIFEST, error.problem, error.hint or Line.HINT))
             continue
         findings += [
             Finding("error", "file-missing", name, f"is named in line {number} of manifest.jsonl", "Sample again")
-            for name in files
+            for name in line.files
             if not (folder / name).exists()
         ]
-        entries.append(entry)
-    return entries, findings
+        lines.append(line)
+    if torn:
+        what, hint = "ends in half a line: sampling was stopped in it", "Run the same anatogen sample again"
+        findings.append(Finding("note", "interrupted", MANIFEST, what, hint))
+    return lines, findings
 
 
-def _load(samples: SampleSet, entry: dict[str, Any]) -> tuple[Volume, Volume]:
-    image, labels = samples.image(entry), samples.label_map(entry)
+def _places(folder: Path, lines: list[Line]) -> list[Finding]:
+    """What is wrong with places.jsonl."""
+    try:
+        known = {place.id for place in read_lines(folder / PLACES, PlaceLine)}
+    except AnatogenError as error:
+        return [Finding("error", "damaged", PLACES, error.problem, PlaceLine.HINT)]
+    missing = {line.place.scan for line in lines if line.place is not None and line.place.scan is not None} - known
+    what, hint = (
+        "lacks scans that manifest.jsonl names, so that those images have no place",
+        "Sample again to a new folder",
+    )
+    return [Finding("error", "place-missing", PLACES, what, hint)] if missing else []
+
+
+def _load(samples: SampleSet, line: Line) -> tuple[Volume, Volume]:
+    image, labels = samples.image(line), samples.label_map(line)
     return Volume(_stack(image), _FLAT), Volume(_stack(labels[None])[..., 0], _FLAT)
 
 

@@ -13,6 +13,7 @@ import typer
 from anatogen import __version__
 from anatogen.errors import AnatogenError
 from anatogen.progress import Bars, watched_by
+from anatogen.settings import without_paths
 
 if TYPE_CHECKING:
     from anatogen.workflows.sample import SampleResult
@@ -42,8 +43,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join(["anatogen", *sys.argv[1:]])
+    """The command as it was typed, with absolute paths cut to their last part: documents travel."""
+    return shlex.join(["anatogen", *without_paths(sys.argv[1:])])
 
 
 def at_a_glance(result: SampleResult) -> str:

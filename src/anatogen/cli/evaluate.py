@@ -35,6 +35,9 @@ def evaluate(
         help="Train nnU-Net too, where it is installed, to see how useful the images are: 1, 5, 10, 20, 50, 100, 250, 500, "
         "750, 1000, 2000, 4000 or 8000 epochs.",
     ),
+    made_by: Path | None = typer.Option(
+        None, "--run", help="The run that made the sample set, where it lies in no folder beside it."
+    ),
     quick: bool = typer.Option(False, "--quick", help="Leave out the freed classes and the steps curve."),
     device: str = device_option,
 ) -> None:
@@ -63,6 +66,7 @@ def evaluate(
         device=device,
         settings=settings,
         quick=quick,
+        run=made_by,
         command=command_line(),
         version=__version__,
     )

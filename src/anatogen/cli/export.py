@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from anatogen.cli.common import guarded
-
-if TYPE_CHECKING:
-    pass
 
 
 @guarded
@@ -19,7 +15,12 @@ def export(
     out: Path = typer.Argument(help="New folder."),
     to: str = typer.Option(..., help="nnunet: a raw data set. diffusers: a UNet2DModel."),
     dataset: Path | None = typer.Option(
-        None, help="What the model was trained on, to look for copies in, where evaluate has not looked yet."
+        None,
+        help="What the model was trained on: to look for copies in, where evaluate has not looked yet, and for place and units "
+        "of images whose sample set does not know them.",
+    ),
+    stack: bool = typer.Option(
+        False, "--stack", help="Join the slices of each map volume to one case, for 3D configurations of nnU-Net."
     ),
     accept_copies: bool = typer.Option(
         False, "--accept-copies", help="Export a sample set in which more training patients are copied than by chance."
@@ -27,20 +28,22 @@ def export(
 ) -> None:
     """Turn a sample set or a run into what another program reads.
 
-    A sample set that copies training patients is refused.
+    Images keep the place and the units (HU) of the scans that their label maps are from, whatever the format of the samples. A
+    sample set that copies training patients is refused.
 
     Example: anatogen export samples Dataset501_Synthetic --to nnunet --dataset data/liver
     """
     from anatogen.workflows.export import ExportRequest
     from anatogen.workflows.export import export as run_workflow
 
-    result = run_workflow(ExportRequest(source, out, to, dataset, accept_copies))
+    result = run_workflow(ExportRequest(source, out, to, dataset, accept_copies, stack))
     for note in result.notes:
         print(note)
     if to == "diffusers":
         print(f"{out}: load it with UNet2DModel.from_pretrained")
     else:
-        print(f"{out}: {result.images} cases, classes {', '.join(result.classes)}")
+        of_images = f" of {result.images} slices" if stack else ""
+        print(f"{out}: {result.cases} cases{of_images}, classes {', '.join(result.classes)}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -65,7 +65,7 @@ def sample(
         False, "--reject-copies", help="Keep no image that is nearer to a training image than unseen patients' are."
     ),
     retries: int | None = typer.Option(
-        None, min=0, help=f"How often an image that was refused is made again.  [default: {_RETRIES}]"
+        None, min=0, help=f"How often an image that was rejected is made again.  [default: {_RETRIES}]"
     ),
     judge: Path | None = typer.Option(
         None,
@@ -85,7 +85,7 @@ def sample(
     Label maps of another data set, its classes matched by name:
     anatogen sample runs/ct --masks data/mr --rename liver=liver+tumour --out from-mr
 
-    Only images that follow their label map, and copy no training patient; the manifest says what was refused:
+    Only images that follow their label map, and copy no training patient; the manifest says what was rejected:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
     """
     from anatogen.workflows.sample import GateChoice, MapChoice, SampleRequest, SolverChoice
@@ -124,16 +124,15 @@ def sample(
         print(note)
     samples = result.samples
     print(f"{out}: {len(samples.entries)} images" + (_rejections(samples) if gate.wanted else "") + at_a_glance(result))
-    if "elsewhere" not in samples.entries[0]:
+    if samples.entries[0].elsewhere is None:
         print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
     else:
         print(f"Next: anatogen evaluate {out} --dataset DATASET_OF_THE_MODEL --out REPORT")
 
 
 def _rejections(samples: SampleSet) -> str:
-    return (
-        f"; {samples.refused_tries} images rejected, {len(samples.refused)} requests without an image (refused.jsonl)"
-    )
+    found = samples.selection
+    return f"; {found.rejected} images rejected, {found.given_up} requests without an image (rejected.jsonl)"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from anatogen.data.intensity import IntensityMapping
 from anatogen.data.slicing import SliceSettings, item_volume
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.volume import Volume
+from anatogen.volume import Fit, Volume
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,26 @@ class Placement:
         affine = np.asarray(record.affine, dtype=np.float64)
         return cls(affine, (x, y, z), cut, row.slice, tuple(record.intensity), info.channels[0])
 
+    @classmethod
+    def at(
+        cls,
+        affine: Sequence[Sequence[float]],
+        grid: tuple[int, int, int],
+        cut: tuple[str, tuple[int, ...], Fit],
+        position: int,
+        intensity: Sequence[IntensityMapping],
+        modality: str,
+    ) -> Placement:
+        """From what a file says. cut: (axis, or "volume"; size; fit)."""
+        axis, size, fit = cut
+        settings = SliceSettings(size=size, axis=axis if axis != "volume" else "axial", fit=fit)
+        return cls(np.asarray(affine, dtype=np.float64), grid, settings, position, tuple(intensity), modality)
+
+    @property
+    def axis(self) -> str:
+        """The direction that slices lie across, or "volume"."""
+        return self.cut.axis if self.cut.sliced is not None else "volume"
+
     def image(self, item: NDArray[np.float32]) -> Volume:
         """Image (C, *spatial) in [-1, 1] as a volume (x, y, z[, C]) in the scanner's units.
 
@@ -53,13 +74,10 @@ class Placement:
         kind = np.uint8 if item.max(initial=0) < 256 else np.uint16
         return item_volume(item.astype(kind), self.affine, self.grid, self.cut, self.position)
 
-    def describe(self) -> dict[str, Any]:
-        """What a reader of the files needs to come back to items in [-1, 1]."""
-        return {
-            "axis": self.cut.axis if self.cut.sliced is not None else "volume",
-            "low": [mapping.low for mapping in self.intensity],
-            "high": [mapping.high for mapping in self.intensity],
-        }
+
+def stacked(slices: Sequence[Volume], axis: int) -> Volume:
+    """Neighbouring slices, each a volume of one voxel along `axis`, in their order as one volume."""
+    return Volume(np.concatenate([each.array for each in slices], axis=axis), slices[0].affine)
 
 
 def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
@@ -80,7 +98,7 @@ def item_of(volume: Volume, axis: str) -> NDArray[Any]:
     return array.squeeze({"axial": 1, "coronal": 2, "sagittal": 3}[axis])
 
 
-def to_model(item: NDArray[Any], low: list[float], high: list[float]) -> NDArray[np.float32]:
+def to_model(item: NDArray[Any], low: Sequence[float], high: Sequence[float]) -> NDArray[np.float32]:
     """Image (C, *spatial) in the scanner's units as [-1, 1]."""
     shape = (-1, *(1,) * (item.ndim - 1))
     bottom, top = np.reshape(low, shape), np.reshape(high, shape)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.errors import OutputError, SettingsError
-from anatogen.files import writing
+from anatogen.errors import DataError, OutputError, SettingsError
+from anatogen.generation.manifest import AboutModel
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.copy_search import _MOST_BYTES, CopySearch
 from anatogen.metrics.copies import CopyRate, copy_rate
 from anatogen.metrics.neighbours import Neighbours
 from anatogen.reporting.verdicts import certainty
+from anatogen.settings import Document
 
 Images = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -62,7 +62,7 @@ def measure_copies(
 
 def copies_of(samples: SampleSet, dataset: PreparedDataset, *, progress: Progress | None = None) -> CopyMeasurement:
     """`measure_copies` of a sample set, read block by block. Raises SettingsError where its model is of other data."""
-    require_training_data(samples.header.get("about_model", {}), dataset)
+    require_training_data(samples.header.about_model, dataset)
     patients = np.array([patient_of(entry) for entry in samples.entries])
 
     def blocks() -> Iterator[Images]:
@@ -87,19 +87,19 @@ def _measure(
     return CopyMeasurement(rate, generated, heldout, search.train_rows, search.heldout_rows)
 
 
-def trained_on(about_model: dict[str, Any], dataset: PreparedDataset) -> bool | None:
+def trained_on(about_model: AboutModel, dataset: PreparedDataset) -> bool | None:
     """Whether a model, by what it says of itself, was trained on the split "train" of `dataset`; None where it says nothing."""
-    own = about_model.get("dataset", {}).get("fingerprint")
+    own = about_model.dataset.fingerprint
     if own is None:
         return None
-    items = about_model.get("trained_on")
+    items = about_model.trained_on
     return own == dataset.info.source.get("fingerprint") and items in (None, dataset.digest_of("train"))
 
 
-def require_training_data(about_model: dict[str, Any], dataset: PreparedDataset) -> None:
+def require_training_data(about_model: AboutModel, dataset: PreparedDataset) -> None:
     """Raises SettingsError where a model was trained on other data than `dataset`: its copies are not of that."""
     if trained_on(about_model, dataset) is False:
-        name = about_model["dataset"].get("name", "other data")
+        name = about_model.dataset.name or "other data"
         raise SettingsError(
             f"does not hold what the model was trained on (its split of {name}), so copies of its patients cannot be found in it",
             path=dataset.folder,
@@ -107,44 +107,42 @@ def require_training_data(about_model: dict[str, Any], dataset: PreparedDataset)
         )
 
 
-@dataclass(frozen=True)
-class Privacy:
-    """What privacy.json says of a sample set: the finding of `CopyRate`, and its verdict in words."""
+class PrivacyNote(Document):
+    """privacy.json of a sample set: the finding of `CopyRate`, and its verdict in words. images: how many there were."""
+
+    HINT: ClassVar[str] = "Evaluate the sample set again"
 
     model: str
     images: int
     copy_rate: float
-    ci95: tuple[float, float]
+    ci95: tuple[float | None, float | None]
     p_value: float
     above_chance: bool
     decided: bool
     verdict: str
 
 
-def write_privacy(samples: SampleSet, rate: CopyRate) -> Privacy:
+def write_privacy(samples: SampleSet, rate: CopyRate) -> PrivacyNote:
     """The copy rate of `samples` as its privacy.json holds it, which is written where the folder can be written to."""
-    found = Privacy(
-        model=samples.header["model"],
+    found = PrivacyNote(
+        model=samples.header.model,
         images=rate.n_generated,
         copy_rate=rate.rate,
         ci95=rate.ci95,
         p_value=rate.p_value,
-        above_chance=rate.above_chance,
-        decided=rate.above_chance or not math.isnan(rate.detectable),
+        above_chance=bool(rate.above_chance),
+        decided=bool(rate.above_chance) or not math.isnan(rate.detectable),
         verdict=certainty(rate),
     )
-    with suppress(OutputError), writing(samples.folder / "privacy.json") as path:
-        path.write_text(json.dumps(asdict(found), indent=1, ensure_ascii=False), encoding="utf-8")
+    with suppress(OutputError):
+        found.write(samples.folder / "privacy.json")
     return found
 
 
-def read_privacy(samples: SampleSet) -> Privacy | None:
+def read_privacy(samples: SampleSet) -> PrivacyNote | None:
     """What privacy.json says; None where there is none, or where it is damaged or of another model or count of images."""
-    try:
-        raw = json.loads((samples.folder / "privacy.json").read_text(encoding="utf-8"))
-        low, high = raw["ci95"]
-        found = Privacy(**{**{f.name: raw[f.name] for f in fields(Privacy)}, "ci95": (low, high)})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    whole = isinstance(found.above_chance, bool) and isinstance(found.verdict, str)
-    return found if whole and (found.model, found.images) == (samples.header["model"], len(samples.entries)) else None
+    with suppress(DataError):
+        found = PrivacyNote.read(samples.folder / "privacy.json")
+        if (found.model, found.images) == (samples.header.model, len(samples.entries)):
+            return found
+    return None

@@ -24,6 +24,7 @@ from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, util
 from anatogen.evaluation.selection import judge_entry, judge_settings, maps_used, selection_of
 from anatogen.files import writing
 from anatogen.generation.engine import Generator
+from anatogen.generation.manifest import Line
 from anatogen.generation.plan import check_same_anatomy, requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, require_true_maps, write_sample_set
 from anatogen.judges.encoder import EncoderSettings
@@ -67,13 +68,14 @@ def evaluate(
     version: str = "",
     quick: bool = False,
     more_figures: Sequence[Figure] = (),
+    run: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judge a sample set, or a run, against `dataset` and write a report, a model card and a data sheet to `out`.
 
     subject: a run, which is sampled first, from `split` and, for its usefulness, from the held-out patients; or a sample
     set, or two: one from test maps and one from heldout maps. only: the questions of QUESTIONS to answer. Usefulness is
     left out, with a word on why, where there are no images from heldout maps.
-    Returns what report.json holds. With a run at hand (named in the sample set) the report also shows classes freed one
+    Returns what report.json holds. run: that made a sample set; without it a folder of its name is looked for beside the set. With a run at hand the report also shows classes freed one
     by one, how they vary with the seed, and the Dice-against-steps curve; `quick` leaves these out. more_figures: shown
     with the examples. Images are read block by block, whatever their count. Raises DataError, ModelError or SettingsError where
     subject and data set do not belong together.
@@ -91,8 +93,16 @@ def evaluate(
         require_for_nnunet(dataset, settings.nnunet_epochs)
     out = Path(out)
     subjects = [subject] if isinstance(subject, str | Path) else list(subject)
-    samples, of_heldout, generator = _sets(
-        [Path(s) for s in subjects], dataset, out, split, count, device, "utility" in only
+    samples, of_heldout, generator, run = _sets(
+        [Path(s) for s in subjects],
+        dataset,
+        out,
+        split,
+        count,
+        device,
+        "utility" in only,
+        Path(run) if run is not None else None,
+        command,
     )
     if settings.nnunet_epochs is not None:
         if of_heldout is None:
@@ -124,11 +134,11 @@ def evaluate(
         "maps": maps_used(dataset, rows),
         "selection": selection,
         "judge": judge_entry(of_judge, selection),
-        "seed": samples.header.get("request", {}).get("seed"),
+        "seed": samples.header.request.seed,
         "command": command,
         "version": version,
-        "sampling": samples.header["sampling"],
-        "model": samples.header.get("about_model", {}),
+        "sampling": samples.header.sampling.model_dump(mode="json"),
+        "model": samples.header.about_model.content(),
         "dataset": {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)},
     }
     pages = list(more_figures)
@@ -145,7 +155,7 @@ def evaluate(
         results[name], found = section.finish()
         pages += found
     if "utility" in only and of_heldout is not None:
-        chosen = [entry for entry in of_heldout.entries if entry.get("split") == "heldout"]
+        chosen = [entry for entry in of_heldout.entries if entry.split == "heldout"]
         seeds = tuple(range(settings.utility_seeds))
         results["utility"], found = utility(
             dataset,
@@ -159,25 +169,33 @@ def evaluate(
         results["utility"]["selection"] = selection_of(of_heldout)
         pages += found
         if settings.nnunet_epochs is not None:
-            _publish(out, results, pages, samples, dataset)  # for nnU-Net can take days
+            _publish(out, results, pages, samples, dataset, run)  # for nnU-Net can take days
             results["utility"]["nnunet"] = utility_by_nnunet(
                 dataset, of_heldout, chosen, out / "nnunet", settings.nnunet_epochs, device=device
             )
-    _publish(out, results, pages, samples, dataset)
+    _publish(out, results, pages, samples, dataset, run)
     return results
 
 
 def _publish(
-    out: Path, results: dict[str, Any], pages: list[Figure], samples: SampleSet, dataset: PreparedDataset
+    out: Path,
+    results: dict[str, Any],
+    pages: list[Figure],
+    samples: SampleSet,
+    dataset: PreparedDataset,
+    run: Path | None,
 ) -> None:
     write_report(out, results, pages, dataset.schema)
-    _write_cards(out, results, samples, dataset)
+    _write_cards(out, results, samples, dataset, run)
 
 
-def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset: PreparedDataset) -> None:
-    run = Path(samples.header.get("run", ""))
-    model: dict[str, Any] = {"about": results["model"], "hash": samples.header["model"]}
+def _write_cards(
+    out: Path, results: dict[str, Any], samples: SampleSet, dataset: PreparedDataset, run: Path | None
+) -> None:
+    model: dict[str, Any] = {"about": results["model"], "hash": samples.header.model}
     with suppress(OSError, ValueError, yaml.YAMLError):
+        if run is None:
+            raise FileNotFoundError
         model |= json.loads((run / "model.json").read_text(encoding="utf-8"))
         model["settings"] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     about = {
@@ -187,9 +205,7 @@ def _write_cards(out: Path, results: dict[str, Any], samples: SampleSet, dataset
         "size": dataset.info.size,
     }
     about["classes"] = [c.name for c in dataset.schema.classes]
-    counts = count_entries(samples.entries)
-    if results["selection"] is not None:
-        counts["rejected"] = results["selection"]["rejected"]
+    counts = count_entries(samples.entries, samples.selection)
     texts = {
         "model_card.md": model_card(results, model, about),
         "data_sheet.md": data_sheet(results, samples.header, counts),
@@ -207,16 +223,16 @@ def _sets(
     count: int | None,
     device: str,
     useful: bool,
-) -> tuple[SampleSet, SampleSet | None, Generator | None]:
+    run: Path | None,
+    command: str,
+) -> tuple[SampleSet, SampleSet | None, Generator | None, Path | None]:
     """The sample set to judge, the one from heldout maps where there is one, and the generator that made them."""
     if len(subjects) == 1 and (subjects[0] / "model.json").exists():
         generator = Generator.load(subjects[0], device=device)
         check_same_anatomy(generator, dataset)
-        samples = _sample(generator, subjects[0], dataset, split, count, out / "samples")
-        heldout = (
-            _sample(generator, subjects[0], dataset, "heldout", count, out / "samples-heldout") if useful else None
-        )
-        return samples, heldout, generator
+        samples = _sample(generator, dataset, split, count, out / "samples", command)
+        heldout = _sample(generator, dataset, "heldout", count, out / "samples-heldout", command) if useful else None
+        return samples, heldout, generator, subjects[0]
     sets = [SampleSet.open(subject) for subject in subjects]
     for samples in sets:
         if samples.schema.names != dataset.schema.names:
@@ -225,7 +241,7 @@ def _sets(
                 path=samples.folder,
                 hint="Evaluate it against the data set that its label maps are from",
             )
-    of_heldout = [s for s in sets if any(e.get("split") == "heldout" and "elsewhere" not in e for e in s.entries)]
+    of_heldout = [s for s in sets if any(e.split == "heldout" and e.elsewhere is None for e in s.entries)]
     others = [s for s in sets if s not in of_heldout]
     if len(others) > 1 or len(of_heldout) > 1:
         raise SettingsError(
@@ -233,11 +249,11 @@ def _sets(
             hint="Give one from test maps and one from heldout maps, and the others a report each",
         )
     main = (others or of_heldout)[0]
-    return main, of_heldout[0] if of_heldout else None, _generator_of(main, device)
+    return main, of_heldout[0] if of_heldout else None, *_generator_of(main, device, run)
 
 
 def _sample(
-    generator: Generator, run: Path, dataset: PreparedDataset, split: str, count: int | None, out: Path
+    generator: Generator, dataset: PreparedDataset, split: str, count: int | None, out: Path, command: str
 ) -> SampleSet:
     rows = dataset.split(split)
     states = ClassStates.all_given(dataset.schema)
@@ -247,18 +263,29 @@ def _sample(
             generator,
             requests,
             out,
-            about={"run": str(run.resolve()), "about_model": generator.about, "request": {"split": split, "seed": 0}},
+            command=command or None,
             progress=lambda done, total: bar.update(done),
         )
 
 
-def _generator_of(samples: SampleSet, device: str) -> Generator | None:
-    """The generator that made `samples`, if its run is still there and has not changed."""
-    try:
-        generator = Generator.load(samples.header["run"], device=device)
-    except (KeyError, ModelError):
-        return None
-    return generator if generator.model_hash == samples.header["model"] else None
+def _generator_of(samples: SampleSet, device: str, run: Path | None) -> tuple[Generator | None, Path | None]:
+    """The generator that made `samples`, and its run: `run`, or one beside the set. None where none is found.
+
+    Raises SettingsError where `run` did not make them.
+    """
+    for place in samples.runs(run):
+        try:
+            generator = Generator.load(place, device=device)
+        except ModelError:
+            if run is not None:
+                raise
+            continue
+        if generator.model_hash == samples.header.model:
+            return generator, place
+        if run is not None:
+            problem = f"is not the run that made the images of {samples.folder}"
+            raise SettingsError(problem, path=run, hint="Name the run that did, or leave out --run")
+    return None, None
 
 
 def _require_judge(dataset: PreparedDataset) -> None:
@@ -272,13 +299,13 @@ def _require_judge(dataset: PreparedDataset) -> None:
         )
 
 
-def _entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[dict[str, Any]], list[Row] | None]:
+def _entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[Line], list[Row] | None]:
     """The manifest lines that can be judged, and the data set's row of each: None where all label maps are from elsewhere."""
-    elsewhere = [entry for entry in samples.entries if "elsewhere" in entry]
+    elsewhere = [entry for entry in samples.entries if entry.elsewhere is not None]
     if elsewhere:
         return elsewhere, None
-    by_place = {(row.case, row.slice): row for row in dataset.rows}
-    pairs = [(entry, by_place.get((entry.get("case"), entry.get("slice")))) for entry in samples.entries]  # type: ignore[arg-type]
+    by_place: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
+    pairs = [(entry, by_place.get((entry.case, entry.slice))) for entry in samples.entries]
     found = [(entry, row) for entry, row in pairs if row is not None]
     if not found:
         raise SettingsError(

@@ -17,20 +17,18 @@ def selection_of(samples: SampleSet) -> dict[str, Any] | None:
 
     Images are counted, and not requests: a request can have several rejected images, and then one that is kept or none.
     """
-    gate = samples.header.get("gate")
-    if not gate:
+    selection = samples.selection
+    if (gate := selection.gate) is None:
         return None
-    copies = gate.get("reject_copies") or {}
-    kept, rejected, without = len(samples.entries), samples.refused_tries, len(samples.refused)
     return {
-        "min_dice": gate.get("min_dice"),
-        "reject_copies": copies.get("level"),
-        "retries": gate.get("retries"),
-        "made": kept + rejected,
-        "kept": kept,
-        "rejected": rejected,
-        "requests": kept + without,
-        "requests_without_image": without,
+        "min_dice": gate.min_dice,
+        "reject_copies": gate.reject_copies.level if gate.reject_copies is not None else None,
+        "retries": gate.retries,
+        "made": selection.made,
+        "kept": selection.kept,
+        "rejected": selection.rejected,
+        "requests": selection.kept + selection.given_up,
+        "requests_without_image": selection.given_up,
     }
 
 

@@ -45,7 +45,9 @@ class Generator:
         device: str = "auto",
         model_hash: str = "",
         about: dict[str, Any] | None = None,
+        run: str = "",
     ) -> None:
+        self.run = run  # the name of its folder
         self.device = pick_device(device)
         self.denoiser = denoiser.placed(self.device).eval()
         self.settings, self.model_hash, self.about = settings, model_hash, about or {}
@@ -58,7 +60,7 @@ class Generator:
         denoiser, about = load_denoiser(run)
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
         settings = SamplingSettings.model_validate(about.get("sampling", {}))
-        return cls(denoiser, settings, device=device, model_hash=digest, about=about)
+        return cls(denoiser, settings, device=device, model_hash=digest, about=about, run=run.resolve().name)
 
     @property
     def geometry(self) -> ModelGeometry:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import SettingsError
+from anatogen.generation.manifest import CopyGateSettings, DatasetName, GateSettings, Measures, NearestTraining
 from anatogen.generation.rejection import Gate, Verdict
 from anatogen.generation.request import Request
 from anatogen.judges.copy_search import CopySearch
@@ -20,23 +20,27 @@ from anatogen.metrics.copies import copy_threshold
 from anatogen.metrics.overlap import class_means
 
 Images = NDArray[np.float32]
-
-
 Progress = Callable[[int, int], None]
 
 
-def dice_gate(segmenter: Callable[[Images], NDArray[np.int64]], schema: LabelSchema, min_dice: float) -> Gate:
+def dice_gate(
+    segmenter: Callable[[Images], NDArray[np.int64]],
+    schema: LabelSchema,
+    min_dice: float,
+    *,
+    judge: DatasetName | None = None,
+) -> Gate:
     """A gate that keeps an image whose Dice of what `segmenter` finds with what was asked for is at least `min_dice`.
 
-    segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). The Dice of an image is the mean over its
-    given classes that are drawn in its map. A given class that is not drawn is to be absent: invented (see `Tally`), it
-    counts as a class with Dice 0; else it does not count. An image for
+    segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). judge: the data set that it was trained on.
+    The Dice of an image is the mean over its given classes that are drawn in its map. A given class that is not drawn is to be
+    absent: invented (see `Tally`), it counts as a class with Dice 0; else it does not count. An image for
     which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a high bound
     favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
     """
     if not 0 < min_dice <= 1:
-        raise SettingsError(f"a Dice of at least {min_dice:g} makes no sense", hint="Choose above 0 and at most 1")
-    return _DiceGate(segmenter, schema, min_dice)
+        raise SettingsError(f"--min-dice must be in (0, 1], got {min_dice:g}", hint="Choose for instance 0.8")
+    return _DiceGate(segmenter, schema, min_dice, judge)
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,11 @@ class _DiceGate:
     segmenter: Callable[[Images], NDArray[np.int64]]
     schema: LabelSchema
     min_dice: float
+    judge: DatasetName | None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {"min_dice": self.min_dice}
+    def settings(self) -> GateSettings:
+        return GateSettings(min_dice=self.min_dice, judge=self.judge)
 
     def __call__(self, requests: Sequence[Request], images: Images) -> list[Verdict]:
         asked = np.stack([request.labels for request in requests])
@@ -56,8 +61,8 @@ class _DiceGate:
 
     def _verdict(self, dice: float) -> Verdict:
         if math.isnan(dice):
-            return Verdict(True, {"note": "no given class is in the map, so there is no Dice"})
-        measures = {"dice": round(dice, 4)}
+            return Verdict(True, Measures(note="no given class is in the map, so there is no Dice"))
+        measures = Measures(dice=round(dice, 4))
         if dice >= self.min_dice:
             return Verdict(True, measures)
         return Verdict(False, measures, f"Dice {dice:.4f} is below {self.min_dice:g}")
@@ -74,15 +79,17 @@ def given_dice(
     return class_means(counts.obeyed_by(np.arange(len(asked))), axis=1)
 
 
-def copy_gate(search: CopySearch, *, level: float = 0.01, progress: Progress | None = None) -> Gate:
-    """A gate that refuses an image nearer to a training image than all but a share `level` of unseen patients' are.
+def copy_gate(
+    search: CopySearch, *, level: float = 0.01, judge: DatasetName | None = None, progress: Progress | None = None
+) -> Gate:
+    """A gate that rejects an image nearer to a training image than all but a share `level` of unseen patients' are.
 
-    By `Neighbours.relative` and `copy_threshold`: about `level` of the images of a model that copies nothing are refused
+    By `Neighbours.relative` and `copy_threshold`: about `level` of the images of a model that copies nothing are rejected
     too. The manifest then names the nearest training image by its row (case and slice), and the distance.
-    progress: of measuring the held-out images, see `CopySearch.heldout`.
+    judge: the data set that is searched. progress: of measuring the held-out images, see `CopySearch.heldout`.
     """
     threshold, _ = copy_threshold(search.heldout(progress).relative, level=level)
-    return _CopyGate(search, threshold, level)
+    return _CopyGate(search, threshold, level, judge)
 
 
 @dataclass(frozen=True)
@@ -90,10 +97,12 @@ class _CopyGate:
     search: CopySearch
     threshold: float
     level: float
+    judge: DatasetName | None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {"reject_copies": {"level": self.level, "compared_with": self.search.digest}}
+    def settings(self) -> GateSettings:
+        compared = CopyGateSettings(level=self.level, compared_with=self.search.digest)
+        return GateSettings(reject_copies=compared, judge=self.judge)
 
     def __call__(self, requests: Sequence[Request], images: Images) -> list[Verdict]:  # noqa: ARG002
         found = self.search.nearest(images)
@@ -101,7 +110,8 @@ class _CopyGate:
 
     def _verdict(self, distance: float, index: int) -> Verdict:
         row = self.search.train_rows[index].id
-        measures = {"nearest": {"row": row, "distance": round(distance, 4), "threshold": round(self.threshold, 4)}}
+        nearest = NearestTraining(row=row, distance=round(distance, 4), threshold=round(self.threshold, 4))
+        measures = Measures(nearest=nearest)
         if distance >= self.threshold:
             return Verdict(True, measures)
         return Verdict(

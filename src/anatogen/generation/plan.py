@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -19,7 +21,8 @@ from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
 from anatogen.generation.folder_maps import maps_in
-from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, check_likeness
+from anatogen.generation.manifest import Asked, LabelMaps, Origin
+from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, asked_of, check_likeness
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.seeds import derive_seed
 
@@ -56,11 +59,13 @@ def requests_from_dataset(
             states=emptied.states(states.and_also(dataset.states(row))),
             seed=derive_seed(seed, row.id, repeat),
             place=Placement.of(dataset, row),
-            origin={**_origin(row, repeat), **emptied.origin},
+            origin=_origin(row, repeat, emptied.names),
             partner=item.images[0].numpy() if paired else None,
         )
 
-    return Requests(len(places), make)
+    asked = _asked(states, dataset.schema, absent, seed=seed, per_mask=per_mask, count=count)
+    asked |= {"label_maps": maps_of(dataset, "data set"), "split": _splits(rows), "paired": paired or None}
+    return Requests(len(places), make, Asked(**asked))
 
 
 def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: Sequence[str]) -> Requests:
@@ -85,7 +90,8 @@ def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: S
         digits = len(str(len(every) - 1))
         return replace(request, id=f"{request.id}_free{combination:0{digits}d}", states=ClassStates(given))
 
-    return Requests(len(requests) * len(every), make)
+    asked = asked_of(requests).model_copy(update={"combine": tuple(dict.fromkeys(names))})
+    return Requests(len(requests) * len(every), make, asked)
 
 
 def requests_alike(
@@ -97,29 +103,27 @@ def requests_alike(
     mixing: Mixing = "variance_preserving",
 ) -> Requests:
     """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
-    by_place = {(row.case, row.slice): row for row in dataset.rows}
+    by_place: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
     similarities = list(dict.fromkeys(similarities))
     for similarity in similarities:
         check_likeness(similarity, step)
 
     def make(number: int) -> Request:
         request, similarity = requests[number // len(similarities)], similarities[number % len(similarities)]
-        image = dataset.load([by_place[request.origin["case"], request.origin["slice"]]]).images[0].numpy()
-        origin = {
-            **request.origin,
-            "similarity": similarity,
-            "lambda": round(1 - similarity, 6),
-            "halted_at": step,
-            "mixing": mixing,
-        }
+        row = by_place.get((request.origin.case, request.origin.slice))
+        if row is None:
+            raise ValueError(f"request {request.id} is not of a label map of {dataset.folder}")
+        image = dataset.load([row]).images[0].numpy()
+        change = {"similarity": similarity, "weight": round(1 - similarity, 6), "halted_at": step, "mixing": mixing}
         return replace(
             request,
             id=f"{request.id}_alike{similarity:.6g}",
             likeness=Likeness(image, similarity, step, mixing),
-            origin=origin,
+            origin=request.origin.model_copy(update=change),
         )
 
-    return Requests(len(requests) * len(similarities), make)
+    more = {"similarities": tuple(similarities), "step": step, "mixing": mixing}
+    return Requests(len(requests) * len(similarities), make, asked_of(requests).model_copy(update=more))
 
 
 def requests_from_elsewhere(
@@ -141,6 +145,7 @@ def requests_from_elsewhere(
     matched classes are left out. Raises SettingsError where classes or axes do not match, DataError where anatomy does not
     fit.
     """
+    maps = maps_of(dataset, "another data set")
     found = [
         (row, labels.astype(np.uint16), own)
         for row, labels, own in maps_from_dataset(
@@ -158,14 +163,13 @@ def requests_from_elsewhere(
             labels=emptied.labels(labels.astype(np.int64)),
             states=emptied.states(states.and_also(own)),
             seed=derive_seed(seed, row.id, repeat),
-            origin={
-                "elsewhere": str(dataset.info.source.get("name", dataset.folder.name)),
-                **_origin(row, repeat),
-                **emptied.origin,
-            },
+            origin=_origin(row, repeat, emptied.names).model_copy(update={"elsewhere": maps.name}),
         )
 
-    return Requests(len(places), make)
+    asked = _asked(states, model.schema, absent, seed=seed, per_mask=per_mask, count=count)
+    renamed = tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items()))
+    asked |= {"label_maps": maps, "split": _splits(rows), "rename": renamed or None, "fit": fit}
+    return Requests(len(places), make, Asked(**asked))
 
 
 def requests_from_folder(
@@ -188,16 +192,22 @@ def requests_from_folder(
     def make(number: int) -> Request:
         place, repeat = places[number]
         drawn = maps[place]
-        position = {} if drawn.slice is None else {"slice_of_map": drawn.slice}
         return Request(
             id=f"{drawn.name}_{repeat:02d}",
             labels=emptied.labels(drawn.read()),
             states=emptied.states(states.and_also(drawn.states)),
             seed=derive_seed(seed, drawn.name, repeat),
-            origin={"file_of_map": drawn.file, **position, "repeat": repeat, **emptied.origin},
+            origin=Origin(file_of_map=drawn.file, slice_of_map=drawn.slice, repeat=repeat, absent=emptied.names),
         )
 
-    return Requests(len(places), make)
+    digest = hashlib.sha256()
+    for file in dict.fromkeys(drawn.file for drawn in maps):
+        digest.update((folder / file).read_bytes())
+    renamed = tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items()))
+    asked = _asked(states, model.schema, absent, seed=seed, per_mask=per_mask, count=count)
+    asked |= {"rename": renamed or None, "fit": fit if fit != "crop" else None}
+    source = LabelMaps(kind="folder", name=folder.resolve().name, fingerprint=digest.hexdigest()[:16])
+    return Requests(len(places), make, Asked(**asked, label_maps=source))
 
 
 class _Emptied:
@@ -205,7 +215,7 @@ class _Emptied:
 
     def __init__(self, schema: LabelSchema, names: Sequence[str]) -> None:
         self._indices = {schema.index_of(name) for name in names}
-        self.origin: dict[str, Any] = {"absent": list(names)} if names else {}
+        self.names = tuple(names)
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         return erase(labels, self._indices) if self._indices else labels
@@ -214,8 +224,27 @@ class _Emptied:
         return ClassStates(tuple(g or i in self._indices for i, g in enumerate(states.given, start=1)))
 
 
-def _origin(row: Row, repeat: int) -> dict[str, Any]:
-    return {"case": row.case, "patient": row.patient, "slice": row.slice, "split": row.split, "repeat": repeat}
+def maps_of(dataset: PreparedDataset, kind: Literal["data set", "another data set"]) -> LabelMaps:
+    """What a sample set says of the data set that its label maps are from: its source, and how it was cut and divided."""
+    info = dataset.info
+    parts = [info.source.get("fingerprint"), info.axis, info.size, info.fit, info.spacing_mm, info.split_seed]
+    parts += [info.intensity_rule, dataset.schema.names, len(dataset.rows)]
+    digest = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+    return LabelMaps(kind=kind, name=str(info.source.get("name", dataset.folder.name)), fingerprint=digest)
+
+
+def _asked(states: ClassStates, schema: LabelSchema, absent: Sequence[str], **more: int | None) -> dict[str, Any]:
+    """What every way of making requests has in common, as the header of a sample set holds it."""
+    given, free = tuple(states.given_names(schema)), tuple(states.free_names(schema))
+    return {"given": given, "free": free, "absent": tuple(absent) or None, **more}
+
+
+def _splits(rows: Sequence[Row]) -> str:
+    return ", ".join(sorted({row.split for row in rows}))
+
+
+def _origin(row: Row, repeat: int, absent: tuple[str, ...]) -> Origin:
+    return Origin(case=row.case, patient=row.patient, slice=row.slice, split=row.split, repeat=repeat, absent=absent)
 
 
 def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
-"""The quality gate: which generated images are kept, and how often a refused one is made again with another seed.
+"""Which generated images are kept, and how often a rejected one is made again with another seed.
 
-What makes an image good is for a `Gate` to say (see `evaluation/gates.py`); here are only verdicts and second tries.
+What makes an image good is for a `Gate` to say (see `gates.py`); here are only verdicts and second tries.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
+from anatogen.generation.manifest import GateSettings, Measures, RejectedTry
 from anatogen.generation.request import Request
 from anatogen.sampling import SamplingSettings
 from anatogen.seeds import derive_seed
@@ -22,10 +23,10 @@ from anatogen.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an image is kept. measures: what was found, as the manifest is to hold it. reason: why it was refused."""
+    """Whether an image is kept. measures: what was found, as the manifest is to hold it. reason: why it was rejected."""
 
     accepted: bool
-    measures: dict[str, Any] = field(default_factory=dict)
+    measures: Measures = Measures()
     reason: str = ""
 
 
@@ -33,8 +34,8 @@ class Gate(Protocol):
     """Judges images, each by itself: what else is in the batch must not matter."""
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What samples.json is to hold of the gate, and an interrupted set must share to be gone on with."""
+    def settings(self) -> GateSettings:
+        """Settings recorded in samples.json; they must match for a sample set to be resumed."""
 
     def __call__(self, requests: Sequence[Request], images: NDArray[np.float32]) -> list[Verdict]:
         """A verdict on each of `images` (B, C, *spatial) in [-1, 1], made for `requests`."""
@@ -47,27 +48,27 @@ class Try:
     seed: int
     verdict: Verdict
 
-    def describe(self) -> dict[str, Any]:
+    def as_rejected(self) -> RejectedTry:
         """As the manifest holds it."""
-        return {"seed": self.seed, **self.verdict.measures, "reason": self.verdict.reason}
+        return RejectedTry(**dict(self.verdict.measures), seed=self.seed, reason=self.verdict.reason)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request. request: with the seed of its last try. image: None where every try was refused."""
+    """What became of a request. request: with the seed of its last try. image: None where every try was rejected."""
 
     request: Request
     image: NDArray[np.float32] | None
     tries: tuple[Try, ...]
 
     @property
-    def measures(self) -> dict[str, Any]:
+    def measures(self) -> Measures:
         """What the gates found in the last try."""
         return self.tries[-1].verdict.measures
 
     @property
-    def refused(self) -> list[Try]:
-        """The tries that were refused, in their order."""
+    def rejected(self) -> list[Try]:
+        """The tries that were rejected, in their order."""
         return [each for each in self.tries if not each.verdict.accepted]
 
 
@@ -85,14 +86,14 @@ def generate_gated(
     retries: int = 0,
     batch_size: int = 16,
 ) -> Iterator[Outcome]:
-    """The outcome of each request, in their order. An image that a gate refuses is made again, up to `retries` times.
+    """The outcome of each request, in their order. An image that a gate rejects is made again, up to `retries` times.
 
     Images are made `batch_size` at a time, second tries and new requests together. As each seed comes from its request
     and the number of the try, an outcome depends on its request alone. At most (retries + 1) batches are in memory:
     those that wait for an earlier request. Raises SettingsError for fewer than 0 retries.
     """
     if retries < 0:
-        raise SettingsError(f"{retries} retries make no sense", hint="Choose 0 or more")
+        raise SettingsError(f"--retries must be 0 or more, got {retries}")
     remaining = iter(requests)
     waiting: deque[_Job] = deque()
     while True:
@@ -136,5 +137,5 @@ def _judge(gates: Sequence[Gate], requests: list[Request], images: list[NDArray[
             break
         found = gate([requests[i] for i in there], np.stack([images[i] for i in there]))
         for i, verdict in zip(there, found, strict=True):
-            verdicts[i] = replace(verdict, measures={**verdicts[i].measures, **verdict.measures})
+            verdicts[i] = replace(verdict, measures=verdicts[i].measures.joined(verdict.measures))
     return verdicts

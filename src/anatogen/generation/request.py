@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, overload
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from anatogen.data.placement import Placement, typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
+from anatogen.generation.manifest import Asked, Origin
 from anatogen.labels import ClassStates, LabelSchema
 
 
@@ -43,7 +44,7 @@ def check_likeness(similarity: float, step: int) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """id: a file name's stem, unique in its sample set. labels: int64 (*spatial). origin: where the label map is from.
+    """id: unique in its sample set, whose files are named after it. labels: int64 (*spatial). origin: where the label map is from.
 
     place: the grid and units of the scan that the map was drawn on, where there is one. likeness: to a real image.
     partner: the real image (C, *spatial) that the sample set is to hold beside the generated one.
@@ -53,7 +54,7 @@ class Request:
     labels: NDArray[np.int64]
     states: ClassStates
     seed: int
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = Origin()
     place: Placement | None = None
     likeness: Likeness | None = None
     partner: NDArray[np.float32] | None = None
@@ -84,10 +85,13 @@ class ModelGeometry:
 
 
 class Requests(Sequence[Request]):
-    """Requests that are made when they are asked for, so that a hundred thousand of them take no memory."""
+    """Requests that are made when they are asked for, so that a hundred thousand of them take no memory.
 
-    def __init__(self, count: int, make: Callable[[int], Request]) -> None:
-        self._count, self._make = count, make
+    asked: what they have in common, which a sample set keeps in its header.
+    """
+
+    def __init__(self, count: int, make: Callable[[int], Request], asked: Asked = Asked()) -> None:
+        self._count, self._make, self.asked = count, make, asked
 
     def __len__(self) -> int:
         return self._count
@@ -99,5 +103,10 @@ class Requests(Sequence[Request]):
     def __getitem__(self, index: int | slice) -> Request | Requests:
         chosen = range(self._count)[index]
         if isinstance(chosen, range):
-            return Requests(len(chosen), lambda i: self[chosen[i]])
+            return Requests(len(chosen), lambda i: self[chosen[i]], self.asked)
         return self._make(chosen)
+
+
+def asked_of(requests: Sequence[Request]) -> Asked:
+    """What `requests` have in common, as far as they say."""
+    return requests.asked if isinstance(requests, Requests) else Asked()

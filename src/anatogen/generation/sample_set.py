@@ -1,102 +1,186 @@
-"""Sample sets on disk: samples.json (what they were made with), manifest.jsonl (a line an image), images/, labels/.
+"""Sample sets on disk: samples.json (what all images have in common), manifest.jsonl (a line an image), images/, labels/.
 
-Where a gate judged the images, a line holds what it found ("dice", "nearest") and, under "refused", the tries before that
-it refused; requests of which every try was refused have no image, and a line with their tries in refused.jsonl.
+Where gates judged the images, a line holds what they found ("dice", "nearest") and, under "rejected", the tries before that they
+rejected; requests of which every try was rejected have no image, and a line with their tries in rejected.jsonl. places.jsonl holds
+the grid and the units of the scans whose label maps were taken, so that images of any format can be put back in their place.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.errors import DataError, Interrupted, OutputError, SettingsError, nearest
-from anatogen.files import writing
+from anatogen import __version__
+from anatogen.data.placement import Placement
+from anatogen.errors import DataError, Interrupted, OutputError
+from anatogen.files import locked, writing
 from anatogen.generation.engine import Generator
-from anatogen.generation.formats import FORMATS, Format, Maker
+from anatogen.generation.formats import FORMATS, Format, Item, Maker, Scale, require_format
+from anatogen.generation.ledger import (
+    HEADER,
+    MANIFEST,
+    PLACES,
+    Ledger,
+    read_lines,
+    read_manifest,
+    read_rejected,
+    require_own_folder,
+)
+from anatogen.generation.manifest import AboutModel, GateSettings, Header, Line, PlaceLine, RejectedLine, run_beside
 from anatogen.generation.rejection import Gate, Outcome, generate_gated
-from anatogen.generation.request import Request
-from anatogen.labels import ClassStates, LabelClass, LabelSchema
+from anatogen.generation.request import Request, asked_of
+from anatogen.labels import ClassStates, LabelSchema
 from anatogen.sampling import SamplingSettings
+from anatogen.settings import command_of_process, last_part
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the images of a set were selected. gate: by what, None where every image that was made was kept.
+
+    made, kept, rejected: images (made = kept + rejected). given_up: requests of which every image was rejected.
+    """
+
+    gate: GateSettings | None
+    made: int
+    kept: int
+    rejected: int
+    given_up: int
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """A sample set that was read: its header, its manifest, and its images when they are asked for."""
+    """A sample set that was read: its header, the lines of its manifest, and its images when they are asked for."""
 
     folder: Path
-    header: dict[str, Any]
-    entries: list[dict[str, Any]]
+    header: Header
+    entries: list[Line]
 
     @classmethod
     def open(cls, folder: str | Path) -> SampleSet:
-        """The sample set in `folder`. Raises DataError where there is none, an image is missing, or all were refused."""
+        """The sample set in `folder`. Raises DataError where there is none, an image is missing, or all were rejected."""
         folder = Path(folder)
-        if not (folder / "samples.json").is_file() or not (folder / "manifest.jsonl").is_file():
+        if not (folder / HEADER).is_file() or not (folder / MANIFEST).is_file():
             what = "is not a sample set" if folder.exists() else "there is no such folder"
             raise DataError(what, path=folder, hint="Make one with: anatogen sample RUN --masks DATASET --out DIR")
-        try:
-            header = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"is damaged ({error})", path=folder / "samples.json", hint="Sample again") from error
-        entries = read_manifest(folder)
-        if not entries:
-            raise _nothing_in(folder)
-        return cls(folder, header, entries)
+        return cls(folder, Header.read(folder / HEADER), read_manifest(folder)).not_empty()
 
-    @property
-    def refused(self) -> list[dict[str, Any]]:
-        """The lines of refused.jsonl: the requests of which every try was refused."""
-        return read_refused(self.folder)
+    def not_empty(self) -> SampleSet:
+        """Itself. Raises DataError where it has no image."""
+        if self.entries:
+            return self
+        tries = [each for line in self.rejected for each in line.tries]
+        if not tries:
+            raise DataError("holds no images yet", path=self.folder, hint="Run anatogen sample again")
+        best = max(tries, key=lambda each: -1.0 if each.dice is None else each.dice)
+        raise DataError(
+            f"holds no image: all {len(tries)} images made for {len(self.rejected)} requests were rejected; "
+            f"of the best, {best.reason}",
+            path=self.folder,
+            hint="Ask for less, or train the model for longer, and sample to another folder",
+        )
 
-    @property
-    def refused_tries(self) -> int:
-        """How many images were made and refused in all."""
-        return sum(len(entry.get("refused", ())) for entry in self.entries) + sum(len(r["tries"]) for r in self.refused)
+    @cached_property
+    def rejected(self) -> tuple[RejectedLine, ...]:
+        """The requests of which every try was rejected."""
+        return tuple(read_rejected(self.folder))
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What gates selected the images, and how many images were made, kept and rejected."""
+        rejected = sum(len(line.rejected) for line in self.entries) + sum(len(line.tries) for line in self.rejected)
+        kept = len(self.entries)
+        return Selection(self.header.gate, kept + rejected, kept, rejected, len(self.rejected))
 
     @property
     def schema(self) -> LabelSchema:
         """The classes of its label maps."""
-        return LabelSchema(
-            tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.header["classes"], 1))
-        )
+        return self.header.label_schema
 
-    @property
+    @cached_property
     def maker(self) -> Maker:
         """What all its images have in common."""
-        return Maker(self.schema, self.header["model"])
+        return Maker(self.schema, self.header.model, self.header.channels)
 
-    def image(self, entry: dict[str, Any]) -> NDArray[np.float32]:
+    @cached_property
+    def _places(self) -> dict[str, PlaceLine]:
+        return {line.id: line for line in read_lines(self.folder / PLACES, PlaceLine)}
+
+    def placement(self, line: Line) -> Placement | None:
+        """Where in a scan the image of a line belongs; None where its label map is of no scan, or in a set of version 0.1.
+
+        Raises DataError where places.jsonl lacks it.
+        """
+        if line.place is None or line.place.scan is None or line.place.position is None:
+            return None
+        if line.place.scan not in self._places:
+            problem = f"lacks the scan {line.place.scan}, which image {line.id} is placed in"
+            raise DataError(problem, path=self.folder / PLACES, hint="Sample again to a new folder")
+        return self._places[line.place.scan].placement(line.place.position)
+
+    def _read(self, name: str, line: Line, *, labels: bool = False) -> NDArray[np.generic]:
+        form = FORMATS[self.header.image_format]
+        return (form.read_labels if labels else form.read_image)(
+            self.folder / name, Item(line, self._scale(line), self.maker)
+        )
+
+    def _scale(self, line: Line) -> Scale | None:
+        place = self.placement(line)
+        if place is not None:
+            mappings = place.intensity
+            return Scale(place.axis, tuple(m.low for m in mappings), tuple(m.high for m in mappings))
+        old = line.place
+        if old is None or old.axis is None or old.low is None or old.high is None:
+            return None
+        return Scale(old.axis, old.low, old.high)
+
+    def image(self, line: Line) -> NDArray[np.float32]:
         """The image (C, *spatial) in [-1, 1] of one manifest line."""
-        read = FORMATS[self.header["format"]].read_image
-        return np.asarray(read(self.folder / entry["file"], entry, self.maker), dtype=np.float32)
+        return np.asarray(self._read(line.file, line), dtype=np.float32)
 
-    def label_map(self, entry: dict[str, Any]) -> NDArray[np.int64]:
+    def label_map(self, line: Line) -> NDArray[np.int64]:
         """The label map (*spatial) of one manifest line, as it was asked for (free classes included)."""
-        read = FORMATS[self.header["format"]].read_labels
-        return np.asarray(read(self.folder / entry["labels"], entry, self.maker), dtype=np.int64)
+        return np.asarray(self._read(line.labels, line, labels=True), dtype=np.int64)
 
-    def real_image(self, entry: dict[str, Any]) -> NDArray[np.float32]:
-        """The real image (C, *spatial) in [-1, 1] that a manifest line of a paired set names."""
-        read = FORMATS[self.header["format"]].read_image
-        return np.asarray(read(self.folder / entry["real"], entry, self.maker), dtype=np.float32)
+    def real_image(self, line: Line) -> NDArray[np.float32]:
+        """The real image (C, *spatial) in [-1, 1] that a manifest line of a paired set names. Raises DataError where none is."""
+        if line.real is None:
+            raise DataError(
+                f"image {line.id} has no real image beside it", path=self.folder, hint="Sample with --paired"
+            )
+        return np.asarray(self._read(line.real, line), dtype=np.float32)
 
     def images(self) -> NDArray[np.float32]:
         """All images (N, C, *spatial) in [-1, 1]."""
-        return np.stack([self.image(entry) for entry in self.entries])
+        return np.stack([self.image(line) for line in self.entries])
 
     def labels(self) -> NDArray[np.int64]:
         """All label maps (N, *spatial)."""
-        return np.stack([self.label_map(entry) for entry in self.entries])
+        return np.stack([self.label_map(line) for line in self.entries])
 
     def given(self) -> NDArray[np.bool_]:
         """Which classes were given for each image, (N, C-1)."""
-        return np.array([[name in entry["given"] for name in self.schema.names] for entry in self.entries])
+        return np.array([[name in line.given for name in self.schema.names] for line in self.entries])
+
+    def runs(self, named: Path | None = None) -> Iterator[Path]:
+        """Folders that may hold the model that made the images; compare its digest with the header's.
+
+        named: the user's, which is the only one then. Otherwise folders of the run's name in the tree that the set lies in; of a
+        set of version 0.1 first the path that it names.
+        """
+        if named is not None:
+            yield named
+        elif self.header.run:
+            name = last_part(self.header.run)
+            if name != self.header.run:
+                yield Path(self.header.run)
+            yield from run_beside(self.folder, Path(name).name)
 
 
 def write_sample_set(
@@ -109,70 +193,88 @@ def write_sample_set(
     batch_size: int = 16,
     gates: Sequence[Gate] = (),
     retries: int = 0,
-    about: dict[str, Any] | None = None,
+    command: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     judged: Callable[[Outcome], None] | None = None,
 ) -> SampleSet:
     """Make the images of `requests` and write them to `out`; what a former, interrupted call wrote is kept.
 
     A manifest line is written after its files, so that the set is valid at any moment. gates, retries: an image that a
-    gate refuses is made again with another seed, up to `retries` times (see `generate_gated`); what was refused is
-    written down, and not tried again when the set is gone on with. progress: (requests that are done, of all). judged:
-    called with each outcome. Raises OutputError where the disk is full, Interrupted on Ctrl-C, SettingsError where `out`
-    holds images made with other settings, DataError where every image was refused.
+    gate rejects is made again with another seed, up to `retries` times (see `generate_gated`); what was rejected is
+    written down, and not tried again when the set is resumed. command: by default that of this process. progress: (requests
+    that are done, of all). judged: called with each outcome. Raises OutputError where the disk is full or another process
+    writes to `out`, Interrupted on Ctrl-C, SettingsError where `out` holds images made with other settings, DataError where
+    every image was rejected.
     """
-    if image_format not in FORMATS:
-        raise SettingsError(f"there is no format '{image_format}'", hint=nearest(image_format, FORMATS))
-    settings = settings or generator.settings
-    form, maker = FORMATS[image_format], Maker(generator.schema, generator.model_hash)
     paired = len(requests) > 0 and requests[0].partner is not None
-    if paired and form.write_real is None:
-        raise SettingsError(
-            f"pairs cannot be written as {image_format}, where a real image would pass for a synthetic one",
-            hint="Choose --format png, npy or nifti",
-        )
-    header = {
-        "classes": [(c.name, c.colour) for c in generator.schema.classes],
-        "format": image_format,
-        "model": generator.model_hash,
-        "encoding": generator.denoiser.config.encoding,
-        "sampling": settings.model_dump(mode="json"),
-        **({"gate": {"retries": retries, **_settings_of(gates)}} if gates else {}),
-        **(about or {}),
-    }
-    made, refused = _open_or_create(out, header)
-    open_requests = (r for r in requests if r.id not in made and r.id not in refused)
-    written, settled = (min(count, len(requests)) for count in (len(made), len(made) + len(refused)))
-    try:
-        for name in ("images", "labels", "real") if paired else ("images", "labels"):
-            (out / name).mkdir(exist_ok=True)
-        outcomes = generate_gated(
-            generator, open_requests, settings, gates=gates, retries=retries, batch_size=batch_size
-        )
-        with (out / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-            for outcome in outcomes:
-                if outcome.image is None:
-                    with (out / "refused.jsonl").open("a", encoding="utf-8") as refusals:
-                        refusals.write(_line(_refusal(outcome, generator.schema)))
-                else:
-                    entry = _write_image(out, outcome, outcome.image, form, maker)
-                    manifest.write(_line(entry))
-                    manifest.flush()
-                    written += 1
+    form = require_format(image_format, generator.denoiser.config.image_channels, paired=paired)
+    gate = _gate_settings(gates, retries) if gates else None
+    header = header_of(generator, requests, settings or generator.settings, image_format, gate, command)
+    require_own_folder(out)
+    with locked(out):
+        ledger, header = Ledger.open(out, header)
+        written, settled = len(ledger.lines), len(ledger.lines) + len(ledger.rejected)
+        written, settled = (min(count, len(requests)) for count in (written, settled))
+        files = _Files(ledger, form, Maker(generator.schema, header.model, header.channels), header, paired)
+        try:
+            files.make_folders()
+            for outcome in generate_gated(
+                generator,
+                ledger.open_requests(requests),
+                header.sampling,
+                gates=gates,
+                retries=retries,
+                batch_size=batch_size,
+            ):
+                written += files.write(outcome)
                 settled += 1
                 if judged is not None:
                     judged(outcome)
                 if progress is not None:
                     progress(settled, len(requests))
-    except OSError as error:
-        raise _stopped(
-            OutputError, f"cannot be written ({error.strerror or error})", written, len(requests), out
-        ) from error
-    except OutputError as error:
-        raise _stopped(OutputError, error.problem, written, len(requests), out) from error
-    except KeyboardInterrupt as error:
-        raise _stopped(Interrupted, "sampling was stopped", written, len(requests), out) from error
-    return SampleSet.open(out)
+        except OSError as error:
+            problem = f"cannot be written ({error.strerror or error})"
+            raise _stopped(OutputError, problem, written, len(requests), out) from error
+        except OutputError as error:
+            raise _stopped(OutputError, error.problem, written, len(requests), out) from error
+        except KeyboardInterrupt as error:
+            raise _stopped(Interrupted, "sampling was stopped", written, len(requests), out) from error
+    return SampleSet(out, header, ledger.lines).not_empty()
+
+
+def header_of(
+    generator: Generator,
+    requests: Sequence[Request],
+    settings: SamplingSettings,
+    image_format: str,
+    gate: GateSettings | None = None,
+    command: str | None = None,
+) -> Header:
+    """What a set of `requests` says of its making; the one place where this is put together."""
+    count = generator.denoiser.config.image_channels
+    about = AboutModel.of(generator.about)
+    named = about.channels if about.channels is not None and len(about.channels) == count else None
+    return Header(
+        version=__version__,
+        command=command_of_process() if command is None else command,
+        model=generator.model_hash,
+        run=generator.run,
+        classes=tuple((c.name, c.colour) for c in generator.schema.classes),
+        channels=named or (("image",) if count == 1 else tuple(f"channel {c + 1}" for c in range(count))),
+        encoding=generator.denoiser.config.encoding,
+        image_format=image_format,
+        sampling=settings,
+        request=asked_of(requests),
+        gate=gate,
+        about_model=about,
+    )
+
+
+def _gate_settings(gates: Sequence[Gate], retries: int) -> GateSettings:
+    found = GateSettings(retries=retries)
+    for gate in gates:
+        found = found.joined(gate.settings)
+    return found
 
 
 def _stopped(
@@ -182,163 +284,91 @@ def _stopped(
     return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, hint=hint)
 
 
-def _write_image(out: Path, outcome: Outcome, image: NDArray[np.float32], form: Format, maker: Maker) -> dict[str, Any]:
-    """Write the files of one image, and return its manifest line."""
-    request = outcome.request
-    paired = form.write_real is not None and request.partner is not None
-    entry = {
-        "id": request.id,
-        "file": f"images/{request.id}{form.ending}",
-        "labels": f"labels/{request.id}{form.ending_of_labels}",
-        **_about(request, maker.schema),
-        **outcome.measures,
-        **({"refused": [each.describe() for each in outcome.refused]} if outcome.refused else {}),
-        **({"real": f"real/{request.id}{form.ending}"} if paired else {}),
-        **({"place": request.place.describe()} if request.place is not None else {}),
-    }
-    with writing(out / entry["file"]) as image_path, writing(out / entry["labels"]) as labels_path:
-        form.write(image_path, labels_path, request, image, maker)
-    if form.write_real is not None and paired:
-        with writing(out / entry["real"]) as path:
-            form.write_real(path, request)
-    return entry
+@dataclass(frozen=True)
+class _Files:
+    """Writes the files of each image, and then its line."""
+
+    ledger: Ledger
+    form: Format
+    maker: Maker
+    header: Header
+    paired: bool
+
+    def make_folders(self) -> None:
+        for name in ("images", "labels", "real") if self.paired else ("images", "labels"):
+            (self.ledger.folder / name).mkdir(exist_ok=True)
+
+    def write(self, outcome: Outcome) -> bool:
+        """Write down an outcome; whether there is an image of it."""
+        if outcome.image is None:
+            self.ledger.add_rejected(self._rejected_line(outcome))
+            return False
+        self.ledger.add(self._write_image(outcome, outcome.image))
+        return True
+
+    def _write_image(self, outcome: Outcome, image: NDArray[np.float32]) -> Line:
+        request, folder, schema = outcome.request, self.ledger.folder, self.maker.schema
+        name = self.ledger.name_of(request)
+        place = self.ledger.place(request.place) if request.place is not None else None
+        line = Line(
+            **dict(request.origin),
+            **dict(outcome.measures),
+            id=name,
+            file=f"images/{name}{self.form.ending}",
+            labels=f"labels/{name}{self.form.ending_of_labels}",
+            real=f"real/{name}{self.form.ending}" if self.paired else None,
+            given=tuple(request.states.given_names(schema)),
+            free=tuple(request.states.free_names(schema)),
+            seed=request.seed,
+            rejected=tuple(each.as_rejected() for each in outcome.rejected),
+            solver=self.header.sampling.solver,
+            steps=self.header.sampling.steps,
+            model=self.header.model,
+            place=place,
+        )
+        for left in line.files:  # a folder that a killed process wrote, and has no line, cannot be replaced by renaming
+            if (folder / left).is_dir():
+                shutil.rmtree(folder / left)
+        with writing(folder / line.file) as image_path, writing(folder / line.labels) as labels_path:
+            self.form.write(image_path, labels_path, request, image, self.maker)
+        if self.form.write_real is not None and line.real is not None:
+            with writing(folder / line.real) as path:
+                self.form.write_real(path, request, self.maker)
+        return line
+
+    def _rejected_line(self, outcome: Outcome) -> RejectedLine:
+        request, schema = outcome.request, self.maker.schema
+        return RejectedLine(
+            **dict(request.origin),
+            id=self.ledger.name_of(request),
+            given=tuple(request.states.given_names(schema)),
+            free=tuple(request.states.free_names(schema)),
+            tries=tuple(each.as_rejected() for each in outcome.tries),
+        )
 
 
-def _refusal(outcome: Outcome, schema: LabelSchema) -> dict[str, Any]:
-    """The line of refused.jsonl."""
-    about = _about(outcome.request, schema)
-    del about["seed"]  # each try has its own
-    return {"id": outcome.request.id, **about, "tries": [each.describe() for each in outcome.tries]}
-
-
-def _about(request: Request, schema: LabelSchema) -> dict[str, Any]:
-    return {
-        "given": request.states.given_names(schema),
-        "free": request.states.free_names(schema),
-        "seed": request.seed,
-        **request.origin,
-    }
-
-
-def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def _settings_of(gates: Sequence[Gate]) -> dict[str, Any]:
-    return {key: value for gate in gates for key, value in gate.settings.items()}
-
-
-def _nothing_in(folder: Path) -> DataError:
-    """Why a sample set without an image has none."""
-    refused = read_refused(folder)
-    tries = [each for line in refused for each in line["tries"]]
-    if not tries:
-        return DataError("holds no images yet", path=folder, hint="Run anatogen sample again")
-    best = max(tries, key=lambda each: each.get("dice", -1.0))
-    return DataError(
-        f"holds no image, for all {len(tries)} that were made for {len(refused)} requests were refused; "
-        f"of the best, {best['reason']}",
-        path=folder,
-        hint="Ask for less, or train the model for longer, and sample to another folder",
-    )
-
-
-def _open_or_create(out: Path, header: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """Make `out` with its samples.json, or check that it was made with the same.
-
-    Returns the ids of the requests whose image is there, and of those that were refused to the end.
-    """
-    if not (out / "samples.json").exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SettingsError("is there already and is no sample set", path=out, hint="Choose another folder")
-        with writing(out / "samples.json") as path:
-            path.write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
-        return set(), set()
-    try:
-        former = json.loads((out / "samples.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"is damaged ({error})", path=out / "samples.json", hint="Choose another folder") from error
-    for key in ("model", "sampling", "format", "request", "gate"):
-        if former.get(key) != json.loads(json.dumps(header.get(key))):
-            raise SettingsError(
-                f"holds images made with another {key}", path=out, hint="Choose another folder or remove it"
-            )
-    for name in ("manifest.jsonl", "refused.jsonl"):
-        _drop_torn_line(out / name)
-    return {entry["id"] for entry in read_manifest(out)}, {line["id"] for line in read_refused(out)}
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """The lines of manifest.jsonl. Raises DataError where one is damaged or its image is missing."""
-    path = folder / "manifest.jsonl"
-    if not path.is_file():
-        return []
-    entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            named = [entry["file"], entry["labels"], *([entry["real"]] if "real" in entry else [])]
-            missing = [name for name in named if not (folder / name).exists()]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"line {number} is damaged", path=path, hint="Remove the line and sample again") from error
-        if missing:
-            raise DataError(
-                f"{missing[0]}, named in line {number}, is missing",
-                path=path,
-                hint="Remove the line and sample again",
-            )
-        entries.append(entry)
-    return entries
-
-
-def read_refused(folder: Path) -> list[dict[str, Any]]:
-    """The lines of refused.jsonl, none where nothing was refused to the end. Raises DataError where one is damaged."""
-    path = folder / "refused.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            _ = entry["id"], [each["reason"] for each in entry["tries"]]
-        except (ValueError, KeyError, TypeError) as error:
-            hint = "Remove the line and sample again"
-            raise DataError(f"line {number} is damaged", path=path, hint=hint) from error
-        found.append(entry)
-    return found
-
-
-def _drop_torn_line(path: Path) -> None:
-    """A full disk can leave half a line at the end: remove it."""
-    if path.is_file():
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            with writing(path) as partial:
-                partial.write_text(whole, encoding="utf-8")
-
-
-def patient_of(entry: dict[str, Any]) -> str:
+def patient_of(line: Line) -> str:
     """Whose label map the image of a manifest line follows; where nobody is named, its case or itself."""
-    return str(entry.get("patient", entry.get("case", entry["id"])))
+    return line.patient_or_map
 
 
-def states_of(entry: dict[str, Any], schema: LabelSchema) -> ClassStates:
+def states_of(line: Line, schema: LabelSchema) -> ClassStates:
     """The class states of a manifest line."""
-    return schema.states(given=entry["given"])
+    return schema.states(given=line.given)
 
 
 def require_true_maps(samples: SampleSet) -> None:
     """Raises DataError where a class was left free or the model is unconditional, for the label map then does not say
     what is in the image.
     """
-    free = sorted({name for entry in samples.entries for name in entry["free"]})
+    free = sorted({name for line in samples.entries for name in line.free})
     if free:
         raise DataError(
             f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
             path=samples.folder,
             hint="Sample with every class given",
         )
-    if samples.header.get("encoding") == "none":
+    if samples.header.encoding == "none":
         raise DataError(
             "was made by an unconditional model, which does not see the label maps",
             path=samples.folder,

@@ -115,23 +115,35 @@ def read_colours(path: Path) -> NDArray[np.uint8] | None:
     return pixels[..., :3]
 
 
-def write_png(path: Path, image: NDArray[np.float32]) -> None:
-    """Write image (C, H, W) in [-1, 1] as 16-bit gray (C = 1) or 8-bit RGB (C = 3)."""
+def write_png(path: Path, image: NDArray[np.float32], *, colours: bool = True) -> None:
+    """Write image (C, H, W) in [-1, 1]: three channels that are `colours` as 8-bit RGB, others as 16-bit gray.
+
+    More than one channel of gray lie one below the other, (C H, W).
+    """
     unit = (np.clip(image, -1, 1) + 1) / 2
-    if image.shape[0] == 1:
-        Image.fromarray(np.rint(unit[0] * 65535).astype(np.uint16)).save(path, format="PNG")
-    elif image.shape[0] == 3:
+    if image.shape[0] == 3 and colours:
         Image.fromarray(np.rint(unit.transpose(1, 2, 0) * 255).astype(np.uint8)).save(path, format="PNG")
     else:
-        raise DataError(f"an image of {image.shape[0]} channels cannot be a PNG", hint="Use --format npy")
+        gray = np.rint(unit.reshape(-1, image.shape[-1]) * 65535).astype(np.uint16)
+        Image.fromarray(gray).save(path, format="PNG")
 
 
-def read_png(path: Path) -> NDArray[np.float32]:
-    """The image (C, H, W) in [-1, 1] in a file that `write_png` wrote."""
+def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
+    """The image (C, H, W) in [-1, 1] in a file that `write_png` wrote; channels: of gray ones, how many lie in it.
+
+    Raises DataError for what `read_picture` refuses, and where the height is not that of so many channels.
+    """
     pixels, _ = read_picture(path)
     largest = 65535 if pixels.dtype == np.uint16 else 255
-    channels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return channels.astype(np.float32) * np.float32(2 / largest) - np.float32(1)
+    if pixels.ndim == 3:
+        planes = pixels.transpose(2, 0, 1)
+    elif pixels.shape[0] % channels:
+        raise DataError(
+            f"has {pixels.shape[0]} rows, which are not those of {channels} channels", path=path, hint=_AGAIN
+        )
+    else:
+        planes = pixels.reshape(channels, -1, pixels.shape[1])
+    return planes.astype(np.float32) * np.float32(2 / largest) - np.float32(1)
 
 
 def write_label_png(path: Path, labels: NDArray[np.integer]) -> None:

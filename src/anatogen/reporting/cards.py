@@ -9,10 +9,14 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from anatogen.generation.manifest import Header
+from anatogen.generation.manifest import Line as ManifestLine
+from anatogen.generation.sample_set import Selection
 from anatogen.progress import format_duration
 from anatogen.reporting.answers import (
     Results,
@@ -24,6 +28,7 @@ from anatogen.reporting.answers import (
     selection_in_words,
     split_in_words,
 )
+from anatogen.reporting.overview import selection_line
 from anatogen.reporting.tables import Line, Table, amount, counted, number
 
 UNKNOWN = "unknown"
@@ -57,61 +62,84 @@ def model_card(results: Results, model: Mapping[str, Any], dataset: Mapping[str,
     )
 
 
-def data_sheet(results: Results, samples_header: Mapping[str, Any], counts: Mapping[str, Any]) -> str:
+def data_sheet(results: Results, header: Header | None = None, counts: SetCounts | None = None) -> str:
     """The sheet of the sample set that `results` (report.json's content) are of.
 
-    samples_header: samples.json's content. counts: see `count_entries`; `rejected` may be added, how many images were made and
-    not kept. Any key may be missing, then the sheet says that it is not known.
+    header: the set's. counts: see `count_entries`. What is missing is said to be unknown.
     """
     dataset = results.get("dataset") or {}
-    about = samples_header.get("about_model") or {}
+    about = header.about_model.content() if header is not None else {}
+    counts = counts or SetCounts()
     return _render(
         "data_sheet.md",
         results,
         dataset,
         name=_name_of(dataset) or _name_of(about.get("dataset") or {}),
-        composition=_facts(_composition(samples_header, counts)),
-        classes=_class_table(samples_header, counts),
-        process=_facts(_process(results, samples_header, counts)),
-        images=number(counts.get("images")),
-        size_category=_Markdown(_size_category(number(counts.get("images")))),
-        paired=(samples_header.get("request") or {}).get("paired"),
-        similarities=list(counts.get("similarities") or ()),
+        composition=_facts(_composition(header, counts)),
+        classes=_class_table(header, counts),
+        process=_facts(_process(results, header, counts)),
+        images=counts.images,
+        size_category=_Markdown(_size_category(counts.images)),
+        paired=header.request.paired if header is not None else None,
+        similarities=list(counts.similarities or ()),
         notice=about.get("notice") or dataset.get("notice"),
-        commands=[c for c in (samples_header.get("command"), results.get("command")) if c],
+        commands=list(dict.fromkeys(c for c in (header.command if header else "", results.get("command")) if c)),
     )
 
 
-def count_entries(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a data sheet says of the lines of manifest.jsonl; names of patients and cases are counted and not kept.
+@dataclass(frozen=True)
+class SetCounts:
+    """What a data sheet says of the lines of a manifest; None where it is not known. Names of patients are counted and not kept.
 
     images, label_maps, patients, label_map_files, seeds: how many (label_map_files: of a folder of the user's own).
     given, free, absent: images a class. splits, similarities: images each. elsewhere: images from each other data set's maps.
+    selection: how many images were made and rejected, and by what.
     """
-    lists: dict[str, Counter[Any]] = {name: Counter() for name in ("given", "free", "absent")}
-    each: dict[str, Counter[Any]] = {name: Counter() for name in ("split", "similarity", "elsewhere")}
+
+    images: int | None = None
+    label_maps: int | None = None
+    patients: int | None = None
+    label_map_files: int | None = None
+    seeds: int | None = None
+    given: Mapping[str, int] | None = None
+    free: Mapping[str, int] | None = None
+    absent: Mapping[str, int] | None = None
+    splits: Mapping[str, int] | None = None
+    similarities: Mapping[float, int] | None = None
+    elsewhere: Mapping[str, int] | None = None
+    selection: Selection | None = None
+
+
+def count_entries(entries: Iterable[ManifestLine], selection: Selection | None = None) -> SetCounts:
+    """Count the lines of a manifest."""
+    given, free, absent = Counter[str](), Counter[str](), Counter[str]()
+    splits, similarities, elsewhere = Counter[str](), Counter[float](), Counter[str]()
     maps, patients, files, seeds, images = set(), set(), set(), set(), 0
     for entry in entries:
         images += 1
-        maps.add(tuple(str(entry.get(key)) for key in ("elsewhere", "case", "slice", "file_of_map")))
-        patients |= {entry[key] for key in ("patient",) if key in entry}
-        files |= {entry[key] for key in ("file_of_map",) if key in entry}
-        seeds.add(entry.get("seed"))
-        for name, counter in lists.items():
-            counter.update(entry.get(name) or ())
-        for name, counter in each.items():
-            counter.update([entry[name]] if name in entry else [])
-    return {
-        "images": images,
-        "label_maps": len(maps),
-        "patients": len(patients),
-        "label_map_files": len(files),
-        "seeds": len(seeds),
-        **{name: dict(counter) for name, counter in lists.items()},
-        "splits": dict(each["split"]),
-        "similarities": dict(sorted(each["similarity"].items())),
-        "elsewhere": dict(each["elsewhere"]),
-    }
+        maps.add((entry.elsewhere, entry.case, entry.slice, entry.file_of_map))
+        patients |= {entry.patient} - {None}
+        files |= {entry.file_of_map} - {None}
+        seeds.add(entry.seed)
+        for names, counter in ((entry.given, given), (entry.free, free), (entry.absent, absent)):
+            counter.update(names)
+        splits.update([entry.split] if entry.split is not None else [])
+        similarities.update([entry.similarity] if entry.similarity is not None else [])
+        elsewhere.update([entry.elsewhere] if entry.elsewhere is not None else [])
+    return SetCounts(
+        images=images,
+        label_maps=len(maps),
+        patients=len(patients),
+        label_map_files=len(files),
+        seeds=len(seeds),
+        given=given,
+        free=free,
+        absent=absent,
+        splits=splits,
+        similarities=dict(sorted(similarities.items())),
+        elsewhere=elsewhere,
+        selection=selection,
+    )
 
 
 def markdown(table: Table) -> str:
@@ -210,49 +238,50 @@ def _training_data(dataset: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return facts
 
 
-def _composition(header: Mapping[str, Any], counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    splits, elsewhere = counts.get("splits") or {}, counts.get("elsewhere") or {}
+def _composition(header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
+    splits, elsewhere, selection = counts.splits or {}, counts.elsewhere or {}, counts.selection
     where = [f"split {name} of the model's own data set ({counted(n, 'image')})" for name, n in splits.items()]
     where += [f"the data set {name} ({counted(n, 'image')})" for name, n in elsewhere.items()]
-    if number(counts.get("label_map_files")):
-        where.append(f"a folder of the user's own ({counted(counts['label_map_files'], 'file')})")
-    alike, none = counts.get("similarities") or {}, "none asked for" if "similarities" in counts else None
-    return [
-        ("images", _amount_or_none(counts.get("images"))),
-        ("different label maps", _amount_or_none(counts.get("label_maps"))),
-        ("patients whose label maps they are", _amount_or_none(counts.get("patients") or None)),
+    if counts.label_map_files:
+        where.append(f"a folder of the user's own ({counted(counts.label_map_files, 'file')})")
+    similar, none = counts.similarities or {}, "none asked for" if counts.similarities is not None else None
+    facts = [
+        ("images", _amount_or_none(counts.images)),
+        ("different label maps", _amount_or_none(counts.label_maps)),
+        ("patients whose label maps they are", _amount_or_none(counts.patients or None)),
         ("label maps from", "; ".join(where)),
-        ("images for each similarity to a real one", ", ".join(f"{s}: {n}" for s, n in alike.items()) or none),
-        ("channels", _joined(header.get("channels") or ())),
-        ("file format", header.get("format")),
-        ("images made and rejected", amount(counts["rejected"]) if "rejected" in counts else None),
+        ("images for each similarity to a real one", ", ".join(f"{s}: {n}" for s, n in similar.items()) or none),
+        ("channels", _joined(header.channels if header is not None else ())),
+        ("file format", header.image_format if header is not None else None),
     ]  # fmt: skip
+    if selection is None:
+        return [*facts, ("images made and rejected", None)]
+    how = selection_line(selection) or "not selected: every image that was made was kept"
+    return [*facts, ("selection", how), ("images made and rejected", amount(selection.rejected))]
 
 
-def _class_table(header: Mapping[str, Any], counts: Mapping[str, Any]) -> Table | None:
-    names = [str(entry[0]) for entry in header.get("classes") or ()]
-    kinds = ("given", "free", "absent")
-    names = names or list(dict.fromkeys(name for kind in kinds for name in counts.get(kind) or ()))
+def _class_table(header: Header | None, counts: SetCounts) -> Table | None:
+    known = (counts.given, counts.free, counts.absent)
+    names = list(header.label_schema.names) if header is not None else []
+    names = names or list(dict.fromkeys(name for each in known for name in each or ()))
     if not names:
         return None
-    known = [counts.get(kind) for kind in kinds]
     rows = [Line(n, tuple(UNKNOWN if k is None else amount(k.get(n, 0)) for k in known)) for n in names]
     return Table("Images in which each class was", ("class", "given", "free", "erased and given"), tuple(rows))
 
 
-def _process(results: Results, header: Mapping[str, Any], counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    sampling = header.get("sampling") or results.get("sampling") or {}
-    request = header.get("request") or {}
-    about = header.get("about_model") or {}
+def _process(results: Results, header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
+    sampling = header.sampling.model_dump() if header is not None else results.get("sampling") or {}
+    asked = header.request.seed if header is not None else None
     return [
-        ("model, by the hash of its weights", header.get("model")),
-        ("its training steps", _amount_or_none(about.get("steps"))),
+        ("model, by the hash of its weights", header.model if header is not None else None),
+        ("its training steps", _amount_or_none(header.about_model.steps if header is not None else None)),
         ("solver", sampling.get("solver")),
         ("solver steps", _amount_or_none(sampling.get("steps"))),
         ("eta", sampling.get("eta")),
-        ("seed", request.get("seed", seed_of(results))),
-        ("different seeds of images", _amount_or_none(counts.get("seeds"))),
-        ("version of anatogen", header.get("version") or results.get("version")),
+        ("seed", asked if asked is not None else seed_of(results)),
+        ("different seeds of images", _amount_or_none(counts.seeds)),
+        ("version of anatogen", (header.version if header is not None else "") or results.get("version")),
     ]
 
 

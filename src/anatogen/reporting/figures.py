@@ -27,15 +27,17 @@ def coloured(labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.flo
 
 
 def gray(image: NDArray[Any]) -> NDArray[Any]:
-    """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of more than three channels the first."""
+    """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of two or more than three channels all, side by side (H, C W, 3)."""
     unit = (np.clip(np.asarray(image, dtype=np.float64), -1, 1) + 1) / 2
-    return np.repeat(unit[:1], 3, axis=0).transpose(1, 2, 0) if len(unit) != 3 else unit.transpose(1, 2, 0)
+    if len(unit) == 3:
+        return unit.transpose(1, 2, 0)
+    return np.repeat(np.concatenate(list(unit), axis=1)[..., None], 3, axis=2)
 
 
 def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
-    """`image` enlarged threefold, with the contour of every class drawn around it in its colour."""
+    """`image` enlarged threefold, with the contour of every class drawn around it in its colour, in each channel's picture."""
     big = np.kron(gray(image), np.ones((3, 3, 1)))
-    classes = np.kron(labels, np.ones((3, 3), dtype=np.int64))
+    classes = np.kron(np.tile(labels, (1, big.shape[1] // (3 * labels.shape[1]))), np.ones((3, 3), dtype=np.int64))
     edge = np.zeros_like(classes, dtype=bool)
     edge[:-1] |= classes[:-1] != classes[1:]
     edge[:, :-1] |= classes[:, :-1] != classes[:, 1:]
@@ -45,8 +47,8 @@ def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSche
     return big
 
 
-def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5) -> bytes:
-    """Pictures with a title each, a line a row."""
+def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "") -> bytes:
+    """Pictures with a title each, a line a row; above all of them `title`."""
     width = max(len(row) for row in rows)
     figure, axes = plt.subplots(len(rows), width, figsize=(cell * width, (cell + 0.18) * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
@@ -55,6 +57,8 @@ def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5) -> bytes:
         for axis, (title, picture) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
             axis.set_title(title, fontsize=min(7, 7 * 24 * cell / 1.5 / max(1, len(title))), pad=2)
+    if title:
+        figure.suptitle(title, fontsize=7)
     figure.tight_layout(pad=0.3)
     return _png(figure, dpi=160)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.files import writing
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.manifest import Line
+from anatogen.generation.sample_set import SampleSet, Selection
 from anatogen.labels import LabelSchema
 from anatogen.reporting import figures
 
@@ -29,12 +28,15 @@ def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -
 def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset | None = None) -> bytes:
     """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them.
 
-    The real image comes last where the set has it, or where `dataset` does, from which the maps are.
+    The real image comes last where the set has it, or where `dataset` does, from which the maps are. Channels that are no colours
+    stand side by side. Above all stands what was rejected, where gates selected the images.
     """
-    rows = {(row.case, row.slice): row for row in dataset.rows} if dataset is not None else {}
-    by_map: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[tuple[str | None, int | None], Row] = {}
+    if dataset is not None:
+        rows = {(row.case, row.slice): row for row in dataset.rows}
+    by_map: dict[str, list[Line]] = {}
     for entry in samples.entries:
-        by_map.setdefault(_map_of(entry), []).append(entry)
+        by_map.setdefault(entry.label_map, []).append(entry)
     names = list(by_map)
     shown = min(maps, len(names))
     chosen = [names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)]
@@ -43,45 +45,52 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
         entries = by_map[name][:_AN_IMAGE]
         labels = samples.label_map(entries[0])
         line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema))]
-        mixed = any(entry["free"] or entry.get("absent") for entry in by_map[name])
+        mixed = any(entry.free or entry.absent for entry in by_map[name])
         for entry in entries:
-            given = [samples.schema.index_of(n) for n in entry["given"]]
+            given = [samples.schema.index_of(n) for n in entry.given]
             obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
             picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
             line.append((_title(entry, samples.schema, mixed), picture))
-        row = rows.get((entries[0].get("case", ""), entries[0].get("slice", -1)))
-        if "real" in entries[0]:
+        row = rows.get((entries[0].case, entries[0].slice))
+        if entries[0].real is not None:
             line.append(("real", figures.gray(samples.real_image(entries[0]))))
         elif dataset is not None and row is not None:
             line.append(("real", figures.gray(dataset.load([row]).images[0].numpy())))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
-    return figures.grid(lines)
+    return figures.grid(lines, title=selection_line(samples.selection))
 
 
-def _map_of(entry: dict[str, Any]) -> str:
-    if "case" in entry:
-        return f"{entry['case']} {entry['slice']}"
-    return str(entry.get("file_of_map", entry["id"]))
+def selection_line(selection: Selection) -> str:
+    """What gates kept, in one line; "" where every image was kept."""
+    gate = selection.gate
+    if gate is None:
+        return ""
+    by = [f"a Dice of at least {gate.min_dice:g}"] if gate.min_dice is not None else []
+    by += ["no copy of a training image"] if gate.reject_copies is not None else []
+    by += sorted(gate.others or {})
+    share = 100 * selection.rejected / selection.made if selection.made else 0.0
+    found = f"Selected by {' and '.join(by) or 'a gate'}: {selection.kept:,} of {selection.made:,} images were kept"
+    return f"{found}, {selection.rejected:,} ({share:.0f} %) rejected"
 
 
-def _title(entry: dict[str, Any], schema: LabelSchema, mixed: bool) -> str:
+def _title(entry: Line, schema: LabelSchema, mixed: bool) -> str:
     """What sets an image apart from the others of its map."""
-    given, free = [name for name in entry["given"] if name not in entry.get("absent", ())], entry["free"]
+    given, free = [name for name in entry.given if name not in entry.absent], entry.free
     parts = []
-    if "similarity" in entry:
-        parts.append(f"alike {entry['similarity']:g}")
-    if entry.get("absent"):
-        parts.append("no " + ", ".join(entry["absent"]))
+    if entry.similarity is not None:
+        parts.append(f"similarity {entry.similarity:g}")
+    if entry.absent:
+        parts.append("no " + ", ".join(entry.absent))
     if free and len(free) == len(schema.names):
         parts.append("all free")
     elif free and len(free) <= len(given):
         parts.append(", ".join(free) + " free")
     elif free:
         parts.append("given: " + ", ".join(given))
-    elif mixed and not entry.get("absent"):
+    elif mixed and not entry.absent:
         parts.append("all given")
-    if entry.get("repeat"):
-        parts.append(f"image {entry['repeat'] + 1}")
+    if entry.repeat:
+        parts.append(f"image {entry.repeat + 1}")
     return _short("; ".join(parts) or "generated", 34)
 
 

@@ -153,13 +153,12 @@ def _samples(path: Path) -> SamplesDescription:
     from anatogen.generation.sample_set import SampleSet
 
     samples = SampleSet.open(path)
-    sampling = samples.header["sampling"]
     return SamplesDescription(
         path=path,
         images=len(samples.entries),
-        format=samples.header["format"],
-        solver=sampling["solver"],
-        steps=sampling["steps"],
+        format=samples.header.image_format,
+        solver=samples.header.sampling.solver,
+        steps=samples.header.sampling.steps,
         classes=tuple(samples.schema.names),
-        free=tuple(sorted({tuple(entry["free"]) for entry in samples.entries})),
+        free=tuple(sorted({entry.free for entry in samples.entries})),
     )

@@ -21,7 +21,9 @@ class ExportRequest:
 
     Args:
         to: "nnunet" for a sample set, "diffusers" for a run.
-        dataset: what the model was trained on, to look for copies in where no report has looked yet.
+        dataset: what the model was trained on, to look for copies in where no report has looked yet, and for the place and the
+            units of images whose sample set does not know them.
+        stack: join the slices of one map volume to one case.
         accept_copies: export a sample set in which more training patients are copied than by chance.
     """
 
@@ -30,6 +32,7 @@ class ExportRequest:
     to: str
     dataset: Path | None = None
     accept_copies: bool = False
+    stack: bool = False
 
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
@@ -38,9 +41,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Where it lies, how many images it holds (0 for a model), of which classes, and what is known of copies."""
+    """Where it lies, how many cases and images it holds (0 for a model), of which classes, and what the user should be told."""
 
     out: Path
+    cases: int
     images: int
     classes: tuple[str, ...]
     notes: tuple[str, ...]
@@ -48,20 +52,29 @@ class ExportResult:
 
 def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportResult:
     """Write the export. Raises DataError where the sample set copies training patients, or its maps are not its images' truth."""
+    from anatogen.data.store import PreparedDataset
     from anatogen.generation.sample_set import SampleSet
     from anatogen.interop.diffusers import export_checkpoint
     from anatogen.interop.nnunet_export import export_nnunet, require_exportable
 
     if request.to == "diffusers":
         export_checkpoint(request.source, request.out)
-        return ExportResult(request.out, 0, (), ())
+        return ExportResult(request.out, 0, 0, (), ())
     opened = SampleSet.open(request.source)
     require_exportable(opened, request.out)
     with watched_by(monitor):
         known = _require_no_copies(opened, request.dataset, request.accept_copies)
         with stage("exporting", len(opened.entries), "images") as bar:
-            export_nnunet(opened, request.out, progress=lambda done, total: bar.update(done))
-    return ExportResult(request.out, len(opened.entries), tuple(opened.schema.names), tuple(known))
+            dataset = PreparedDataset.open(request.dataset) if request.dataset is not None else None
+            done = export_nnunet(
+                opened,
+                request.out,
+                dataset=dataset,
+                stack=request.stack,
+                progress=lambda done, total: bar.update(done),
+            )
+    known += [f"left out: {each}" for each in done.left_out]
+    return ExportResult(done.out, done.cases, done.images, tuple(opened.schema.names), tuple(known))
 
 
 def _require_no_copies(samples: SampleSet, dataset: Path | None, accepted: bool) -> list[str]:

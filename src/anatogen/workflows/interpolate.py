@@ -9,7 +9,6 @@ from typing import get_args
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.provenance import sampling_about
 from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, overview_of
 
 
@@ -58,12 +57,6 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     states = generator.schema.states(given=maps.given, free=maps.free)
     plain = requests_from_dataset(dataset, dataset.split(maps.split), states, seed=maps.seed, count=maps.count)
     requests = requests_alike(dataset, plain, request.similarities, step=request.step, mixing=request.mixing)
-    asked = {
-        "given": states.given_names(generator.schema),
-        "seed": maps.seed,
-        "step": request.step,
-        "mixing": request.mixing,
-    }
     with watched_by(monitor), stage("interpolating", len(requests), "images") as bar:
         samples = write_sample_set(
             generator,
@@ -71,7 +64,7 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
             request.out,
             settings=settings,
             image_format=request.format,
-            about=sampling_about(generator, request.run, asked, request.command),
+            command=request.command or None,
             progress=lambda done, total: bar.update(done),
         )
     return SampleResult(samples, overview_of(samples, dataset))

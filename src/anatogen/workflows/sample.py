@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.provenance import sampling_about
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
@@ -70,20 +69,6 @@ class MapChoice:
         if self.fit not in FITS:
             raise SettingsError(f"there is no --fit '{self.fit}'", hint=nearest(self.fit, FITS))
 
-    def recorded(self, generator: Generator) -> dict[str, Any]:
-        """What samples.json says of the request."""
-        states = generator.schema.states(given=self.given, free=self.free, absent=self.absent)
-        combined = self.combined(generator)
-        more = {
-            "absent": list(self.absent),
-            "combine": None if combined is None else list(combined),
-            "paired": self.paired,
-            "rename": list(self.renames),
-            "fit": self.fit if self.fit != "crop" else None,
-        }
-        asked: dict[str, Any] = {"given": states.given_names(generator.schema), "seed": self.seed}
-        return asked | {key: value for key, value in more.items() if value}
-
     def combined(self, generator: Generator) -> tuple[str, ...] | None:
         """The classes whose combinations are asked for."""
         return tuple(generator.schema.names) if self.combine == "all" else self.combine
@@ -126,40 +111,45 @@ class GateChoice:
         if self.min_dice is not None and not 0 < self.min_dice <= 1:
             raise SettingsError(f"--min-dice must be in (0, 1], got {self.min_dice:g}", hint="Choose for instance 0.8")
 
-    def build(self, generator: Generator, masks: Path, device: str) -> tuple[list[Gate], dict[str, Any]]:
-        """The gates, and what samples.json is to say of the data set behind them."""
+    def build(self, generator: Generator, masks: Path, device: str) -> list[Gate]:
+        """The gates."""
         from anatogen.evaluation.copies import require_training_data
         from anatogen.generation.gates import copy_gate, dice_gate
+        from anatogen.generation.manifest import AboutModel, DatasetName
         from anatogen.generation.plan import check_same_anatomy
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
 
         dataset = self._dataset(generator, masks)
         check_same_anatomy(generator, dataset)
+        source = dataset.info.source
+        judge = DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint"))
         gates: list[Gate] = []
         if self.reject_copies:
-            require_training_data(generator.about, dataset)
+            require_training_data(AboutModel.of(generator.about), dataset)
         if self.min_dice is not None:
             if len(dataset.size) != 2:
                 raise SettingsError(
                     "only slices can be judged by a segmenter so far", path=dataset.folder, hint="Leave out --min-dice"
                 )
-            gates.append(dice_gate(segmenter_for(dataset, device=device), dataset.schema, self.min_dice))
+            segmenter = segmenter_for(dataset, device=device)
+            gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge))
         if self.reject_copies:
             search = CopySearch(dataset)
             with stage("comparing unseen patients", len(search.heldout_rows), "images") as bar:
-                gates.append(copy_gate(search, progress=lambda done, total: bar.update(done)))
-        return gates, {"judge": {key: dataset.info.source.get(key) for key in ("name", "fingerprint")}}
+                gates.append(copy_gate(search, judge=judge, progress=lambda done, total: bar.update(done)))
+        return gates
 
     def _dataset(self, generator: Generator, masks: Path) -> PreparedDataset:
         from anatogen.data.store import PreparedDataset
         from anatogen.evaluation.copies import trained_on
+        from anatogen.generation.manifest import AboutModel
 
         if self.judge is not None:
             return PreparedDataset.open(self.judge)
         if (masks / "dataset.json").is_file():
             dataset = PreparedDataset.open(masks)
-            if trained_on(generator.about, dataset) and generator.geometry.is_that_of(dataset):
+            if trained_on(AboutModel.of(generator.about), dataset) and generator.geometry.is_that_of(dataset):
                 return dataset
         raise SettingsError(
             "is not the prepared data set that the model was trained on, so it cannot judge the images",
@@ -213,12 +203,12 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             requests = requests_combined(requests, generator.schema, combined)
         if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")
-        gates, judged_by = gate.build(generator, maps.masks, request.device) if gate.wanted else ([], {})
+        gates = gate.build(generator, maps.masks, request.device) if gate.wanted else []
         tries_rejected = 0
 
         def judged(outcome: Outcome) -> None:
             nonlocal tries_rejected
-            tries_rejected += len(outcome.refused)
+            tries_rejected += len(outcome.rejected)
 
         with stage("sampling", len(requests), "images") as bar:
             samples = write_sample_set(
@@ -230,7 +220,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
                 batch_size=request.batch_size,
                 gates=gates,
                 retries=gate.tries_again if gates else 0,
-                about=sampling_about(generator, request.run, maps.recorded(generator) | judged_by, request.command),
+                command=request.command or None,
                 progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
                 judged=judged,
             )

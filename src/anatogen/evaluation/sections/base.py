@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import give_back_memory
 from anatogen.generation.engine import Generator
+from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.segmenter import Segmenter
 from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
@@ -30,7 +31,7 @@ class Subject:
 
     dataset: PreparedDataset
     samples: SampleSet
-    entries: list[dict[str, Any]]
+    entries: list[Line]
     rows: list[Row] | None
     segmenter: Segmenter
     generator: Generator | None
@@ -54,7 +55,7 @@ class Block:
     real images of the same maps, where there are any; known: (B, C-1), the classes that were drawn in them.
     """
 
-    entries: list[dict[str, Any]]
+    entries: list[Line]
     generated: NDArray[np.float32]
     asked: NDArray[np.int64]
     found: NDArray[np.int64]
@@ -83,7 +84,7 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
         for start in range(0, total, size):
             entries = subject.entries[start : start + size]
             generated = np.stack([subject.samples.image(entry) for entry in entries])
-            given = np.array([[name in entry["given"] for name in names] for entry in entries])
+            given = np.array([[name in entry.given for name in names] for entry in entries])
             real = subject.dataset.load(subject.rows[start : start + size]) if subject.rows is not None else None
             yield Block(
                 entries,
@@ -91,7 +92,7 @@ def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Itera
                 np.stack([subject.samples.label_map(entry) for entry in entries]),
                 subject.segmenter(generated),
                 given,
-                np.array([[name in entry.get("absent", ()) for name in names] for entry in entries]),
+                np.array([[name in entry.absent for name in names] for entry in entries]),
                 given if real is None else real.annotated.numpy(),
                 real,
                 None if real is None else subject.segmenter(real.images),

@@ -139,8 +139,9 @@ class Faithfulness:
     def _spacing(self, block: Block) -> NDArray[np.float64]:
         """mm of each image's pixels; of label maps from elsewhere, the model's own."""
         if block.real is None:
-            about = self.subject.samples.header.get("about_model", {})
-            own = about.get("spacing_mm") or item_spacing(self.subject.dataset, self.subject.test_rows[0])
+            own = self.subject.samples.header.about_model.spacing_mm or item_spacing(
+                self.subject.dataset, self.subject.test_rows[0]
+            )
             return np.tile(np.asarray(own, dtype=np.float64), (len(block.entries), 1))
         for row in block.real.rows:
             if row.case not in self._spacings:
@@ -150,7 +151,7 @@ class Faithfulness:
     def _line(self, block: Block, i: int, dice: float | None = None) -> Line:
         schema, entry = self.subject.dataset.schema, block.entries[i]
         asked = np.where(np.isin(block.asked[i], np.flatnonzero(block.given[i]) + 1), block.asked[i], 0)
-        title = f"map: {entry['case']} {entry['slice']}" if "slice" in entry else f"map: {entry['id']}"
+        title = f"map: {entry.label_map}"
         line: Line = [(title, figures.coloured(asked, schema))]
         if block.real is not None:
             line.append(("real", figures.gray(block.real.images[i].numpy())))

@@ -24,10 +24,10 @@ class Likeness:
 
     def add(self, block: Block) -> None:
         """Compare the images of `block` that are alike to a real one."""
-        if block.real is None or block.found_in_real is None or any("similarity" not in e for e in block.entries):
+        if block.real is None or block.found_in_real is None or any(e.similarity is None for e in block.entries):
             return
         real = block.real.images.numpy()
-        self._parts["similarity"].append(np.array([entry["similarity"] for entry in block.entries]))
+        self._parts["similarity"].append(np.array([entry.similarity for entry in block.entries]))
         self._parts["alike"].append(correlation(block.generated, real))
         self._parts["rms"].append(np.sqrt(((block.generated - real) ** 2).mean(axis=tuple(range(1, real.ndim)))))
         self._parts["given"].append(block.given)

@@ -33,7 +33,7 @@ class Privacy:
     """Nearest training images in pixels and in features beside those of real unseen patients, and a membership attack."""
 
     def __init__(self, subject: Subject, encoder: Encoder) -> None:
-        require_training_data(subject.samples.header.get("about_model", {}), subject.dataset)
+        require_training_data(subject.samples.header.about_model, subject.dataset)
         self.subject, self.encoder = subject, encoder
         self.search = CopySearch(subject.dataset)
         self._features_of_training = self._features(self.search.train_rows)

@@ -71,7 +71,7 @@ class Realism:
         counts = min(made.count, real.count)
         warnings = [count_warning(m, counts, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall", "diversity")]
         results["warnings"] = [warning for warning in warnings if warning]
-        curves = {f"{self.subject.samples.header['sampling']['steps']} steps": ratio, **self.more_curves}
+        curves = {f"{self.subject.samples.header.sampling.steps} steps": ratio, **self.more_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."

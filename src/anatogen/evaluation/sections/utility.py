@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.device import pick_device
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.manifest import Line
+from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.judges.usefulness import Parts, report_entry, usefulness
 from anatogen.progress import stage
@@ -24,7 +25,7 @@ MOST_SYNTHETIC = 20_000
 def utility(
     dataset: PreparedDataset,
     samples: SampleSet,
-    entries: list[dict[str, Any]],
+    entries: list[Line],
     settings: SegmenterSettings,
     *,
     seeds: tuple[int, ...] = (0,),
@@ -66,7 +67,7 @@ def utility(
     return entry, [Figure("utility", "Are they useful to train on?", picture, caption, "utility")]
 
 
-def at_most(entries: list[dict[str, Any]], count: int = MOST_SYNTHETIC) -> list[dict[str, Any]]:
+def at_most(entries: list[Line], count: int = MOST_SYNTHETIC) -> list[Line]:
     """`entries`, or `count` of them that are drawn, always the same."""
     if len(entries) <= count:
         return entries
@@ -82,20 +83,20 @@ def real_parts(dataset: PreparedDataset, split: str) -> Parts:
 
 
 def synthetic_parts(
-    samples: SampleSet, entries: list[dict[str, Any]], names: Sequence[str], dataset: PreparedDataset | None = None
+    samples: SampleSet, entries: list[Line], names: Sequence[str], dataset: PreparedDataset | None = None
 ) -> Parts:
     """The images of `entries`; names: the classes. What is unknown in the label maps' rows of `dataset` is unknown here too."""
     parts = Parts(
         torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
         torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
-        torch.tensor([[name in entry["given"] for name in names] for entry in entries]),
-        np.array([entry["patient"] for entry in entries]),
+        torch.tensor([[name in entry.given for name in names] for entry in entries]),
+        np.array([patient_of(entry) for entry in entries]),
     )
     if dataset is None or dataset.info.ignored is None:
         return parts
-    rows = {(row.case, row.slice): row for row in dataset.rows}
+    rows: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
     for labels, entry in zip(parts.labels, entries, strict=True):
-        row = rows.get((entry.get("case", ""), entry.get("slice", -1)))
+        row = rows.get((entry.case, entry.slice))
         if row is not None:
             labels.masked_fill_(dataset.load([row]).truth[0] < 0, -1)
     return parts

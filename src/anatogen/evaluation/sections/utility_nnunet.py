@@ -6,20 +6,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.sections.utility import at_most, real_parts, synthetic_parts
-from anatogen.files import writing
+from anatogen.files import safe_name, writing
+from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, require_true_maps
-from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
+from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, write_raw
 from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
 from anatogen.judges.usefulness import Parts, Usefulness, dice_of_patients, report_entry
 from anatogen.progress import Stage, stage
@@ -31,14 +33,16 @@ _CONFIGURATION = "2d"
 
 @dataclass(frozen=True)
 class _Cases:
-    """Images with the names of their files."""
+    """Images with the names of their files and their places in the scans."""
 
     ids: list[str]
     parts: Parts
+    places: list[Placement]
 
     def digest(self) -> str:
         """Tells these cases from any others."""
-        found = hashlib.sha256(json.dumps(self.ids).encode())
+        places = [[p.affine.tolist(), p.axis, p.position, [asdict(m) for m in p.intensity]] for p in self.places]
+        found = hashlib.sha256(json.dumps([self.ids, places]).encode())
         found.update(self.parts.images.numpy().tobytes())
         found.update(self.parts.labels.numpy().tobytes())
         return found.hexdigest()
@@ -73,7 +77,7 @@ def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
 def utility_by_nnunet(
     dataset: PreparedDataset,
     samples: SampleSet,
-    entries: list[dict[str, Any]],
+    entries: list[Line],
     work: Path,
     epochs: int,
     *,
@@ -82,7 +86,7 @@ def utility_by_nnunet(
 ) -> dict[str, Any]:
     """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test.
 
-    Real and synthetic images are written by the same code on the same grid, in the same units. Each mixture is planned
+    Real and synthetic images are written by the same code, each in the place and the units of its scan. Each mixture is planned
     by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only.
     work: here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they
     were made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of
@@ -96,10 +100,14 @@ def utility_by_nnunet(
     entries = at_most(entries)
     names = dataset.schema.names
     sets = {
-        "real": _Cases([row.id for row in dataset.split("heldout")], real_parts(dataset, "heldout")),
-        "synthetic": _Cases([entry["id"] for entry in entries], synthetic_parts(samples, entries, names, dataset)),
+        "real": _real(dataset, "heldout"),
+        "synthetic": _Cases(
+            [entry.id for entry in entries],
+            synthetic_parts(samples, entries, names, dataset),
+            _places(dataset, entries),
+        ),
     }
-    test = _Cases([row.id for row in dataset.split("test")], real_parts(dataset, "test"))
+    test = _real(dataset, "test")
     about = [dataset.info.channels, list(names), trainer, nnunet_version(), test.digest()]
     digests = {name: cases.digest() for name, cases in sets.items()}
     wanted = {name: _digest(about, [digests[part] for part in parts]) for name, parts in MIXTURES.items()}
@@ -128,6 +136,25 @@ def utility_by_nnunet(
         "version": nnunet_version(),
         "split": {"trained": "heldout", "tested": "test"},
     }
+
+
+def _real(dataset: PreparedDataset, split: str) -> _Cases:
+    rows = dataset.split(split)
+    ids: dict[str, str] = {}
+    for row in rows:
+        name = safe_name(row.id, ids)
+        ids[name.lower()] = name
+    return _Cases(list(ids.values()), real_parts(dataset, split), [Placement.of(dataset, row) for row in rows])
+
+
+def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
+    """Of images made from label maps of `dataset`. Raises DataError where one is not."""
+    rows = {(row.case, row.slice): row for row in dataset.rows}
+    found = [rows.get((entry.case or "", -1 if entry.slice is None else entry.slice)) for entry in entries]
+    for entry, row in zip(entries, found, strict=True):
+        if row is None:
+            raise DataError(f"image {entry.id} was made from no label map of this data set", path=dataset.folder)
+    return [Placement.of(dataset, row) for row in found if row is not None]
 
 
 def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[Usefulness]:
@@ -164,14 +191,18 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
         stage("writing for nnU-Net", sum(len(cases.ids) for cases in everything.values()), "images") as bar,
     ):
         for name, cases in everything.items():
-            folder = partial / name
-            for case, image, labels in zip(cases.ids, cases.parts.images, cases.parts.labels, strict=True):
-                classes = np.where(labels.numpy() < 0, dataset.schema.count, labels.numpy())  # the label to ignore
-                channels, drawn = volumes_of(image.numpy(), classes, dataset.schema.count + 1)
-                write_case(folder, case, channels, None if name == "test" else drawn)
-                bar.advance()
+            written = _raw_cases(cases, bar, dataset.schema.count, labelled=name != "test")
             ignore = ("ignore",) if dataset.info.ignored is not None else ()
-            write_description(folder, dataset.info.channels, (*dataset.schema.names, *ignore), len(cases.ids))
+            write_raw(partial / name, written, dataset.info.channels, (*dataset.schema.names, *ignore))
+
+
+def _raw_cases(cases: _Cases, bar: Stage, ignored: int, *, labelled: bool) -> Iterator[RawCase]:
+    """The cases as nnU-Net reads them. ignored: the label that it is told to ignore, for voxels whose class is unknown."""
+    parts = zip(cases.ids, cases.places, cases.parts.images, cases.parts.labels, strict=True)
+    for case, place, image, labels in parts:
+        drawn = np.where(labels.numpy() < 0, ignored, labels.numpy())
+        yield raw_case(case, place.image(image.numpy()), place.labels(drawn), place.cut.sliced, labelled)
+        bar.advance()
 
 
 def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Stage) -> None:

@@ -1,0 +1,173 @@
+"""The files of a sample set that grow line by line, so that the set is valid whenever its writer is stopped or killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from anatogen.data.placement import Placement
+from anatogen.errors import DataError, SettingsError
+from anatogen.files import is_empty, safe_name
+from anatogen.generation.manifest import Header, Line, PlaceInScan, PlaceLine, RejectedLine
+from anatogen.generation.request import Request
+from anatogen.settings import Document
+
+HEADER, MANIFEST, REJECTED, PLACES = "samples.json", "manifest.jsonl", "rejected.jsonl", "places.jsonl"
+_REJECTED_OF_OLD = "refused.jsonl"  # of version 0.1
+
+D = TypeVar("D", bound=Document)
+
+
+def read_lines(path: Path, kind: type[D]) -> list[D]:
+    """The lines of `path`, none where there is no such file; half a line at the end, of a killed writer, is passed over.
+
+    Raises DataError where one is damaged.
+    """
+    return [kind.parse(line, path, number) for number, line in enumerate(whole_lines(path)[0], start=1)]
+
+
+def whole_lines(path: Path) -> tuple[list[str], bool]:
+    """The texts of the lines of `path`, and whether half a line follows."""
+    whole, tail = _split(path)
+    lines = whole.decode("utf-8", errors="replace").split("\n")[:-1]
+    if _is_whole(tail):
+        return [*lines, tail.decode()], False
+    return lines, bool(tail)
+
+
+def read_manifest(folder: Path) -> list[Line]:
+    """The lines of the manifest. Raises DataError where one is damaged or its image is missing."""
+    path = folder / MANIFEST
+    lines = read_lines(path, Line)
+    for number, line in enumerate(lines, start=1):
+        for name in line.files:
+            if not (folder / name).exists():
+                problem = f"{name}, named in line {number}, is missing"
+                raise DataError(problem, path=path, hint="Remove the line and sample again")
+    return lines
+
+
+def read_rejected(folder: Path) -> list[RejectedLine]:
+    """The requests of which every try was rejected. Raises DataError where a line is damaged."""
+    return [line for name in (_REJECTED_OF_OLD, REJECTED) for line in read_lines(folder / name, RejectedLine)]
+
+
+def _split(path: Path) -> tuple[bytes, bytes]:
+    """The whole lines of a file, and what follows the last line's end."""
+    data = path.read_bytes() if path.is_file() else b""
+    end = data.rfind(b"\n") + 1
+    return data[:end], data[end:]
+
+
+def _is_whole(tail: bytes) -> bool:
+    """Whether a last line without an end is one all the same: the writer was killed before it, or somebody edited the file."""
+    try:
+        return isinstance(json.loads(tail), dict)
+    except ValueError:
+        return False
+
+
+def _mend_end(path: Path) -> None:
+    """End the last line, or remove it where it is torn, so that others can follow."""
+    whole, tail = _split(path)
+    if _is_whole(tail):
+        with path.open("ab") as file:
+            file.write(b"\n")
+    elif tail:
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+
+
+class Ledger:
+    """The lines of a sample set that is being written. Only for who holds the lock of `folder`."""
+
+    def __init__(self, folder: Path, lines: list[Line], rejected: list[RejectedLine]) -> None:
+        self.folder, self.lines, self.rejected = folder, lines, rejected
+        self._settled = {line.id for line in lines} | {line.id for line in rejected}
+        self._names = {name.lower(): name for name in self._settled}
+        self._places = {line.id for line in read_lines(folder / PLACES, PlaceLine)}
+
+    @classmethod
+    def open(cls, folder: Path, header: Header) -> tuple[Ledger, Header]:
+        """The ledger of the set in `folder`, which is new or was made with the same `header`, and the header that is there now.
+
+        Raises SettingsError where the set was made with other settings, DataError where it is damaged.
+        """
+        header = _extended(folder, header)
+        for name in (MANIFEST, REJECTED, PLACES):
+            _mend_end(folder / name)
+        (folder / MANIFEST).touch()
+        return cls(folder, read_manifest(folder), read_rejected(folder)), header
+
+    def open_requests(self, requests: Sequence[Request]) -> Iterator[Request]:
+        """Those of `requests` that have neither an image nor been rejected to the end.
+
+        Raises SettingsError where two of them have one id.
+        """
+        seen: set[str] = set()
+        for request in requests:
+            name = self.name_of(request)
+            if name in seen:
+                raise SettingsError(f"two images are both called '{request.id}'", hint="Give each request its own id")
+            seen.add(name)
+            self._names[name.lower()] = name
+            if name not in self._settled:
+                yield request
+
+    def name_of(self, request: Request) -> str:
+        """The id that `request` has in the set, after which its files are named; see `safe_name`."""
+        name = safe_name(request.id)
+        return name if self._names.get(name.lower(), name) == name else safe_name(request.id, {name.lower()})
+
+    def add(self, line: Line) -> None:
+        """Write down an image whose files are there."""
+        self._append(MANIFEST, line)
+        self.lines.append(line)
+
+    def add_rejected(self, line: RejectedLine) -> None:
+        """Write down a request of which every try was rejected."""
+        self._append(REJECTED, line)
+        self.rejected.append(line)
+
+    def place(self, place: Placement) -> PlaceInScan:
+        """What a manifest line says of a placement, whose scan is written down once."""
+        line = PlaceLine.of(place)
+        if line.id not in self._places:
+            self._append(PLACES, line)
+            self._places.add(line.id)
+        return PlaceInScan(scan=line.id, position=place.position)
+
+    def _append(self, name: str, line: Document) -> None:
+        # One write of a whole line, handed to the system before anything else happens: a process may be killed at any moment.
+        with (self.folder / name).open("ab", buffering=0) as file:
+            file.write(f"{line.text_on_disk()}\n".encode())
+
+
+def require_own_folder(folder: Path) -> None:
+    """Raises SettingsError where `folder` holds something that is no sample set."""
+    if not (folder / HEADER).exists() and not is_empty(folder):
+        raise SettingsError("already exists and is no sample set", path=folder, hint="Choose another folder")
+
+
+def _extended(folder: Path, header: Header) -> Header:
+    """Write `header` to a new set, or the one that is there with the new counts of images."""
+    path = folder / HEADER
+    require_own_folder(folder)
+    if not path.exists():
+        header.write(path)
+        return header
+    former = Header.read(path)
+    hint = "Choose another folder, or ask for the same"
+    if former.request.label_maps is None and header.request.label_maps is not None:
+        problem = "holds images of which it is not known what label maps they are from, as version 0.1 wrote them"
+        raise SettingsError(problem, path=folder, hint="Choose another folder")
+    if (different := former.difference(header)) is not None:
+        name, there, wanted = different
+        raise SettingsError(f"holds images made with {name} {there}, not {wanted}", path=folder, hint=hint)
+    counts = {"per_mask": header.request.per_mask, "count": header.request.count}
+    extended = former.model_copy(update={"request": former.request.model_copy(update=counts)})
+    if extended != former:
+        extended.write(path)
+    return extended
