@@ -72,9 +72,8 @@ class Denoiser(nn.Module):
         # Known from the configuration, and thus no part of the weights.
         self.data_mean: Tensor
         self.data_std: Tensor
-        for name, values in (("data_mean", config.data_mean), ("data_std", config.data_std)):
-            per_channel = torch.tensor(values).reshape(-1, *(1,) * len(config.size))  # (C or 1, 1, 1[, 1])
-            self.register_buffer(name, per_channel, persistent=False)
+        self.register_buffer("data_mean", torch.tensor(config.data_mean), persistent=False)  # (C or 1,)
+        self.register_buffer("data_std", torch.tensor(config.data_std), persistent=False)
         planes = Planes(config.encoding, self.schema.count)
         if isinstance(config.network, HourglassConfig):
             self.network: Network = Hourglass(config.network, config.image_channels, planes, config.size)
@@ -99,13 +98,14 @@ class Denoiser(nn.Module):
         The network sees images of any size padded to what it takes; they are given back at their own.
         """
         bound = condition.resized(self.padding.pad)
+        of_data = [v.reshape(-1, *(1,) * len(self.config.size)) for v in (self.data_mean, self.data_std)]
         parts = (bound.labels, bound.states, bound.region, bound.vector)
         ready = {"planes": self.network.planes(*parts[:3])} if isinstance(self.network, PlaneNetwork) else {}
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             prediction = self.network(self.padding.pad(x_t), t, *parts, **ready)
             prediction = self.padding.crop(prediction).float()
-            return to_x0(self.config.target, self.path, x_t, prediction, t, mean=self.data_mean, std=self.data_std)
+            return to_x0(self.config.target, self.path, x_t, prediction, t, mean=of_data[0], std=of_data[1])
 
         return denoise
 
