@@ -61,7 +61,11 @@ def sample(generator: Generator, run: Path, dataset: PreparedDataset, split: str
             generator,
             requests,
             out,
-            about={"run": str(run.resolve()), "about_model": generator.about, "request": {"split": split, "seed": 0}},
+            about={
+                "run": str(run.resolve()),
+                "about_model": generator.about.record(),
+                "request": {"split": split, "seed": 0},
+            },
             progress=lambda done, total: bar.update(done),
         )
     return time.perf_counter() - start
@@ -115,7 +119,7 @@ def main() -> None:
     write_section(
         "Time and memory of the evidence pack",
         f"""
-`python benchmarks/pack.py`: hippocampus, 64 x 64, a default model of {generator.about["steps"]} steps. Sampling the 2 x {options.count} images took
+`python benchmarks/pack.py`: hippocampus, 64 x 64, a default model of {generator.about.steps} steps. Sampling the 2 x {options.count} images took
 {seconds:.0f} s. {machine()}.
 
 """

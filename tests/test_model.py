@@ -6,7 +6,7 @@ from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
 from anatogen.errors import ModelError
-from anatogen.model import Denoiser, DenoiserConfig, load_denoiser, save_denoiser
+from anatogen.model import AboutModel, Denoiser, DenoiserConfig, load_denoiser, save_denoiser
 from anatogen.networks.contract import Network
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.networks.padding import Padding
@@ -115,10 +115,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     denoiser = Denoiser(config())
     for p in denoiser.parameters():
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(0))
-    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict(), {"steps": 3})
+    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict(), AboutModel(steps=3))
     again, about = load_denoiser(tmp_path)
     x, t = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.9])
-    assert about["steps"] == 3 and again.schema.names == ("liver", "bone")
+    assert about.steps == 3 and again.schema.names == ("liver", "bone")
     assert torch.equal(denoiser(x, t, condition()), again(x, t, condition()))
 
 
@@ -128,7 +128,7 @@ def test_damaged_runs(tmp_path: Path, damage: str) -> None:
     if damage != "nothing there":
         run.mkdir()
         denoiser = Denoiser(config())
-        save_denoiser(run, denoiser.config, denoiser.state_dict(), {})
+        save_denoiser(run, denoiser.config, denoiser.state_dict())
     if damage == "no weights":
         (run / "model.safetensors").unlink()
     if damage == "torn weights":
@@ -136,6 +136,6 @@ def test_damaged_runs(tmp_path: Path, damage: str) -> None:
     if damage == "torn json":
         (run / "model.json").write_text('{"denoiser": ')
     if damage == "other network":
-        save_denoiser(run, config(network=HourglassConfig(width=16)), denoiser.state_dict(), {})
+        save_denoiser(run, config(network=HourglassConfig(width=16)), denoiser.state_dict())
     with pytest.raises(ModelError, match=str(run)):
         load_denoiser(run)

@@ -21,7 +21,7 @@ from anatogen.diffusion.path import DDPMPath
 from anatogen.diffusion.solvers import SOLVERS, Callback
 from anatogen.errors import SettingsError
 from anatogen.generation.request import Likeness, ModelGeometry, Request
-from anatogen.model import Denoiser, load_denoiser
+from anatogen.model import AboutModel, Denoiser, load_denoiser
 from anatogen.sampling import SamplingSettings
 from anatogen.seeds import derive_seed
 
@@ -44,11 +44,11 @@ class Generator:
         *,
         device: str = "auto",
         model_hash: str = "",
-        about: dict[str, Any] | None = None,
+        about: AboutModel | None = None,
     ) -> None:
         self.device = pick_device(device)
         self.denoiser = denoiser.placed(self.device).eval()
-        self.settings, self.model_hash, self.about = settings, model_hash, about or {}
+        self.settings, self.model_hash, self.about = settings, model_hash, about or AboutModel()
         self.schema, self.size = denoiser.schema, denoiser.config.size
 
     @classmethod
@@ -57,14 +57,12 @@ class Generator:
         run = Path(run)
         denoiser, about = load_denoiser(run)
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
-        settings = SamplingSettings.model_validate(about.get("sampling", {}))
-        return cls(denoiser, settings, device=device, model_hash=digest, about=about)
+        return cls(denoiser, about.sampling, device=device, model_hash=digest, about=about)
 
     @property
     def geometry(self) -> ModelGeometry:
         """What label maps it takes."""
-        spacing = self.about.get("spacing_mm")
-        return ModelGeometry(self.schema, self.size, self.about.get("axis"), tuple(spacing) if spacing else None)
+        return ModelGeometry(self.schema, self.size, self.about.axis, self.about.spacing_mm)
 
     def sample(
         self,

@@ -15,9 +15,9 @@ def sampling_about(generator: Generator, run: Path, request: dict[str, Any], com
     """What a sample set says of its making."""
     return {
         "run": str(run.resolve()),
-        "channels": generator.about.get("channels"),
+        "channels": generator.about.channels,
         "request": request,
-        "about_model": generator.about,
+        "about_model": generator.about.record(),
         "command": command,
         "version": __version__,
     }

@@ -138,7 +138,7 @@ class GateChoice:
         check_same_anatomy(generator, dataset)
         gates: list[Gate] = []
         if self.reject_copies:
-            require_training_data(generator.about, dataset)
+            require_training_data(generator.about.record(), dataset)
         if self.min_dice is not None:
             if len(dataset.size) != 2:
                 raise SettingsError(
@@ -159,7 +159,7 @@ class GateChoice:
             return PreparedDataset.open(self.judge)
         if (masks / "dataset.json").is_file():
             dataset = PreparedDataset.open(masks)
-            if trained_on(generator.about, dataset) and generator.geometry.is_that_of(dataset):
+            if trained_on(generator.about.record(), dataset) and generator.geometry.is_that_of(dataset):
                 return dataset
         raise SettingsError(
             "is not the prepared data set that the model was trained on, so it cannot judge the images",
@@ -211,7 +211,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         requests, notes = _requests(generator, maps, states)
         if (combined := maps.combined(generator)) is not None:
             requests = requests_combined(requests, generator.schema, combined)
-        if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
+        if (combined or not all(states.given)) and not generator.about.mask_ablation:
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")
         gates, judged_by = gate.build(generator, maps.masks, request.device) if gate.wanted else ([], {})
         tries_rejected = 0
