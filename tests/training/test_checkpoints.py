@@ -192,6 +192,7 @@ def test_the_same_step_written_again(tmp_path: Path) -> None:
     assert restored(tmp_path)[0] == 10
 
 
+@pytest.mark.slow
 def test_a_kill_of_the_process_while_it_writes(tmp_path: Path) -> None:
     """SIGKILL, at every operation: what no `finally` cleans up after."""
     script = """
