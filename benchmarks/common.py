@@ -62,7 +62,6 @@ def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: 
                 dataset,
                 run,
                 settings,
-                version=__version__,
                 progress=lambda share, text: bar.update(share, text or bar.text),
             )
     return Generator.load(run)

@@ -92,6 +92,24 @@ def test_loss_is_the_squared_error_of_its_quantity(path: Path, target: str) -> N
     assert loss.mean().item() == pytest.approx((guess - truth).square().mean().item(), rel=1e-4)
 
 
+def test_ignored_pixels_have_no_say_in_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, guess = torch.randn(3, 4, 2, 6, 6, generator=generator)
+    ignored = torch.rand(4, 6, 6, generator=generator) < 0.4
+    ignored[0], ignored[1] = False, True
+    t = torch.full((4,), 0.5)
+
+    def loss(truth: torch.Tensor, ignored: torch.Tensor | None) -> torch.Tensor:
+        return denoising_loss(lambda *_: guess, FlowPath(), truth, eps, t, weighting="x0", ignored=ignored)
+
+    plain, masked = loss(x0, None), loss(x0, ignored)
+    other = torch.where(ignored[:, None], 100.0, x0)
+    assert torch.equal(loss(other, ignored), masked)  # whatever is there
+    assert masked[0].item() == pytest.approx(plain[0].item(), rel=1e-6) and masked[1] == 0
+    there = ~ignored[2].expand(2, 6, 6)
+    assert masked[2].item() == pytest.approx((guess - x0)[2][there].square().mean().item(), rel=1e-5)
+
+
 def test_weights_stay_finite_near_the_clean_image() -> None:
     assert torch.isfinite(loss_weight("v", FlowPath(), torch.tensor([0.0, 1e-6]), 0.05)).all()
 

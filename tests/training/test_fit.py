@@ -53,7 +53,7 @@ def trained(folder: Path, settings: TrainingSettings = SHORT, **more: Any) -> To
 
 
 def test_two_phases_learn(tmp_path: Path) -> None:
-    task = trained(tmp_path, SHORT.model_copy(update={"steps": 600, "batch_size": 32}))
+    task = trained(tmp_path, SHORT.model_copy(update={"steps": 300, "batch_size": 16}))
     noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = ToyGan().model()(noise), task.model()(noise)

@@ -38,11 +38,18 @@ def denoising_loss(
     *,
     weighting: Weighting,
     smallest_sigma: float = 0.0,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """w(t) |D(x_t, t) - x0|^2 of each image (B,), whose mean is Eq. 1 of Konz et al. 2024, in terms of the image.
 
-    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is.
+    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is. ignored: bool
+    (B, *spatial), pixels of unknown class, which the mean leaves out; an image that has no others counts as 0.
     """
     x_t = add_noise(path, x0, eps, t)
-    error = (denoise(x_t, t).float() - x0).square().flatten(1).mean(dim=1)
+    squared = (denoise(x_t, t).float() - x0).square()
+    if ignored is None:
+        error = squared.flatten(1).mean(dim=1)
+    else:
+        counted = (~ignored).unsqueeze(1).expand_as(squared).flatten(1)
+        error = (squared.flatten(1) * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)
     return loss_weight(weighting, path, t, smallest_sigma) * error

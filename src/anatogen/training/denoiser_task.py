@@ -93,7 +93,17 @@ class DenoiserTask:
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
         denoise = denoiser.under(Condition.of(labels, given))
-        losses = denoising_loss(denoise, path, x0, eps, t, weighting=how.weighting, smallest_sigma=how.smallest_sigma)
+        ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
+        losses = denoising_loss(
+            denoise,
+            path,
+            x0,
+            eps,
+            t,
+            weighting=how.weighting,
+            smallest_sigma=how.smallest_sigma,
+            ignored=ignored,
+        )
         return losses.mean(), {"loss": losses.detach()}
 
     def names(self, batch: Batch) -> Sequence[str]:
