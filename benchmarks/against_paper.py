@@ -28,7 +28,7 @@ from anatogen.metrics.texture import power_ratio
 from anatogen.model import load_denoiser
 from anatogen.progress import parse_duration
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 from common import hippocampus, machine, write_section
 
 RECIPES = {
@@ -73,7 +73,7 @@ def measure(
         "dice": mean_interval(scores).value,
         "per_class": class_means(scores, axis=0).tolist(),
         "ceiling": mean_interval(ceiling).value,
-        "training": about["images"] / about["seconds"],
+        "training": (about.images or 0) / (about.seconds or 1),
         "sampling": sampling,
         "power": power_ratio(images, real.images.numpy()).tolist(),
     }

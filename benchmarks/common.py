@@ -19,7 +19,7 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
 from anatogen.progress import stage
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "RESULTS.md"
@@ -62,7 +62,6 @@ def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: 
                 dataset,
                 run,
                 settings,
-                version=__version__,
                 progress=lambda share, text: bar.update(share, text or bar.text),
             )
     return Generator.load(run)

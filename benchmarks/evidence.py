@@ -124,7 +124,7 @@ def main() -> None:
         found[title] = evaluate(
             run, dataset, out, count=options.count, settings=settings, quick=True, command="benchmarks/evidence.py"
         )
-        seconds[title], steps[title] = time.perf_counter() - start, generator.about["steps"]
+        seconds[title], steps[title] = time.perf_counter() - start, generator.about.steps
     n = next(iter(found.values()))["n"]
     write_section(
         "The evidence pack, hippocampus",

@@ -114,7 +114,7 @@ def main() -> None:
     write_section(
         "Time and memory of the evidence pack",
         f"""
-`python benchmarks/pack.py`: hippocampus, 64 x 64, a default model of {generator.about["steps"]} steps. Sampling the 2 x {options.count} images took
+`python benchmarks/pack.py`: hippocampus, 64 x 64, a default model of {generator.about.steps} steps. Sampling the 2 x {options.count} images took
 {seconds:.0f} s. {machine()}.
 
 """

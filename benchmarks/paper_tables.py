@@ -64,8 +64,8 @@ def measure(
         "given": scores,
         "freed": freed,
         "apart": apart,
-        "steps": generator.about["steps"],
-        "seconds": generator.about["seconds"],
+        "steps": generator.about.steps,
+        "seconds": generator.about.seconds,
     }
 
 

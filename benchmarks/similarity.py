@@ -91,7 +91,7 @@ def main() -> None:
         "Adjustable similarity",
         f"""
 `python benchmarks/similarity.py --count {options.count}`: {len(rows)} test slices of the hippocampus set, {options.given} given, the rest free, halted at the
-noise of step {options.step} of 1000; a model of {generator.about["steps"]} steps. {machine()}. [Plot](figures/{picture.name}).
+noise of step {options.step} of 1000; a model of {generator.about.steps} steps. {machine()}. [Plot](figures/{picture.name}).
 The correlation rises at every step: {", ".join(f"{m.replace('_', ' ')} {'yes' if r else 'no'}" for m, r in rising.items())}.
 
 | mixing | similarity | correlation with the real image | MS-SSIM | Dice, given | Dice, free with real | power off by (octaves) | noise, gen / real |

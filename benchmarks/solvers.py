@@ -123,7 +123,7 @@ def main() -> None:
         f"Solvers and steps, {options.path} path",
         f"""
 `python benchmarks/solvers.py --path {options.path} --count {options.count}`: {len(judge.rows)} test slices of the hippocampus set, everything given; a model of
-{generator.about["steps"]} steps. Real images: Dice {real["dice"]:.3f}. {machine()}. [Plot](figures/{picture.name}).
+{generator.about.steps} steps. Real images: Dice {real["dice"]:.3f}. {machine()}. [Plot](figures/{picture.name}).
 
 | solver | steps | Dice | power off by (octaves) | noise, gen / real | KID x 1000 | images/s |
 | --- | --- | --- | --- | --- | --- | --- |

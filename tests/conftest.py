@@ -14,7 +14,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

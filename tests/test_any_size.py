@@ -22,7 +22,7 @@ from anatogen.model import Denoiser, DenoiserConfig
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.sampling import SamplingSettings
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 from conftest import write_nnunet
 
 QUICK = EvaluationSettings(

@@ -18,7 +18,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.request import Request
 from anatogen.judges.denoising_loss import denoising_losses
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 
 DATASET = Path(__file__).parent / "fixtures" / "format1" / "dataset"
 

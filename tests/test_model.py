@@ -1,3 +1,5 @@
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,11 +8,20 @@ from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
 from anatogen.errors import ModelError
-from anatogen.model import Denoiser, DenoiserConfig, load_denoiser, save_denoiser
+from anatogen.model import (
+    AboutModel,
+    DatasetOrigin,
+    Denoiser,
+    DenoiserConfig,
+    load_denoiser,
+    read_about,
+    save_denoiser,
+)
 from anatogen.networks.contract import Network
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.networks.padding import Padding
 from anatogen.networks.paper_unet import PaperUNetConfig
+from anatogen.sampling import SamplingSettings
 
 CLASSES = (("liver", "#E69F00"), ("bone", "#56B4E9"))
 
@@ -115,10 +126,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     denoiser = Denoiser(config())
     for p in denoiser.parameters():
         torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(0))
-    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict(), {"steps": 3})
+    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict(), AboutModel(steps=3))
     again, about = load_denoiser(tmp_path)
     x, t = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.9])
-    assert about["steps"] == 3 and again.schema.names == ("liver", "bone")
+    assert about.steps == 3 and again.schema.names == ("liver", "bone")
     assert torch.equal(denoiser(x, t, condition()), again(x, t, condition()))
 
 
@@ -128,7 +139,7 @@ def test_damaged_runs(tmp_path: Path, damage: str) -> None:
     if damage != "nothing there":
         run.mkdir()
         denoiser = Denoiser(config())
-        save_denoiser(run, denoiser.config, denoiser.state_dict(), {})
+        save_denoiser(run, denoiser.config, denoiser.state_dict())
     if damage == "no weights":
         (run / "model.safetensors").unlink()
     if damage == "torn weights":
@@ -136,6 +147,50 @@ def test_damaged_runs(tmp_path: Path, damage: str) -> None:
     if damage == "torn json":
         (run / "model.json").write_text('{"denoiser": ')
     if damage == "other network":
-        save_denoiser(run, config(network=HourglassConfig(width=16)), denoiser.state_dict(), {})
+        save_denoiser(run, config(network=HourglassConfig(width=16)), denoiser.state_dict())
     with pytest.raises(ModelError, match=str(run)):
         load_denoiser(run)
+
+
+def test_what_is_known_of_a_model_is_typed_and_comes_back(tmp_path: Path) -> None:
+    about = AboutModel(
+        steps=3,
+        images=12,
+        seconds=1.5,
+        finished=False,
+        dataset=DatasetOrigin(layout="nnunet", name="Dataset001", fingerprint="ab", licence="CC-BY"),  # type: ignore[call-arg]
+        spacing_mm=(1.0, 2.5),
+        channels=("CT",),
+        sampling=SamplingSettings(clip=None, steps=7),
+    )
+    denoiser = Denoiser(config())
+    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict(), about)
+    assert read_about(tmp_path) == about == load_denoiser(tmp_path)[1]
+    assert AboutModel.model_validate(about.record()) == about and json.loads(json.dumps(about.record()))
+    assert about.record()["sampling"]["clip"] is None  # None is a value there
+
+
+def test_a_newer_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    denoiser = Denoiser(config())
+    save_denoiser(tmp_path, denoiser.config, denoiser.state_dict())
+    file = tmp_path / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(ModelError, match="has format 99, and this version of anatogen reads formats up to") as refused:
+        load_denoiser(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["run", "run-paper"])
+def test_runs_of_version_0_1_are_read(name: str) -> None:
+    folder = Path(__file__).parent / "fixtures" / "format1" / name
+    raw = json.loads((folder / "model.json").read_text())["about"]
+    about = load_denoiser(folder)[1]
+    assert about.record().items() >= {k: v for k, v in raw.items() if k not in ("sampling",)}.items()
+    assert about.finished and about.sampling.steps == 4 and about.dataset is not None
+    assert about.dataset.fingerprint == raw["dataset"]["fingerprint"]
+
+
+def test_no_path_and_no_name_of_a_case_is_in_model_json(run_folder: Path, dataset_folder: Path) -> None:
+    text = (run_folder / "model.json").read_text()
+    assert "ball_0" not in text and str(dataset_folder.parent) not in text
+    assert not any(part.startswith(("/", "C:")) for part in re.findall(r'"([^"]*)"', text))

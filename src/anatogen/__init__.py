@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
     from anatogen.evaluation.evaluate import evaluate
     from anatogen.generation.engine import Generator
-    from anatogen.training.loop import train
+    from anatogen.training.train import train
 
 _HOMES = {
     "PreparedDataset": "anatogen.data.store",
     "evaluate": "anatogen.evaluation.evaluate",
     "Generator": "anatogen.generation.engine",
-    "train": "anatogen.training.loop",
+    "train": "anatogen.training.train",
 }
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 from torch import Tensor, nn
 
 from anatogen.conditioning.encode import Condition, Encoding, Planes
 from anatogen.diffusion.path import PATHS, PathName
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD, TargetName, to_x0
-from anatogen.errors import ModelError
+from anatogen.errors import DataError, ModelError
 from anatogen.files import writing
+from anatogen.io.tensors import read_tensors, write_tensors
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.networks.contract import Network, PlaneNetwork
 from anatogen.networks.hourglass import Hourglass, HourglassConfig
 from anatogen.networks.padding import Padding
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
+from anatogen.sampling import SamplingSettings
+from anatogen.settings import Document
 
 NetworkConfig = Annotated[HourglassConfig | PaperUNetConfig, Field(discriminator="name")]
-_FORMAT = 1
 
 
 class DenoiserConfig(BaseModel):
@@ -110,35 +109,125 @@ class Denoiser(nn.Module):
         return denoise
 
 
-def save_denoiser(folder: FilePath, config: DenoiserConfig, weights: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write model.safetensors and model.json to `folder`. about: what else is known of the model (steps, data, version)."""
+class DatasetOrigin(BaseModel):
+    """The source of a prepared data set, by name; the terms of its use are kept with it.
+
+    Attributes:
+        name: Of the source's folder, without its path.
+        fingerprint: Tells two sources apart.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    layout: str | None = None
+    name: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def label_values(self) -> tuple[int, ...] | None:
+        """The values of the classes in the source's files, where they are not 0, 1, 2, ..."""
+        recorded = (self.model_extra or {}).get("labels") or {}
+        values = recorded.get("values")
+        return tuple(values) if values else None
+
+
+class AboutModel(BaseModel):
+    """What is known of a model besides its weights.
+
+    Attributes:
+        steps, images, seconds: How long it was trained; None where that is not known (an imported model).
+        finished: False for a model that a stopped training left.
+        skipped_steps: Steps that were not taken because a gradient was not finite.
+        dataset: The source of what it was trained on; None where that is not known.
+        trained_on: A digest of the items of the split "train".
+        axis: The direction that slices were cut in, or "volume".
+        spacing_mm: Pixel size along (H, W) or (D, H, W).
+        mask_ablation: Whether it was trained with classes left free.
+        imported_from: The file name of the checkpoint that it was imported from.
+        sampling: How it samples unless told otherwise.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    steps: int | None = None
+    images: int | None = None
+    seconds: float | None = None
+    finished: bool = True
+    skipped_steps: int = 0
+    seed: int | None = None
+    version: str | None = None
+    dataset: DatasetOrigin | None = None
+    trained_on: str | None = None
+    axis: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    channels: tuple[str, ...] | None = None
+    notice: str | None = None
+    mask_ablation: bool = False
+    imported_from: str | None = None
+    sampling: SamplingSettings = SamplingSettings()
+
+    @field_serializer("sampling")
+    def _whole(self, sampling: SamplingSettings) -> dict[str, Any]:
+        return sampling.model_dump(mode="json")  # None is a value there: no clipping
+
+    def record(self) -> dict[str, Any]:
+        """It as other documents hold it, without what is not known."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class ModelDocument(Document):
+    """model.json: what denoiser the weights beside it are of, and what is known of it."""
+
+    HINT: ClassVar[str] = "Train it again"
+
+    denoiser: DenoiserConfig
+    about: AboutModel = AboutModel()
+
+
+def save_denoiser(
+    folder: FilePath, config: DenoiserConfig, weights: Mapping[str, Tensor], about: AboutModel | None = None
+) -> None:
+    """Write model.safetensors and model.json to `folder`. about: what else is known of the model."""
     with writing(folder / "model.safetensors") as path:
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in weights.items()}, path)
-    description = {"format": _FORMAT, "denoiser": config.model_dump(mode="json"), "about": about}
-    with writing(folder / "model.json") as path:
-        path.write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_tensors(path, weights)
+    ModelDocument(denoiser=config, about=about or AboutModel()).write(folder / "model.json")
 
 
-def load_denoiser(folder: FilePath) -> tuple[Denoiser, dict[str, Any]]:
+def load_denoiser(folder: FilePath) -> tuple[Denoiser, AboutModel]:
     """The denoiser in the run `folder`, in evaluation mode, and what is known of it.
 
-    Raises ModelError where there is none, or where it is damaged.
+    Raises ModelError where there is none, or where it is damaged or of a newer version.
     """
     if not folder.is_dir():
         raise ModelError("there is no such run", path=folder, hint="Make one with: anatogen train DATASET --out RUN")
     if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
+        unfinished = any((folder / "checkpoints").glob("*.json"))
         raise ModelError(
             "holds no model (model.json and model.safetensors)",
             path=folder,
-            hint="Name the folder that anatogen train wrote, or train again",
+            hint="Its training is not finished: go on with anatogen train DATASET --out RUN --resume"
+            if unfinished
+            else "Name the folder that anatogen train wrote, or train again",
         )
+    document = _read_model(folder)
     try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        denoiser = Denoiser(DenoiserConfig.model_validate(description["denoiser"]))
-        denoiser.load_state_dict(load_file(folder / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        denoiser = Denoiser(document.denoiser)
+        denoiser.load_state_dict(read_tensors(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ModelError(
             f"the model is damaged or of another version ({reason})", path=folder, hint="Train it again"
         ) from error
-    return denoiser.eval().requires_grad_(False), description["about"]
+    return denoiser.eval().requires_grad_(False), document.about
+
+
+def read_about(folder: FilePath) -> AboutModel:
+    """What is known of the model in the run `folder`. Raises ModelError as `load_denoiser` does."""
+    return _read_model(folder).about
+
+
+def _read_model(folder: FilePath) -> ModelDocument:
+    try:
+        return ModelDocument.read(folder / "model.json")
+    except DataError as error:
+        raise ModelError(error.problem, path=error.path, hint=error.hint) from error

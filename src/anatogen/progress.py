@@ -33,6 +33,11 @@ class Stage:
         self.done, self.text = 0.0, ""
         self.started = time.monotonic()
         self._monitor = monitor
+        self._before = 0.0
+
+    def begin_at(self, done: float) -> None:
+        """`done` of `total` were finished before: they do not count for the rate and for the time that is left."""
+        self.done = self._before = done
 
     def update(self, done: float, text: str | None = None) -> None:
         """`done` of `total` are finished; `text`, or the last one, is shown behind. Raises Interrupted where it was cancelled."""
@@ -50,13 +55,14 @@ class Stage:
     def status(self) -> str:
         """How much is done, at what rate, and how long the rest will take."""
         elapsed = time.monotonic() - self.started
-        left = elapsed * (self.total - self.done) / self.done if self.done else None
+        here = self.done - self._before
+        left = elapsed * (self.total - self.done) / here if here > 0 else None
         eta = f"{format_duration(left)} left" if left is not None else "starting"
         if self.unit == "s":
             share, rate = f"{100 * self.done / self.total:.0f} %", ""
         else:
             share = f"{self.done:.0f}/{self.total:.0f}"
-            rate = f", {self.done / elapsed:.1f} {self.unit or 'items'}/s" if elapsed > 0 and self.done else ""
+            rate = f", {here / elapsed:.1f} {self.unit or 'items'}/s" if elapsed > 0 and here > 0 else ""
         return f"{share}{rate}, {eta}" + (f", {self.text}" if self.text else "")
 
     @property

@@ -1,15 +1,51 @@
-"""Seeds that derive from what they are for."""
+"""Seeds that derive from what they are for, and random numbers that belong to an item and not to its batch."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    pass
+    import torch
+    from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
     """A seed in [0, 2^63) that depends on every part, the same on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+class Draws:
+    """Random numbers for B items, each item's from a generator of its own: they do not depend on the batch it is in.
+
+    Args:
+        seeds: One for each item.
+        device: Where the numbers are drawn. The CPU and a GPU draw different numbers from one seed.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        import torch
+
+        self._device = torch.device(device)
+        self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32 (B, *shape)."""
+        numbers = self._empty(shape)
+        for item, generator in zip(numbers, self._generators, strict=True):
+            item.normal_(generator=generator)
+        return numbers
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers uniform in [0, 1), float32 (B, *shape)."""
+        numbers = self._empty(shape)
+        for item, generator in zip(numbers, self._generators, strict=True):
+            item.uniform_(generator=generator)
+        return numbers
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        import torch
+
+        return torch.empty(len(self._generators), *shape, device=self._device)

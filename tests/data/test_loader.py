@@ -2,7 +2,9 @@ import time
 from itertools import islice
 
 import pytest
+import torch
 
+from anatogen.data.augment import Augment, AugmentSettings
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 
@@ -40,7 +42,7 @@ def test_batches_are_made_ahead(dataset: PreparedDataset) -> None:
     made: list[int] = []
     loader = Loader(dataset, dataset.split("train"), 2, 0, ahead=5)
     original = loader.batch
-    loader.batch = lambda number: (made.append(number), original(number))[1]  # type: ignore[method-assign]
+    loader.batch = lambda number, attempt=0: (made.append(number), original(number, attempt))[1]  # type: ignore[method-assign]
     stream = loader.stream()
     next(stream)
     for _ in range(200):
@@ -54,9 +56,38 @@ def test_batches_are_made_ahead(dataset: PreparedDataset) -> None:
 def test_an_error_in_the_thread_reaches_the_trainer(dataset: PreparedDataset) -> None:
     loader = Loader(dataset, dataset.split("train"), 2, 0)
 
-    def fail(number: int) -> None:
+    def fail(number: int, attempt: int) -> None:
         raise RuntimeError("disk on fire")
 
     loader.batch = fail  # type: ignore[assignment,method-assign]
     with pytest.raises(RuntimeError, match="disk on fire"):
         next(loader.stream())
+
+
+def test_fewer_images_than_the_batch_are_a_smaller_batch_said_aloud(
+    dataset: PreparedDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = dataset.split("train")[:3]
+    loader = Loader(dataset, rows, 16, 0)
+    assert loader.batch_size == 3 and "fewer images (3) than the batch size (16)" in caplog.text
+    for number in range(4):
+        assert sorted(row.id for row in loader.batch(number).rows) == sorted(row.id for row in rows)
+
+
+def test_another_attempt_has_the_same_images_and_other_draws(dataset: PreparedDataset) -> None:
+    augment = Augment(AugmentSettings(gain=0.3))
+    loader = Loader(dataset, dataset.split("train"), 4, 0, augment=augment)
+    first, again, other = loader.batch(3, 0), loader.batch(3, 0), loader.batch(3, 1)
+    assert first.rows == other.rows
+    assert torch.equal(first.images, again.images) and not torch.equal(first.images, other.images)
+
+
+def test_an_item_is_augmented_by_its_place_and_not_by_the_batch_it_is_in(dataset: PreparedDataset) -> None:
+    augment, plain = (
+        Augment(AugmentSettings(rotation_degrees=20, noise=0.1)),
+        Loader(dataset, dataset.split("train"), 6, 0),
+    )
+    batch = plain.batch(0)
+    whole, part = augment(batch, 5), augment(batch.part(0, 2), 5)
+    assert torch.equal(whole.part(0, 2).images, part.images) and torch.equal(whole.labels[:2], part.labels)
+    assert part.rows == batch.rows[:2] and len(part) == 2

@@ -8,7 +8,7 @@ from anatogen.data import statistics
 from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import PreparedDataset
 from anatogen.training.config import build_settings
-from anatogen.training.loop import denoiser_config
+from anatogen.training.denoiser_task import denoiser_config
 
 
 def test_mean_and_deviation_of_the_training_split(dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from anatogen.diffusion.loss import denoising_loss, draw_times
+from anatogen.diffusion.loss import denoising_loss, training_times
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.path import DDPMPath, FlowPath, Grid, Path, add_noise
 from anatogen.diffusion.target import loss_weight, to_x0
@@ -89,7 +89,25 @@ def test_loss_is_the_squared_error_of_its_quantity(path: Path, target: str) -> N
         return to_x0(target, path, x_t, guess, time)  # type: ignore[arg-type]
 
     loss = denoising_loss(denoise, path, x0, eps, t, weighting=target)  # type: ignore[arg-type]
-    assert loss.item() == pytest.approx((guess - truth).square().mean().item(), rel=1e-4)
+    assert loss.mean().item() == pytest.approx((guess - truth).square().mean().item(), rel=1e-4)
+
+
+def test_ignored_pixels_have_no_say_in_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, guess = torch.randn(3, 4, 2, 6, 6, generator=generator)
+    ignored = torch.rand(4, 6, 6, generator=generator) < 0.4
+    ignored[0], ignored[1] = False, True
+    t = torch.full((4,), 0.5)
+
+    def loss(truth: torch.Tensor, ignored: torch.Tensor | None) -> torch.Tensor:
+        return denoising_loss(lambda *_: guess, FlowPath(), truth, eps, t, weighting="x0", ignored=ignored)
+
+    plain, masked = loss(x0, None), loss(x0, ignored)
+    other = torch.where(ignored[:, None], 100.0, x0)
+    assert torch.equal(loss(other, ignored), masked)  # whatever is there
+    assert masked[0].item() == pytest.approx(plain[0].item(), rel=1e-6) and masked[1] == 0
+    there = ~ignored[2].expand(2, 6, 6)
+    assert masked[2].item() == pytest.approx((guess - x0)[2][there].square().mean().item(), rel=1e-5)
 
 
 def test_weights_stay_finite_near_the_clean_image() -> None:
@@ -98,9 +116,9 @@ def test_weights_stay_finite_near_the_clean_image() -> None:
 
 def test_times_of_training() -> None:
     generator = torch.Generator().manual_seed(0)
-    steps = draw_times("uniform", 200_000, generator, DDPMPath()) * 1000
+    steps = training_times("uniform", torch.rand(200_000, generator=generator), DDPMPath()) * 1000
     assert torch.equal(steps.round().unique(), torch.arange(1.0, 1001))
-    t = draw_times("logit_normal", 100_000, generator, FlowPath(), mean=-0.5, spread=1.2)
+    t = training_times("logit_normal", torch.randn(100_000, generator=generator), FlowPath(), mean=-0.5, spread=1.2)
     logit = torch.logit(t.double())
     assert logit.mean().item() == pytest.approx(-0.5, abs=0.02)
     assert logit.std().item() == pytest.approx(1.2, abs=0.02)
@@ -108,7 +126,8 @@ def test_times_of_training() -> None:
 
 @pytest.mark.parametrize("path", [FlowPath(), DDPMPath()])
 def test_the_same_noise_is_trained_on_every_path(path: Path) -> None:
-    t = draw_times("logit_normal", 50_000, torch.Generator().manual_seed(0), path, mean=-0.5, spread=1.2).double()
+    normal = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    t = training_times("logit_normal", normal, path, mean=-0.5, spread=1.2).double()
     assert t.min() > 0 and t.max() <= 1
     ratio = (path.sigma(t) / path.alpha(t)).log()
     assert ratio.mean().item() == pytest.approx(-0.5, abs=0.02)

@@ -23,7 +23,7 @@ from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 from conftest import write_case
 
 QUICK = EvaluationSettings(

@@ -100,7 +100,7 @@ def test_pictures_show_each_channel() -> None:
 
 def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     from anatogen.training.config import build_settings
-    from anatogen.training.loop import train
+    from anatogen.training.train import train
 
     dataset = of_channels(tmp_path, NAMES[2])
     run = train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu")

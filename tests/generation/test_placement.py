@@ -114,7 +114,7 @@ def test_export_passes_the_integrity_check_of_nnunet(
 def test_sagittal_slices_are_slices_for_nnunet_too(nnunet: Path, tmp_path: Path) -> None:
     """Its 2D configuration cuts along the last axis of a file: a sagittal slice must lie there whole, in its place."""
     from anatogen.training.config import build_settings
-    from anatogen.training.loop import train
+    from anatogen.training.train import train
     from conftest import SMALL
 
     dataset = prepare(open_source(str(nnunet)), tmp_path / "data", PrepareSettings((32, 32), "sagittal"))
@@ -153,7 +153,7 @@ def test_dicom_samples_are_whole_and_clearly_synthetic(nnunet: Path, tmp_path: P
 
     dataset = prepare(open_source(str(nnunet)), tmp_path / "data", PrepareSettings((32, 32), axis, "crop"))
     from anatogen.training.config import build_settings
-    from anatogen.training.loop import train
+    from anatogen.training.train import train
 
     values = ["network.width=8", "training.steps=2", "training.batch_size=2", "sampling.steps=2"]
     generator = Generator.load(

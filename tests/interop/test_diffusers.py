@@ -22,7 +22,7 @@ from anatogen.interop.diffusers import export_checkpoint, import_checkpoint
 from anatogen.model import load_denoiser
 from anatogen.seeds import derive_seed
 from anatogen.training.config import build_settings
-from anatogen.training.loop import train
+from anatogen.training.train import train
 
 
 def published(folder: Path, channels_in: int = 2, **changes: object) -> UNet2DModel:
@@ -98,7 +98,7 @@ def test_names_as_published(tmp_path: Path) -> None:
     )
     shutil.copy(tmp_path / "a" / "unet" / "config.json", tmp_path / "config.json")
     import_checkpoint(tmp_path / "ct-segguided-ablated.safetensors", tmp_path / "run", classes=["liver"])
-    assert Generator.load(tmp_path / "run", device="cpu").about["mask_ablation"] is True
+    assert Generator.load(tmp_path / "run", device="cpu").about.mask_ablation is True
     (tmp_path / "config.json").unlink()
     with pytest.raises(ModelError, match="does not fit the network"):
         import_checkpoint(tmp_path / "ct-segguided-ablated.safetensors", tmp_path / "run2", classes=["liver"])

@@ -51,7 +51,17 @@ def _print_run(found: RunDescription) -> None:
     print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s)")
     print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
     print(f"  classes: {', '.join(found.classes)}")
-    print(f"  trained {found.steps} steps on {found.images} images in {found.seconds} s")
+    print(f"  {_training(found)}")
+
+
+def _training(found: RunDescription) -> str:
+    from anatogen.progress import format_duration
+
+    if found.steps is None:
+        return f"imported from {found.imported_from or 'a checkpoint'}"
+    took = f" in {format_duration(found.seconds)}" if found.seconds is not None else ""
+    text = f"trained {found.steps} steps, {found.images} images seen{took}"
+    return text if found.finished else f"{text}; not finished (anatogen train --resume)"
 
 
 def _print_samples(found: SamplesDescription) -> None:

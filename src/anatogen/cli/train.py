@@ -14,7 +14,7 @@ from anatogen.cli.common import device_option, guarded
 def train(
     dataset: Path = typer.Argument(help="A prepared data set."),
     out: Path = typer.Option(..., help="New folder for the run."),
-    preset: str = typer.Option("fast", help="fast, or paper (Konz et al. 2024, Appendix A)."),
+    preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     mask_ablation: bool | None = typer.Option(
         None, "--mask-ablation/--no-mask-ablation", help="Train with classes left free (MAT) or on full maps (STD)."
     ),
@@ -26,14 +26,18 @@ def train(
     set_: list[str] = typer.Option(
         [], "--set", metavar="KEY=VALUE", help="One setting, for instance network.width=96."
     ),
+    resume: bool = typer.Option(
+        False, "--resume", help="Continue the unfinished run in --out with its own settings; start it if there is none."
+    ),
     device: str = device_option,
 ) -> None:
-    """Train a model on the split "train". Ctrl-C stops it and keeps what it has learnt.
+    """Train a model on the split "train". Ctrl-C stops training and saves the current model and a checkpoint.
+
+    Training ends at the first of --steps, --epochs and --max-time that is reached. Checkpoints are written every five
+    minutes (training.checkpoint_every); after an interruption add --resume to the same command.
 
     Example: anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
     """
-    import signal
-
     from anatogen.progress import format_duration, parse_duration
     from anatogen.training.config import build_settings
     from anatogen.workflows.train import TrainRequest
@@ -44,16 +48,13 @@ def train(
         sections["conditioning"]["mask_ablation"] = mask_ablation
     if unconditional:
         sections["conditioning"] |= {"encoding": "none", "mask_ablation": False}
-    if steps is not None or epochs is not None or max_time is not None:
-        seconds = None if max_time is None else parse_duration(max_time)
-        sections["training"] = {"steps": steps, "epochs": epochs, "max_time_s": seconds}
-    settings = build_settings(preset, config=config, values=set_, **sections)  # type: ignore[arg-type]
+    lengths = {"steps": steps, "epochs": epochs, "max_time_s": parse_duration(max_time) if max_time else None}
+    sections["training"] = {name: value for name, value in lengths.items() if value is not None}
+    own = out / "config.yaml"
+    base = own if resume and own.is_file() else None
+    settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)  # a scheduler's way to say Ctrl-C
-    result = run_workflow(TrainRequest(dataset, out, settings, device))
+    result = run_workflow(TrainRequest(dataset, out, settings, device, resume))
     print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
 

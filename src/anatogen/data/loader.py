@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,12 +14,19 @@ from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.errors import SettingsError
 from anatogen.seeds import derive_seed
 
+_log = logging.getLogger(__name__)
+
 
 class Loader:
     """Batches of `rows` in a new random order every epoch, without a remainder: an epoch may end inside a batch.
 
-    Batch number n is a function of (rows, batch_size, seed, n) alone, so that a resumed training sees what it would have
-    seen. augment: changes a batch by a seed, which is a function of (seed, n) alone too. A thread keeps up to `ahead` batches ready.
+    Batch number n holds images that are a function of (rows, batch_size, seed, n) alone, so that a resumed training sees
+    what it would have seen. Where there are fewer rows than `batch_size`, a batch is as large as the rows are many.
+
+    Args:
+        augment: Changes a batch by a seed, which is a function of (seed, attempt, n) alone.
+        ahead: Batches that a thread keeps ready.
+        pin: Put batches into pinned memory, from which a GPU copies without waiting.
     """
 
     def __init__(
@@ -29,19 +38,36 @@ class Loader:
         *,
         ahead: int = 5,
         augment: Callable[[Batch, int], Batch] | None = None,
+        pin: bool = False,
     ) -> None:
         if not rows:
             raise SettingsError("there is nothing to load", path=dataset.folder)
-        self.dataset, self.rows, self.batch_size, self.seed, self.ahead = dataset, list(rows), batch_size, seed, ahead
-        self.augment = augment
+        if len(rows) < batch_size:
+            _log.warning(
+                "fewer images (%d) than the batch size (%d): batches hold %d", len(rows), batch_size, len(rows)
+            )
+        self.dataset, self.rows, self.seed, self.ahead = dataset, list(rows), seed, ahead
+        self.batch_size = min(batch_size, len(rows))
+        self.augment, self.pin = augment, pin
         self._orders: dict[int, np.ndarray] = {}
         dataset.hold()
 
-    def batch(self, number: int) -> Batch:
-        """Batch `number` = 0, 1, ..."""
+    @property
+    def images(self) -> int:
+        """Images in an epoch."""
+        return len(self.rows)
+
+    def batch(self, number: int, attempt: int = 0) -> Batch:
+        """Batch `number` = 0, 1, ...; another `attempt` holds the same images, augmented otherwise."""
         first = number * self.batch_size
         batch = self.dataset.load([self._row(position) for position in range(first, first + self.batch_size)])
-        return self.augment(batch, derive_seed("augment", self.seed, number)) if self.augment else batch
+        if self.augment is not None:
+            batch = self.augment(batch, derive_seed("augment", self.seed, attempt, number))
+        if not self.pin:
+            return batch
+        tensors = (batch.images, batch.labels, batch.annotated)
+        images, labels, annotated = (tensor.pin_memory() for tensor in tensors)
+        return replace(batch, images=images, labels=labels, annotated=annotated)
 
     def _row(self, position: int) -> Row:
         epoch, place = divmod(position, len(self.rows))
@@ -52,7 +78,7 @@ class Loader:
             )
         return self.rows[self._orders[epoch][place]]
 
-    def stream(self, start: int = 0) -> Generator[Batch, None, None]:
+    def stream(self, start: int = 0, attempt: int = 0) -> Generator[Batch, None, None]:
         """Batches start, start + 1, ... without end. Close the generator to stop the thread."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=self.ahead)
         stop = threading.Event()
@@ -61,7 +87,7 @@ class Loader:
             number = start
             while not stop.is_set():
                 try:
-                    item: Batch | BaseException = self.batch(number)
+                    item: Batch | BaseException = self.batch(number, attempt)
                 except BaseException as error:  # handed to the consumer, which raises it
                     item = error
                 number += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,15 @@ class Batch:
     def truth(self) -> Tensor:
         """The labels as metrics and judges take them: -1 where the class is unknown."""
         return self.labels if self.ignored is None else self.labels.masked_fill(self.ignored, -1)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Items start to stop - 1 as a batch of their own."""
+        whole: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts: dict[str, Any] = {name: each if each is None else each[start:stop] for name, each in whole.items()}
+        return Batch(**parts)
 
 
 class PreparedDataset:

@@ -144,7 +144,7 @@ def evaluate(
     pages = list(more_figures)
     if generator is not None and not quick:
         pages.append(freed_figure(dataset, judged.test_rows, generator))
-        if generator.about.get("mask_ablation", False):
+        if generator.about.mask_ablation:
             results["variation"], of_seeds = variation(dataset, judged.test_rows, judge, generator)
             pages += of_seeds
         results["dice_against_steps"], of_steps, textures = steps_curve(dataset, judged.test_rows, judge, generator)

@@ -21,7 +21,7 @@ from anatogen.diffusion.path import DDPMPath
 from anatogen.diffusion.solvers import SOLVERS, Callback
 from anatogen.errors import SettingsError
 from anatogen.generation.request import Likeness, ModelGeometry, Request
-from anatogen.model import Denoiser, load_denoiser
+from anatogen.model import AboutModel, Denoiser, load_denoiser
 from anatogen.sampling import SamplingSettings
 from anatogen.seeds import derive_seed
 
@@ -44,13 +44,13 @@ class Generator:
         *,
         device: str = "auto",
         model_hash: str = "",
-        about: dict[str, Any] | None = None,
+        about: AboutModel | None = None,
         run: str = "",
     ) -> None:
         self.run = run  # the name of its folder
         self.device = pick_device(device)
         self.denoiser = denoiser.placed(self.device).eval()
-        self.settings, self.model_hash, self.about = settings, model_hash, about or {}
+        self.settings, self.model_hash, self.about = settings, model_hash, about or AboutModel()
         self.schema, self.size = denoiser.schema, denoiser.config.size
 
     @classmethod
@@ -59,21 +59,14 @@ class Generator:
         run = Path(run)
         denoiser, about = load_denoiser(run)
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
-        settings = SamplingSettings.model_validate(about.get("sampling", {}))
-        return cls(denoiser, settings, device=device, model_hash=digest, about=about, run=run.resolve().name)
+        return cls(denoiser, about.sampling, device=device, model_hash=digest, about=about, run=run.resolve().name)
 
     @property
     def geometry(self) -> ModelGeometry:
         """What label maps it takes."""
-        spacing = self.about.get("spacing_mm")
-        values = (self.about.get("dataset") or {}).get("labels", {}).get("values")
-        return ModelGeometry(
-            self.schema,
-            self.size,
-            self.about.get("axis"),
-            tuple(spacing) if spacing else None,
-            tuple(values) if values else None,
-        )
+        dataset = self.about.dataset
+        values = dataset.label_values if dataset is not None else None
+        return ModelGeometry(self.schema, self.size, self.about.axis, self.about.spacing_mm, values)
 
     def sample(
         self,

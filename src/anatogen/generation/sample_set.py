@@ -252,7 +252,7 @@ def header_of(
 ) -> Header:
     """What a set of `requests` says of its making; the one place where this is put together."""
     count = generator.denoiser.config.image_channels
-    about = AboutModel.of(generator.about)
+    about = AboutModel.of(generator.about.record())
     named = about.channels if about.channels is not None and len(about.channels) == count else None
     return Header(
         version=__version__,

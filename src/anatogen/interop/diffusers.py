@@ -23,7 +23,7 @@ from torch import Tensor
 from anatogen.diffusion.target import TargetName
 from anatogen.errors import ModelError, SettingsError
 from anatogen.labels import LabelSchema
-from anatogen.model import Denoiser, DenoiserConfig, load_denoiser, save_denoiser
+from anatogen.model import AboutModel, Denoiser, DenoiserConfig, load_denoiser, save_denoiser
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
 from anatogen.training.config import build_settings
 
@@ -96,12 +96,11 @@ def import_checkpoint(
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"does not fit the network that it describes ({reason})", path=weights_file) from error
     name = checkpoint.stem.lower() + checkpoint.parent.name.lower()
-    about = {
-        "steps": None,
-        "imported_from": checkpoint.name,
-        "mask_ablation": ablated if ablated is not None else "ablat" in name,
-        "sampling": build_settings("paper").sampling.model_dump(mode="json"),
-    }
+    about = AboutModel(
+        imported_from=checkpoint.name,
+        mask_ablation=ablated if ablated is not None else "ablat" in name,
+        sampling=build_settings("paper").sampling,
+    )
     out.mkdir(parents=True)
     save_denoiser(out, config, denoiser.state_dict(), about)
     return out

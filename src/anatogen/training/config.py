@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from anatogen.conditioning.encode import Encoding
 from anatogen.data.augment import AugmentSettings
@@ -18,6 +18,7 @@ from anatogen.diffusion.target import TargetName, Weighting
 from anatogen.errors import SettingsError, nearest
 from anatogen.model import NetworkConfig
 from anatogen.networks.hourglass import HourglassConfig
+from anatogen.progress import parse_duration
 from anatogen.sampling import SamplingSettings
 from anatogen.settings import Settings, explain, parse_value, read_yaml, setting_names
 
@@ -58,6 +59,9 @@ class DiffusionSettings(Settings):
 class TrainingSettings(Settings):
     """How long and how fast. The first of `steps`, `epochs` and `max_time_s` that is reached ends the training.
 
+    micro_batch_size: images that are in the device's memory at once; the batch is then made in parts, with the same result.
+    checkpoint_every: steps (500) or time ("10m"). checkpoints_kept: how many of the last ones stay on the disk.
+    most_skipped: after so many steps in a row whose gradient is not finite, the training goes back to the last checkpoint.
     schedule: `decay` keeps the rate and lets it fall linearly to 0 over the last `decay_share` of the training;
     `cosine` lets it fall from the start (Loshchilov and Hutter 2016).
     """
@@ -66,6 +70,7 @@ class TrainingSettings(Settings):
     epochs: float | None = Field(None, gt=0)
     max_time_s: float | None = Field(None, gt=0)
     batch_size: int = Field(16, ge=1)
+    micro_batch_size: int | None = Field(None, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["decay", "cosine", "constant"] = "decay"
     decay_share: float = Field(0.3, gt=0, le=1)
@@ -75,6 +80,22 @@ class TrainingSettings(Settings):
     ema_decay: float = Field(0.998, ge=0, lt=1)
     precision: Precision = "auto"
     seed: int = 0
+    checkpoint_every: int | str = "5m"
+    checkpoints_kept: int = Field(2, ge=1)
+    most_skipped: int = Field(20, ge=1)
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _steps_or_duration(cls, value: int | str) -> int | str:
+        if isinstance(value, int):
+            if value < 1:
+                raise ValueError("a count of steps of at least 1, or a duration such as 10m")
+        else:
+            try:
+                parse_duration(value)
+            except SettingsError as error:
+                raise ValueError(f"a count of steps, or a duration such as 10m ({error.problem})") from error
+        return value
 
 
 class RunSettings(Settings):
@@ -108,25 +129,73 @@ _PAPER: dict[str, Any] = {
 PRESETS: dict[PresetName, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
 
 
-def build_settings(
-    preset: PresetName = "fast", *, config: Path | None = None, values: Iterable[str] = (), **sections: dict[str, Any]
-) -> RunSettings:
-    """The preset, with a YAML file, then "key=value" texts ("network.width=96"), then whole sections laid over it.
+_LENGTHS = ("steps", "epochs", "max_time_s")
 
-    Raises SettingsError for an unknown key, with its nearest right spelling, or a value out of range.
+
+def build_settings(
+    preset: PresetName | None = None,
+    *,
+    config: Path | None = None,
+    values: Iterable[str] = (),
+    base: Path | None = None,
+    **sections: dict[str, Any],
+) -> RunSettings:
+    """A preset, with a YAML file, then "key=value" texts ("network.width=96"), then whole sections laid over it.
+
+    The preset comes first wherever it is named: as an argument, in the file or as "preset=paper". A length (steps, epochs,
+    max_time_s) that is given anywhere replaces the preset's length; of several that are given the first that is
+    reached counts.
+
+    Args:
+        preset: By default the one that the file or a value names, else `fast`.
+        base: The config.yaml of a run, in place of the preset, whose settings are kept where nothing else is given.
+
+    Raises:
+        SettingsError: Two different presets, an unknown key, with its nearest right spelling, or a value out of range.
     """
-    if preset not in PRESETS:
-        raise SettingsError(f"there is no preset '{preset}'", hint=nearest(preset, PRESETS))
-    tree: dict[str, Any] = {"preset": preset, **copy.deepcopy(PRESETS[preset])}
-    if config is not None:
-        _lay_over(tree, read_yaml(config))
-    for text in values:
-        _lay_over(tree, parse_value(text))
-    _lay_over(tree, sections)
+    layers = [read_yaml(config)] if config is not None else []
+    layers += [parse_value(text) for text in values]
+    layers.append(dict(sections))
+    start = read_yaml(base) if base is not None else {}
+    named = [preset, start.get("preset"), *(layer.pop("preset", None) for layer in layers)]
+    presets = list(dict.fromkeys(str(name) for name in named if name is not None))
+    if len(presets) > 1:
+        raise SettingsError(
+            f"two presets are named, '{presets[0]}' and '{presets[1]}'",
+            hint="Name one, and change single settings with --set",
+        )
+    chosen = presets[0] if presets else "fast"
+    if chosen not in PRESETS:
+        raise SettingsError(f"there is no preset '{chosen}'", hint=nearest(chosen, PRESETS))
+    tree: dict[str, Any] = start or copy.deepcopy(PRESETS[chosen])
+    tree["preset"] = chosen
+    if any(key in _LENGTHS for layer in layers for key in _training_of(layer)):
+        tree["training"] = {**_training_of(tree), **dict.fromkeys(_LENGTHS)}
+    for layer in layers:
+        _lay_over(tree, layer)
     try:
         return RunSettings.model_validate(tree)
     except ValidationError as error:
         raise explain(error, setting_names(RunSettings)) from error
+
+
+def first_difference(a: RunSettings, b: RunSettings, *, but: Collection[str] = ()) -> str | None:
+    """The full name of the first setting in which `a` and `b` differ, those called `but` not counted."""
+    for section, ours in a.model_dump(mode="json").items():
+        theirs = b.model_dump(mode="json")[section]
+        if not isinstance(ours, dict):
+            if ours != theirs:
+                return section
+            continue
+        for name in sorted(ours.keys() | theirs.keys()):
+            if (full := f"{section}.{name}") not in but and ours.get(name) != theirs.get(name):
+                return full
+    return None
+
+
+def _training_of(layer: dict[str, Any]) -> dict[str, Any]:
+    section = layer.get("training")
+    return section if isinstance(section, dict) else {}
 
 
 def _lay_over(tree: dict[str, Any], other: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def _prepared(out: Path) -> PreparedDataset:
 
 def _train(dataset: PreparedDataset, request: DemoRequest) -> None:
     from anatogen.training.config import build_settings
-    from anatogen.training.loop import train
+    from anatogen.training.train import train
 
     limits = {"steps": request.training_steps, "max_time_s": request.training_seconds}
     with stage("training", 1.0, "s") as bar:
@@ -100,7 +100,6 @@ def _train(dataset: PreparedDataset, request: DemoRequest) -> None:
             request.out / "run",
             build_settings(training=limits),
             device=request.device,
-            version=__version__,
             progress=lambda share, text: bar.update(share, text or None),
         )
 

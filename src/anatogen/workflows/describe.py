@@ -64,6 +64,8 @@ class RunDescription:
     steps: int | None
     images: int | None
     seconds: float | None
+    finished: bool
+    imported_from: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def describe(path: Path, *, monitor: Monitor | None = None) -> Description:
     if (path / "dataset.json").is_file() and (path / "index.csv").is_file():
         with watched_by(monitor):
             return _dataset(path)
-    if (path / "model.json").is_file():
+    if (path / "model.json").is_file() or (path / "config.yaml").is_file():
         return _run(path)
     if (path / "samples.json").is_file():
         return _samples(path)
@@ -141,11 +143,13 @@ def _run(path: Path) -> RunDescription:
         size=tuple(config.size),
         channels=config.image_channels,
         encoding=config.encoding,
-        mask_ablation=bool(about.get("mask_ablation")),
+        mask_ablation=about.mask_ablation,
         classes=tuple(denoiser.schema.names),
-        steps=about.get("steps"),
-        images=about.get("images"),
-        seconds=about.get("seconds"),
+        steps=about.steps,
+        images=about.images,
+        seconds=about.seconds,
+        finished=about.finished,
+        imported_from=about.imported_from,
     )
 
 

@@ -126,7 +126,7 @@ class GateChoice:
         judge = DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint"))
         gates: list[Gate] = []
         if self.reject_copies:
-            require_training_data(AboutModel.of(generator.about), dataset)
+            require_training_data(AboutModel.of(generator.about.record()), dataset)
         if self.min_dice is not None:
             if len(dataset.size) != 2:
                 raise SettingsError(
@@ -149,7 +149,7 @@ class GateChoice:
             return PreparedDataset.open(self.judge)
         if (masks / "dataset.json").is_file():
             dataset = PreparedDataset.open(masks)
-            if trained_on(AboutModel.of(generator.about), dataset) and generator.geometry.is_that_of(dataset):
+            if trained_on(AboutModel.of(generator.about.record()), dataset) and generator.geometry.is_that_of(dataset):
                 return dataset
         raise SettingsError(
             "is not the prepared data set that the model was trained on, so it cannot judge the images",
@@ -201,7 +201,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         requests, notes = _requests(generator, maps, states)
         if (combined := maps.combined(generator)) is not None:
             requests = requests_combined(requests, generator.schema, combined)
-        if (combined or not all(states.given)) and not generator.about.get("mask_ablation", False):
+        if (combined or not all(states.given)) and not generator.about.mask_ablation:
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")
         gates = gate.build(generator, maps.masks, request.device) if gate.wanted else []
         tries_rejected = 0

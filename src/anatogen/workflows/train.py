@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from anatogen import __version__
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
@@ -16,12 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What `anatogen train` is asked for."""
+    """What `anatogen train` is asked for.
+
+    settings: None for the run's own on a resume, for the defaults elsewhere. resume: go on with the unfinished run in `out`.
+    """
 
     dataset: Path
     out: Path
-    settings: RunSettings
+    settings: RunSettings | None
     device: str = "auto"
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,31 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
     """Train the model of `request`. Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far."""
     from anatogen.check.patients import leak_in
     from anatogen.data.store import PreparedDataset
-    from anatogen.model import load_denoiser
-    from anatogen.training.loop import train as run
+    from anatogen.model import read_about
+    from anatogen.training.train import train as run
 
     dataset = PreparedDataset.open(request.dataset)
     warning = leak_in(dataset)
     if warning:
         warning = f"{request.dataset}: {warning}. Prepare the data again: cases of one patient stay in one split now"
         logging.getLogger(__name__).warning(warning)
+    begun = False
+
+    def moved(share: float, text: str) -> None:
+        nonlocal begun
+        if not begun:
+            bar.begin_at(share)  # what an earlier process did says nothing about the time that is left
+            begun = True
+        bar.update(share, text or None)
+
     with watched_by(monitor), stage("training", 1.0, "s") as bar:
         run(
             dataset,
             request.out,
             request.settings,
             device=request.device,
-            version=__version__,
-            progress=lambda share, text: bar.update(share, text or None),
+            resume=request.resume,
+            progress=moved,
         )
-    about: dict[str, Any] = load_denoiser(request.out)[1]
-    return TrainResult(request.out, about["steps"], about["images"], about["seconds"], warning)
+    about = read_about(request.out)
+    return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning)

@@ -44,7 +44,7 @@ def freed_figure(dataset: PreparedDataset, rows: Sequence[Row], generator: Gener
             pictures.append((title, figures.gray(image)))
         lines.append([(f"map: {row.id}", figures.coloured(labels, schema)), *pictures])
     caption = "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
-    if not generator.about.get("mask_ablation", False):
+    if not generator.about.mask_ablation:
         caption += " This run was trained without mask ablation, so it has never seen a free class: train with --mask-ablation."
     return Figure("freed", "What if a class is left free?", figures.grid(lines), caption, "model")
 

@@ -12,9 +12,8 @@ import yaml
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import Interrupted, SettingsError
 from anatogen.model import load_denoiser
-from anatogen.training.config import TrainingSettings, build_settings
-from anatogen.training.loop import Budget, learning_rate, train
-from anatogen.training.state import MovingAverage
+from anatogen.training.config import build_settings
+from anatogen.training.train import train
 from conftest import SMALL
 
 
@@ -22,7 +21,7 @@ def test_what_a_run_holds(run_folder: Path) -> None:
     settings = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert settings["network"]["width"] == 8
     denoiser, about = load_denoiser(run_folder)
-    assert about["steps"] == 6 and about["images"] == 24 and about["mask_ablation"] is True
+    assert (about.steps, about.images, about.mask_ablation, about.finished) == (6, 24, True, True)
     assert denoiser.schema.names == ("ball", "core")
 
 
@@ -59,7 +58,7 @@ def test_other_encodings_train(dataset: PreparedDataset, tmp_path: Path, values:
 def test_the_paper_preset_trains_small(dataset: PreparedDataset, tmp_path: Path) -> None:
     values = ["network.channels=[32, 32]", "training.epochs=0.1", "training.batch_size=2"]
     train(dataset, tmp_path / "run", build_settings("paper", values=values), device="cpu")
-    assert load_denoiser(tmp_path / "run")[1]["steps"] == math.ceil(0.1 * len(dataset.split("train")) / 2)
+    assert load_denoiser(tmp_path / "run")[1].steps == math.ceil(0.1 * len(dataset.split("train")) / 2)
 
 
 def test_ctrl_c_saves_the_model_and_says_so(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -69,40 +68,17 @@ def test_ctrl_c_saves_the_model_and_says_so(dataset: PreparedDataset, tmp_path: 
 
     with pytest.raises(Interrupted, match=r"after step 3; the model so far is saved as model\.safetensors"):
         train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu", progress=press)
-    assert load_denoiser(tmp_path / "run")[1]["steps"] == 3
+    assert load_denoiser(tmp_path / "run")[1].steps == 3
 
 
 def test_a_run_is_never_overwritten(run_folder: Path, dataset: PreparedDataset) -> None:
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         train(dataset, run_folder, build_settings(values=SMALL), device="cpu")
 
 
 def test_metrics_are_written(dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anatogen.training.loop.MetricsLog.__init__.__kwdefaults__", {"every": 0.0})
+    monkeypatch.setattr("anatogen.training.monitor.MetricsLog.__init__.__kwdefaults__", {"every": 0.0, "after": 0})
     train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert all(math.isfinite(line["loss"]) and line["images_per_s"] > 0 for line in lines)
-
-
-def test_budget_and_schedules() -> None:
-    budget = Budget(TrainingSettings(steps=100, max_time_s=10), images_per_epoch=50)
-    assert budget.share(50, 1) == 0.5 and budget.share(10, 8) == 0.8 and budget.share(0, 11) == 1
-    assert Budget(TrainingSettings(steps=None, epochs=2, batch_size=16), 50).steps == 7
-    with pytest.raises(SettingsError, match="how long"):
-        Budget(TrainingSettings(steps=None), 50)
-    decay = TrainingSettings(learning_rate=1, warmup_steps=10, decay_share=0.5)
-    assert [learning_rate(decay, *at) for at in ((0, 0), (9, 0.1), (100, 0.5), (100, 0.75))] == [0.1, 1, 1, 0.5]
-    cosine = TrainingSettings(learning_rate=1, warmup_steps=0, schedule="cosine")
-    assert learning_rate(cosine, 5, 0.5) == pytest.approx(0.5)
-
-
-def test_moving_average_is_the_weighted_mean() -> None:
-    module = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(module.weight)
-    average = MovingAverage(module, decay=0.15)
-    torch.nn.init.ones_(module.weight)
-    average.update(module)  # decay min(0.15, 1/10)
-    assert average.weights["weight"].item() == pytest.approx(0.9)
-    average.update(module)  # decay min(0.15, 2/11)
-    assert average.weights["weight"].item() == pytest.approx(1 - 0.1 * 0.15)

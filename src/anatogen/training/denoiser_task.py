@@ -1,0 +1,141 @@
+"""The denoiser as a task (Konz et al. 2024, Eq. 1 and Algorithm 1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anatogen import __version__
+from anatogen.conditioning.ablate import draw_given
+from anatogen.conditioning.encode import Condition
+from anatogen.data.placement import typical_spacing
+from anatogen.data.statistics import channel_statistics
+from anatogen.data.store import Batch, PreparedDataset
+from anatogen.diffusion.loss import denoising_loss, training_times
+from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD
+from anatogen.model import AboutModel, DatasetOrigin, Denoiser, DenoiserConfig, save_denoiser
+from anatogen.seeds import Draws, derive_seed
+from anatogen.training.config import RunSettings
+from anatogen.training.state import MovingAverage, TrainingState
+from anatogen.training.task import Phase
+
+# What changes neither the weights that come out nor what is trained on: a resume may change it.
+FREE_ON_RESUME = ("training.micro_batch_size", "training.checkpoint_every", "training.checkpoints_kept")
+
+
+def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
+    """The denoiser that `settings` ask for on `dataset`."""
+    mean: tuple[float, ...] = (ASSUMED_MEAN,)
+    std: tuple[float, ...] = (ASSUMED_STD,)
+    if settings.diffusion.data_statistics == "measured":
+        mean, std = channel_statistics(dataset)
+    return DenoiserConfig(
+        image_channels=dataset.channels,
+        size=dataset.size,
+        classes=tuple((c.name, c.colour) for c in dataset.schema.classes),
+        encoding=settings.conditioning.encoding,
+        path=settings.diffusion.path,
+        target=settings.diffusion.target,
+        data_mean=mean,
+        data_std=std,
+        network=settings.network,
+    )
+
+
+class DenoiserTask:
+    """A denoiser that learns the split "train" of a data set; a `Task` of one phase.
+
+    Raises SettingsError where the network does not fit the images.
+    """
+
+    def __init__(self, dataset: PreparedDataset, settings: RunSettings, device: torch.device) -> None:
+        how = settings.training
+        self.dataset, self.settings, self.device = dataset, settings, device
+        self.config = denoiser_config(dataset, settings)
+        with torch.random.fork_rng(devices=[]):  # the networks' initial weights; everything else has its own draws
+            torch.manual_seed(derive_seed("weights", how.seed))
+            self.denoiser = Denoiser(self.config)
+        self.denoiser.placed(device)
+        optimizer = torch.optim.AdamW(
+            self.denoiser.parameters(),
+            lr=how.learning_rate,
+            weight_decay=how.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.average = MovingAverage(self.denoiser, how.ema_decay)
+        self.phases: Sequence[Phase] = (Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average),)
+        self._spacing = typical_spacing(dataset)
+
+    @property
+    def recipe(self) -> Mapping[str, str]:
+        """Settings and data that a checkpoint belongs to."""
+        free = {name.removeprefix("training.") for name in FREE_ON_RESUME}
+        kept = self.settings.model_dump_json(exclude={"training": free})
+        return {
+            "settings": hashlib.sha256(kept.encode()).hexdigest()[:16],
+            "training data": self.dataset.digest_of("train"),
+        }
+
+    def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+        """E[w(t) |D(x_t, t, condition) - x0|^2] with times, noise and ablated classes drawn for each item."""
+        how, denoiser, path = self.settings.diffusion, self.denoiser, self.denoiser.path
+        x0 = batch.images.to(self.device, memory_format=denoiser.memory_format, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        given = batch.annotated.to(self.device, non_blocking=True)
+        if self.settings.conditioning.mask_ablation:
+            chance = random.uniform(given.shape[1] + 1)
+            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        drawn = random.uniform() if how.times == "uniform" else random.normal()
+        t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
+        eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
+        denoise = denoiser.under(Condition.of(labels, given))
+        ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
+        losses = denoising_loss(
+            denoise,
+            path,
+            x0,
+            eps,
+            t,
+            weighting=how.weighting,
+            smallest_sigma=how.smallest_sigma,
+            ignored=ignored,
+        )
+        return losses.mean(), {"loss": losses.detach()}
+
+    def names(self, batch: Batch) -> Sequence[str]:
+        """Case and slice of each item."""
+        return [row.id for row in batch.rows]
+
+    @torch.no_grad()
+    def model(self) -> Denoiser:
+        """A denoiser of its own with the averaged weights, for generation."""
+        with torch.random.fork_rng(devices=[]):
+            averaged = Denoiser(self.config)
+        averaged.load_state_dict(self.average.weights)
+        return averaged.placed(self.device).eval().requires_grad_(False)
+
+    def export(self, folder: Path, state: TrainingState) -> None:
+        """Write model.safetensors and model.json."""
+        info, settings = self.dataset.info, self.settings
+        about = AboutModel(
+            steps=state.step,
+            images=state.images,
+            seconds=round(state.seconds, 1),
+            finished=state.finished,
+            skipped_steps=state.skipped,
+            seed=settings.training.seed,
+            version=__version__,
+            dataset=DatasetOrigin.model_validate(info.source),
+            trained_on=self.dataset.digest_of("train"),
+            axis=info.axis,
+            spacing_mm=self._spacing,
+            channels=tuple(info.channels),
+            notice=info.notice,
+            mask_ablation=settings.conditioning.mask_ablation,
+            sampling=settings.sampling,
+        )
+        save_denoiser(folder, self.config, self.average.weights, about)

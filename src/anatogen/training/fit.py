@@ -1,0 +1,243 @@
+"""The training loop of every system, read from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anatogen.device import autocast
+from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
+from anatogen.seeds import Draws, derive_seed
+from anatogen.training.checkpoints import Checkpoints, Part
+from anatogen.training.config import TrainingSettings
+from anatogen.training.hooks import Hook, Moment
+from anatogen.training.interrupt import stop_signals
+from anatogen.training.monitor import MetricsLog, SkippedSteps, Suspects
+from anatogen.training.pace import Pace
+from anatogen.training.schedule import Length, rate_factor
+from anatogen.training.state import OptimizerState, TrainingState
+from anatogen.training.task import B, Batches, Task
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY = 10  # steps between two looks at what the device says of skipped ones
+_MOST_ATTEMPTS = 4
+
+ProgressCallback = Callable[[float, str], None]
+
+
+def fit(
+    task: Task[B],
+    data: Batches[B],
+    settings: TrainingSettings,
+    out: Path,
+    *,
+    hooks: Sequence[Hook] = (),
+    resume: bool = False,
+    progress: ProgressCallback | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> TrainingState:
+    """Train `task` on `data` and write checkpoints/, metrics.jsonl and, at the end, the model to the folder `out`.
+
+    Every random number derives from (seed, attempt, step, position in the batch, phase), so that the size of a micro-batch
+    changes nothing but rounding, and a training that goes on from a checkpoint equals, bit for bit, one that was
+    never stopped (with steps or epochs for its length, on the CPU).
+
+    Args:
+        resume: Go on from the last whole checkpoint in `out`, where there is one.
+        progress: Called at the start and after each step as progress(share of the training done in [0, 1], text).
+        clock: Seconds that only rise.
+
+    Raises:
+        Interrupted: Ctrl-C or a signal has ended it; a checkpoint and the model so far are saved.
+        DataError: The loss stays not finite after going back to a checkpoint with other draws and half the rate.
+    """
+    state = TrainingState()
+    length = Length(settings, data.images, data.batch_size)
+    checkpoints = Checkpoints(
+        out / "checkpoints",
+        parts_of(task, hooks) | {"training": state, "length": length},
+        recipe=task.recipe,
+        keep=settings.checkpoints_kept,
+    )
+    if resume and (step := checkpoints.restore()) is not None:
+        _log.info("%s: goes on after step %d", out, step)
+    log = MetricsLog(out / "metrics.jsonl", after=state.step)
+    skipped = SkippedSteps(state)
+    pace = Pace(settings, state, clock)
+    stream = data.stream(state.step, state.attempt)
+    micro = settings.micro_batch_size or data.batch_size
+    whole = True  # no step is half taken
+    with stop_signals() as asked:
+        try:
+            if progress is not None:
+                progress(length.shown(state.step, state.seconds), "")
+            while (share := length.share(state.step)) < 1 and not state.finished:
+                batch = next(stream)
+                factor = state.rate_scale * rate_factor(settings, state.step, share)
+                measures: dict[str, Tensor] = {}
+                noted: list[Suspects] = []
+                bad: list[Tensor] = []
+                for phase in task.phases:
+                    for group in phase.optimizer.param_groups:
+                        group["lr"] = phase.learning_rate * factor
+                    phase.optimizer.zero_grad(set_to_none=True)
+                    for first in range(0, len(batch), micro):
+                        part = batch.part(first, first + micro)
+                        weight = len(part) / len(batch)
+                        random = Draws(
+                            [
+                                derive_seed(settings.seed, state.attempt, state.step, position, phase.name)
+                                for position in range(first, first + len(part))
+                            ],
+                            task.device,
+                        )
+                        with autocast(task.device, settings.precision):
+                            loss, measured = task.loss(phase, part, random)
+                        (loss * weight).backward()  # type: ignore[no-untyped-call]
+                        noted.append((measured.get("loss"), partial(task.names, part)))
+                        for name, value in measured.items():
+                            mean = value.detach().mean() * weight
+                            measures[name] = measures[name] + mean if name in measures else mean
+                    norm = torch.nn.utils.clip_grad_norm_(phase.module.parameters(), settings.gradient_norm)
+                    whole = False
+                    bad.append(step_where_finite(phase.optimizer, norm))
+                    if phase.average is not None:
+                        phase.average.update(phase.module)
+                skipped.note(state.step, torch.stack(bad).amax(), noted)
+                state.step += 1
+                state.images += len(batch)
+                state.seconds = pace.seconds()
+                whole = True
+
+                text = log.add(state.step, measures, task.phases[0].optimizer.param_groups[0]["lr"], len(batch))
+                if state.step % _LOOK_EVERY == 0 and skipped.look() >= settings.most_skipped:
+                    _go_back(checkpoints, state, skipped)
+                    stream = _another(stream, data, state)
+                    pace.go_back()
+                    continue
+                for hook in hooks:
+                    if state.step % hook.every == 0:
+                        _run(hook, task, state, length.share(state.step), log)
+                if pace.due(length):
+                    skipped.look()
+                    length.plan(state.step, state.seconds, pace.seconds_per_step())
+                    _save(checkpoints, state.step)
+                    pace.saved(length)
+                if progress is not None:
+                    progress(length.shown(state.step, state.seconds), text)
+                if asked:
+                    raise KeyboardInterrupt
+            skipped.look()
+            log.flush()
+            state.finished = True
+            task.export(out, state)
+            checkpoints.clear()
+            return state
+        except (KeyboardInterrupt, Interrupted) as stopped:  # the latter: whoever watches has cancelled it
+            raise _interrupted(task, checkpoints, state, out, whole=whole) from stopped
+        except torch.OutOfMemoryError as error:
+            if whole and state.step:
+                _save(checkpoints, state.step)
+            raise _out_of_memory(micro, out) from error
+        except Exception:  # the data vanished, a hook failed: what was learnt until now is kept
+            if whole and state.step:
+                _save(checkpoints, state.step)
+            raise
+        finally:
+            stream.close()
+            log.close()
+
+
+def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
+    """What a training saves and restores of `task` and `hooks`, by its name."""
+    parts: dict[str, Part] = {}
+    for phase in task.phases:
+        parts[f"{phase.name}/module"] = phase.module
+        parts[f"{phase.name}/optimizer"] = OptimizerState(phase.optimizer)
+        if phase.average is not None:
+            parts[f"{phase.name}/average"] = phase.average
+    return parts | {f"hook/{hook.name}": hook for hook in hooks}
+
+
+def step_where_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
+    """Take the optimizer's step unless the gradient's `norm` is not finite; 1 where it was skipped, 0 where not.
+
+    A fused optimizer decides on the device, as it does for `torch.amp.GradScaler`; for others the norm is read.
+    """
+    bad = (~torch.isfinite(norm)).float()
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer.grad_scale, optimizer.found_inf = None, bad  # type: ignore[attr-defined]
+        optimizer.step()
+        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+    elif not bad.item():
+        optimizer.step()
+    return bad
+
+
+def _run(hook: Hook, task: Task[Any], state: TrainingState, share: float, log: MetricsLog) -> None:
+    answer = hook.call(Moment(state.step, share, task.model, hook.memory))
+    if answer == "stop":
+        state.finished = True
+    elif isinstance(answer, Mapping):
+        log.write({"step": state.step, **{name: float(value) for name, value in answer.items()}})
+
+
+def _save(checkpoints: Checkpoints, step: int) -> bool:
+    """Save; a full disk does not end a training that can go on. Whether it was saved."""
+    try:
+        checkpoints.save(step)
+    except OutputError as error:
+        _log.warning("the checkpoint of step %d was not saved: %s", step, error)
+        return False
+    return True
+
+
+def _go_back(checkpoints: Checkpoints, state: TrainingState, skipped: SkippedSteps) -> None:
+    """Put everything where the last checkpoint has it, for another attempt with other draws and half the rate."""
+    bad, attempt, scale = state.skipped_in_a_row, state.attempt + 1, state.rate_scale * 0.5
+    names = ", ".join(sorted(skipped.suspects, key=lambda name: -skipped.suspects[name])[:5])
+    problem = f"the loss was not finite in {bad} steps in a row up to step {state.step}"
+    problem += f", with {names} in the batch" if names else ""
+    hint = "Check the data with anatogen check, or lower training.learning_rate"
+    if attempt >= _MOST_ATTEMPTS or checkpoints.restore() is None:
+        raise DataError(problem, hint=hint)
+    state.attempt, state.rate_scale, state.skipped_in_a_row = attempt, scale, 0
+    _log.warning("%s: back to step %d with other draws and %g of the learning rate", problem, state.step, scale)
+    _save(checkpoints, state.step)
+
+
+def _another(stream: Generator[B, None, None], data: Batches[B], state: TrainingState) -> Generator[B, None, None]:
+    stream.close()
+    return data.stream(state.step, state.attempt)
+
+
+def _interrupted(
+    task: Task[Any], checkpoints: Checkpoints, state: TrainingState, out: Path, *, whole: bool
+) -> Interrupted:
+    """Save what there is, and say what was saved."""
+    if state.step == 0:
+        return Interrupted("training was stopped before its first step, nothing was saved", path=out)
+    saved = []
+    try:
+        task.export(out, state)
+        saved.append("the model so far is saved as model.safetensors")
+    except OutputError as error:
+        _log.warning("the model so far was not saved: %s", error)
+    if whole and _save(checkpoints, state.step):
+        saved.append("its state in checkpoints")
+    what = " and ".join(saved) or "nothing was saved"
+    return Interrupted(f"training was stopped after step {state.step}; {what}", path=out)
+
+
+def _out_of_memory(micro: int, out: Path) -> SettingsError:
+    hint = f"Use --set training.micro_batch_size={micro // 2}: the batch is then made in parts, with the same result"
+    if micro == 1:
+        hint = "Use a smaller network.width or smaller images"
+    return SettingsError(f"{micro} images at a time do not fit into the device's memory", path=out, hint=hint)

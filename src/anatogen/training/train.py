@@ -1,0 +1,147 @@
+"""Training a denoiser on a prepared data set: from settings to a run on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import yaml
+
+from anatogen.data.augment import Augment
+from anatogen.data.loader import Loader
+from anatogen.data.store import PreparedDataset
+from anatogen.device import pick_device
+from anatogen.errors import Interrupted, SettingsError
+from anatogen.files import is_empty, locked, writing
+from anatogen.model import read_about
+from anatogen.training.config import RunSettings, build_settings, first_difference
+from anatogen.training.denoiser_task import FREE_ON_RESUME, DenoiserTask
+from anatogen.training.fit import ProgressCallback, fit
+from anatogen.training.hooks import Hook
+from anatogen.training.schedule import Length
+
+_OURS = ("config.yaml", "metrics.jsonl", "checkpoints")
+
+
+def train(
+    dataset: PreparedDataset | str | Path,
+    out: str | Path,
+    settings: RunSettings | None = None,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    hooks: Sequence[Hook] = (),
+    progress: ProgressCallback | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Path:
+    """Train a denoiser on the split "train" of `dataset` and write the run to the folder `out`.
+
+    Args:
+        settings: By default the preset `fast`; on a resume, those of the run.
+        resume: Go on with the unfinished run in `out`; where there is none, begin it.
+        hooks: What is done now and then; their names and memories are in the checkpoints.
+        progress: Called at the start and after each step as progress(share of the training done in [0, 1], text).
+        clock: Seconds that only rise; for tests.
+
+    Returns:
+        `out`.
+
+    Raises:
+        SettingsError: The settings do not fit the data, or not the run to resume, or `out` is taken.
+        OutputError: Another process is training into `out`, or it cannot be written to.
+        Interrupted: Ctrl-C or a signal has stopped it; a checkpoint and the model so far are saved.
+    """
+    out = Path(out)
+    resume = resume and (out / "config.yaml").is_file()
+    if resume:
+        settings = _settings_to_resume(out, settings)
+    else:
+        _require_free(out)
+    settings = settings or RunSettings()
+    dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
+
+    # All that can fail is built before anything is written.
+    place = pick_device(device)
+    task = DenoiserTask(dataset, settings, place)
+    how = settings.training
+    loader = Loader(
+        dataset,
+        dataset.split("train"),
+        how.batch_size,
+        how.seed,
+        augment=Augment(settings.augment),
+        pin=place.type == "cuda",
+    )
+    Length(how, loader.images, loader.batch_size)
+    with locked(out, hint="Another training runs there: wait for it to end, or choose another folder"):
+        if not resume:
+            _require_free(out)  # again: another process may have been there since
+        with _removed_if_nothing_was_saved(out):
+            with writing(out / "config.yaml") as path:
+                path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+            try:
+                fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
+            except Interrupted as stopped:
+                hint = _how_to_resume(dataset, out) if _checkpoints(out) else None
+                raise Interrupted(stopped.problem, path=out, hint=hint) from stopped
+    return out
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    return sorted((out / "checkpoints").glob("*.json"))
+
+
+def _require_free(out: Path) -> None:
+    """Raises SettingsError where `out` holds anything but what a training leaves that never saved anything."""
+    if is_empty(out):
+        return
+    if _checkpoints(out):
+        last = int(_checkpoints(out)[-1].stem)
+        raise SettingsError(
+            f"holds an unfinished run (step {last})",
+            path=out,
+            hint=f"{_how_to_resume(None, out)}, or choose another folder",
+        )
+    foreign = not out.is_dir() or any(f.name not in _OURS and not f.name.startswith(".") for f in out.iterdir())
+    if foreign or not (out / "config.yaml").is_file():
+        raise SettingsError("already exists", path=out, hint="Choose another folder or remove it")
+
+
+def _how_to_resume(dataset: PreparedDataset | None, out: Path) -> str:
+    return f"Resume it with: anatogen train {dataset.folder if dataset else 'DATASET'} --out {out} --resume"
+
+
+def _settings_to_resume(out: Path, asked: RunSettings | None) -> RunSettings:
+    """The settings of the run `out`, or those `asked` for where they differ in nothing that changes the weights."""
+    own = build_settings(base=out / "config.yaml")
+    if not _checkpoints(out):
+        if not (out / "model.json").is_file():
+            return asked or own  # stopped before its first checkpoint: it begins anew
+        about = read_about(out)
+        if about.finished:
+            hint = "Nothing is left to resume; train into another folder"
+            raise SettingsError(f"is finished, after {about.steps} steps", path=out, hint=hint)
+        raise SettingsError("holds a model but no checkpoint", path=out, hint="Train into another folder")
+    if asked is None:
+        return own
+    if (name := first_difference(own, asked, but=FREE_ON_RESUME)) is not None:
+        hint = "Leave it out to resume, or train into another folder"
+        raise SettingsError(f"was begun with another {name}", path=out, hint=hint)
+    return asked
+
+
+@contextmanager
+def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
+    """Removes what this training wrote to `out` if it fails before it has saved anything: it must not block the next try."""
+    try:
+        yield
+    except BaseException:
+        if not _checkpoints(out) and not (out / "model.json").is_file():
+            for name in ("config.yaml", "metrics.jsonl"):
+                with suppress(OSError):
+                    (out / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (out / "checkpoints").rmdir()
+        raise
