@@ -182,7 +182,8 @@ def compare(made: Measured, real: Measured, *, paired: bool) -> dict[str, Any]:
         "warnings": [],
     }
     if min(len(np.unique(side.patients)) for side in (made, real)) < 2:
-        nothing = Excess(*[float("nan")] * 4)
+        nan = float("nan")
+        nothing = Excess(nan, nan, nan, nan)
         return results | _entries(dict.fromkeys(("fid", "kid", "mmd", "precision", "recall"), nothing)) | {"test": None}
     found = _over_halves(made, real, paired)
     half = min(len(made), len(real)) // 2
@@ -213,7 +214,7 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
         "noise": float(np.expm1(statistics["noise"][0])),
         "spectrum": float(np.abs(made.rings.mean(axis=0) / real.rings.mean(axis=0) - 1).max()),
     }
-    found = _entries(excesses) | {"noise_ratio_real": float(np.mean(noise))}
+    found: dict[str, Any] = _entries(excesses) | {"noise_ratio_real": float(np.mean(noise))}
     if min(made.images.shape[2:]) >= SMALLEST_SIDE:
         found |= _diversity(cohort, made, real, statistics, sizes)
     if frd_available():
@@ -233,7 +234,7 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
 
 
 def _entries(excesses: dict[str, Excess]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, each in excesses.items():
         found |= {name: each.value, f"{name}_real": each.real}
         found |= {f"{name}_spread": each.value_spread, f"{name}_real_spread": each.real_spread}
@@ -254,8 +255,8 @@ def _diversity(
     if cohort.paired:
         first, second = pairs_of_patients(made.patients[made.places], _PAIRS)
         scores = pair_similarities(made.images, real.images, first, second)
-        of_patients = (cohort.generated[made.places[places]] for places in (first, second))
-        statistics["diversity"] = diversity_statistic(cohort, *of_patients, scores)
+        whose = cohort.generated[made.places]
+        statistics["diversity"] = diversity_statistic(cohort, whose[first], whose[second], scores)
         sizes["diversity"] = float(statistics["diversity"][0])
         return {"diversity": float(scores[:, 0, 0].mean()), "diversity_real": float(scores[:, 1, 1].mean())}
     found = {}

@@ -40,10 +40,10 @@ def answer(results: Results) -> Answer:
     test: Results = found.get("test") or {}
     p_of: Results = test.get("p_of") or {}
     lines = []
-    for key, name, meaning, show, tested in _MEASURES:
-        if key in found:
-            shown = with_error(found[key], found.get(f"{key}_spread", found.get(f"{key}_error")), show)
-            real = with_error(found.get(f"{key}_real"), found.get(f"{key}_real_spread"), show)
+    for measure, name, meaning, show, tested in _MEASURES:
+        if measure in found:
+            shown = with_error(found[measure], found.get(f"{measure}_spread", found.get(f"{measure}_error")), show)
+            real = with_error(found.get(f"{measure}_real"), found.get(f"{measure}_real_spread"), show)
             lines.append(Line(name, (shown, real, p_value(p_of.get(tested))), meaning))
     power = [p for p in map(number, found.get("power_ratio") or ()) if p is not None]
     spectrum = f"{ratio(min(power))} to {ratio(max(power))}" if power else NOTHING
