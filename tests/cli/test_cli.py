@@ -79,7 +79,10 @@ def test_phantoms_by_count_and_patients_by_table(cli: Cli, nnunet: Path, tmp_pat
     (tmp_path / "who.csv").write_text("case,patient\n" + "".join(f"ball_{i:03d},p{i // 4}\n" for i in range(8)))
     assert cli("prepare", nnunet, tmp_path / "data", "--patients", tmp_path / "who.csv", *split)[0] == 0
     data = PreparedDataset.open(tmp_path / "data")
-    assert len({row.patient for row in data.rows}) == 2 and {line.patient for line in data.names.values()} == {"p0", "p1"}
+    assert len({row.patient for row in data.rows}) == 2 and {line.patient for line in data.names.values()} == {
+        "p0",
+        "p1",
+    }
     code, _, err = cli("prepare", "phantom:breast-mri", tmp_path / "x", "--patients", "many")
     assert code == 2 and "many" in err and "Traceback" not in err
 

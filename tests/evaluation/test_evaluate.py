@@ -90,7 +90,9 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
     for measure in ("dice", "hd95", "nsd", "missed", "volume_error"):
         assert measures[f"{measure}_gen_map"] == measures[f"{measure}_real_map"]
     assert measures["dice_gen_real"]["mean"] == 1
-    assert np.allclose(results["realism"]["power_ratio"], 1)
+    real = results["realism"]
+    assert np.allclose(real["power_ratio"], 1) and real["fid"] == pytest.approx(real["fid_real"], nan_ok=True)
+    assert not real["test"]["decided"] and real["test"]["told_apart_by"] == []
 
 
 class DarkGate:

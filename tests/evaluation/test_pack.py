@@ -98,8 +98,9 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
     assert useful["real"]["n"]["synthetic_images"] == 0 and useful["synthetic"]["n"]["synthetic_images"] == 60
     assert useful["real"]["mean"] > 0.4 and useful["both"]["mean"] > 0.4
     real = saved["realism"]
-    assert real["fid"] > 0 and real["fid_real"] > 0 and real["n"] == {"generated": 60, "real": 60, "other_real": 60}
-    assert any("fid of 60 images means little" in warning for warning in real["warnings"])
+    assert real["fid"] > 0 and real["fid_real"] > 0 and real["n"] == {"generated": 60, "real": 60, "patients": 8}
+    assert real["test"]["decided"] and real["test"]["p_of"].keys() == {"kid", "mmd", "noise", "spectrum", "diversity"}
+    assert any("fid of 30 images means little" in warning for warning in real["warnings"])
     # A healthy model is not flagged, and nobody can tell who was in the training by a wide margin.
     assert not saved["privacy"]["above_chance"] and "No copying found" in saved["privacy"]["verdict"]
     page = (out / "report.html").read_text()

@@ -10,6 +10,7 @@ from anatogen.metrics.texture import (
     local_noise,
     ms_ssim,
     ms_ssim_scales,
+    pair_similarities,
     power_ratio,
     radial_power,
     ssim,
@@ -30,9 +31,9 @@ def noisy(images: np.ndarray, sigma: float, seed: int = 1) -> np.ndarray:
 def test_power_in_pieces_is_that_of_the_whole_and_of_the_definition() -> None:
     images = noisy(smooth_images(150, 24, channels=2), 0.1)
     pieces = RadialPower(8)
-    for part in np.split(images, [1, 1, 70]):
-        pieces.update(part)
-    assert pieces.count == 300
+    each = np.concatenate([pieces.update(part) for part in np.split(images, [1, 1, 70])])
+    assert pieces.count == 150 and np.allclose(each.mean(axis=0), pieces.mean)
+    assert np.allclose(each[3], radial_power(images[3:4], 8))
     assert np.allclose(pieces.mean, radial_power(images, 8), rtol=1e-10)
     assert np.allclose(power_ratio(2 * images, images), 4)
     window = np.hanning(24)[:, None] * np.hanning(24)
@@ -117,6 +118,16 @@ def test_noise_of_known_sigma(sigma: float) -> None:
     found = local_noise(noisy(smooth_images(20, channels=2) * 0.6, sigma))
     assert found.shape == (20,)
     assert np.allclose(found, sigma, rtol=0.1)
+
+
+def test_similarities_of_generated_and_real_in_all_four_ways() -> None:
+    made, real = smooth_images(4, 32), smooth_images(4, 32, seed=9)
+    first, second = np.array([0, 2]), np.array([3, 1])
+    found = pair_similarities(made, real, first, second)
+    assert found.shape == (2, 2, 2)
+    for i, a in enumerate((made, real)):
+        for j, b in enumerate((made, real)):
+            assert np.allclose(found[:, i, j], ms_ssim(a[first], b[second]))
 
 
 def test_noise_is_sought_in_the_foreground_and_edges_have_no_say() -> None:

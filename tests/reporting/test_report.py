@@ -82,7 +82,11 @@ def results() -> dict[str, Any]:
             "mixtures": [mixed, trained("real 1 : 2 synthetic", 0.845, 0.005)],
         },
         "realism": {
-            "fid": 1.234, "fid_real": 0.8, "kid": 0.0123, "kid_error": 0.002, "kid_real": 0.0009,
+            "fid": 1.234, "fid_real": 0.8, "kid": 0.0123, "kid_spread": 0.002, "kid_real": 0.0009, "kid_real_spread": 0.001,
+            "test": {
+                "p_value": 0.002, "p_of": {"kid": 0.002, "mmd": 0.004, "noise": 0.3, "spectrum": 0.6}, "told_apart_by": ["kid", "mmd"],
+                "decided": True, "patients": 24, "least_p": 0.001, "same_maps": True,
+            },
             "precision": 0.81, "noise_ratio": 0.92, "power_ratio": [1.02, 0.9, 0.71], "n": 500,
             "warnings": ["too <few> images"], "caution": "Mind the features.",
         },
@@ -249,11 +253,9 @@ def test_verdicts_follow_the_intervals(results: dict[str, Any]) -> None:
     changed = copy.deepcopy(results)
     changed["faithfulness"]["dice_gen_map"]["ci95"] = [0.6, 0.88]  # 67 % to 98 % of the ceiling
     changed["utility"]["synthetic"]["difference_ci95"] = [-0.06, 0.01]
-    changed["realism"]["kid_error"] = 0.02
     found = {a.section: a for a in answers(changed)}
     assert found["faithfulness"].verdict.startswith("They follow it in part to closely:")
     assert "alone cannot be told from one trained on real ones" in found["utility"].verdict
-    assert found["realism"].verdict.startswith("By learned features they cannot be told from real images")
     assert any("One training a line" in note for note in found["utility"].notes)
     changed["faithfulness"]["dice_real_map"]["mean"] = 0.4
     assert any("poor judge" in note for note in answers(changed)[0].notes)
@@ -381,6 +383,40 @@ def test_status_of_privacy(change: dict[str, Any], status: str, results: dict[st
         assert "The images are flagged by learned features." in data_sheet(results)
 
 
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({}, "They can be told from real images by KID and MMD (p = 0.002, 24 patients): KID 0.0123 where real images have 0.0009"),
+        ({"told_apart_by": [], "p_value": 0.4}, "They cannot be told from real images (p = 0.4, 24 patients): KID 0.0123"),
+        ({"told_apart_by": []}, "They cannot be told from real images (all differences are too small to count, 24 patients)"),
+        (
+            {"told_apart_by": [], "decided": False, "patients": 3},
+            "Too few patients to say whether they can be told from real images (3 patients, of at least 8): KID 0.0123",
+        ),
+    ],
+)  # fmt: skip
+def test_whether_they_look_real(change: dict[str, Any], verdict: str, results: dict[str, Any]) -> None:
+    results["realism"]["test"] |= change
+    answer = answers(results)[2]
+    assert answer.verdict.startswith(verdict)
+    lines = {line.label: line.cells for line in answer.tables[0].lines}
+    assert lines["KID"] == ("0.0123 ± 0.002", "0.0009 ± 0.001", "p = 0.002") and lines["FID"] == ("1.23", "0.8", "–")
+    results["realism"]["test"]["same_maps"] = False
+    assert any("label maps are of another data set" in note for note in answers(results)[2].notes)
+
+
+def test_realism_of_one_patient_and_of_reports_before_the_test(results: dict[str, Any]) -> None:
+    one = {"n": {"generated": 9, "real": 9, "patients": 1}, "kid": math.nan, "power_ratio": [0.9, 1.1], "test": None}
+    assert answers(results | {"realism": one})[2].verdict.startswith(
+        "Too few patients to say whether they can be told from real images (1 patient,"
+    )
+    before = {"fid": 1.234, "fid_real": 0.8, "kid": 0.0123, "kid_error": 0.002, "kid_real": 0.0009, "n": 500}
+    verdict = answers(results | {"realism": before})[2].verdict
+    assert verdict.startswith(
+        "Whether they can be told from real images was not tested: KID 0.0123 where real images have 0.0009"
+    )
+
+
 def test_texture_alone(results: dict[str, Any]) -> None:
     answer = answers({"n": results["n"], "realism": {"power_ratio": [1.02, 0.9, 0.71]}})[2]
     assert answer.value == "0.710 to 1.020" and "Only the texture was measured" in answer.verdict
@@ -450,7 +486,7 @@ def test_model_card_holds_what_is_known(results: dict[str, Any]) -> None:
         "| network | hourglass, width 96 |", "| training steps | 20,000 |", "| training time | 1 h 1 min |",
         "| classes | liver, &lt;b&gt; |", "| patients a split | train 2, test 1 |", "| licence | CC-BY-SA 4.0 |",
         "| Dice(m_gen, m) | 0.800 [0.780, 0.820] | 0.790 | 0.810 |", "| synthetic | 0.790 [0.770, 0.810] |",
-        "| KID, kernel distance of learned features, around 0 is best | 0.0123 ± 0.002 | 0.0009 |",
+        "| KID, kernel distance of learned features, around 0 is best | 0.0123 ± 0.002 | 0.0009 ± 0.001 | p = 0.002 |",
         "No copying found: 4 of 540.", "540 images of 24 patients; split test. Seed 7. Solver dpmpp_2m, 16 steps.",
     ):  # fmt: skip
         assert line in text

@@ -1,4 +1,4 @@
-"""The loss of a denoiser on images, by which training images can be told from others."""
+"""The loss of a denoiser on images, by which training images can be told from others, and of filters that were never trained."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from anatogen.diffusion.loss import mean_over_known
 from anatogen.diffusion.path import Path, add_noise
 from anatogen.diffusion.target import loss_weight
 from anatogen.seeds import derive_seed
+
+RATIOS = (0.25, 0.5, 1.0, 2.0)
+_WIDTHS = (0.6, 1.2, 2.4)  # pixels
 
 
 @torch.inference_mode()
@@ -21,7 +25,7 @@ def denoising_losses(
     path: Path,
     images: Tensor,
     *,
-    ratios: Sequence[float] = (0.25, 0.5, 1.0, 2.0),
+    ratios: Sequence[float] = RATIOS,
     draws: int = 2,
     seed: int = 0,
     ignored: Tensor | None = None,
@@ -44,3 +48,44 @@ def denoising_losses(
             error = (denoise(add_noise(path, images, eps, t), t).float() - images).square()
             total += (weight * mean_over_known(error, ignored)).cpu().double()
     return (total / (len(ratios) * draws)).numpy()
+
+
+@torch.inference_mode()
+def difficulties(path: Path, images: Tensor, labels: Tensor, *, draws: int = 2, seed: int = 0) -> NDArray[np.float64]:
+    """How hard images (B, C, *spatial) with label maps (B, *spatial) are for anybody, (B, K): logarithms of the losses of fixed denoisers.
+
+    They are Gaussian filters of three widths, the mean of the image, and the means of its classes; none was trained on anything. The
+    noises are those of `denoising_losses` with the same seed, so that what they do to an image's loss is in both.
+    """
+    filters: list[Callable[[Tensor], Tensor]] = [lambda x, width=width: _blurred(x, width) for width in _WIDTHS]  # type: ignore[misc]
+    spatial = tuple(range(2, images.ndim))
+    filters += [lambda x: x.mean(dim=spatial, keepdim=True).expand_as(x), lambda x: _class_means(x, labels)]
+    found = []
+    for each in filters:
+
+        def denoise(x_t: Tensor, t: Tensor, each: Callable[[Tensor], Tensor] = each) -> Tensor:
+            return each(x_t / path.alpha(t[0]))
+
+        found.append(denoising_losses(denoise, path, images, draws=draws, seed=seed))
+    return np.log(np.maximum(np.stack(found, axis=1), 1e-12))
+
+
+def _blurred(images: Tensor, width: float) -> Tensor:
+    """A Gaussian filter of `width` pixels along every axis of images (B, C, *spatial), borders repeated."""
+    reach = max(1, round(3 * width))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / width) ** 2)
+    kernel = (kernel / kernel.sum()).to(images)
+    for axis in range(2, images.ndim):
+        lines = images.movedim(axis, -1)
+        padded = functional.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
+        images = functional.conv1d(padded, kernel[None, None]).reshape(lines.shape).movedim(-1, axis)
+    return images
+
+
+def _class_means(images: Tensor, labels: Tensor) -> Tensor:
+    """Every pixel as the mean of the pixels of its class, in each image (B, C, *spatial) by itself."""
+    flat, classes = images.flatten(2), labels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
+    sums = torch.zeros(*flat.shape[:2], int(labels.max()) + 1, device=images.device)
+    counts = torch.zeros_like(sums).scatter_add_(2, classes, torch.ones_like(flat))
+    means = sums.scatter_add(2, classes, flat) / counts.clamp(min=1)
+    return means.gather(2, classes).reshape(images.shape)

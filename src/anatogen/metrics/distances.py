@@ -119,11 +119,7 @@ def kernel_distance(
     than four images in a set.
     """
 
-    def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        base = x @ y.T / x.shape[1] + 1
-        return np.asarray(base * base * base)  # several times as fast as base**3
-
-    return _over_subsets(kernel, a, b, subsets, subset_size, seed)
+    return _over_subsets(cubic_kernel, a, b, subsets, subset_size, seed)
 
 
 def mmd(
@@ -142,13 +138,24 @@ def mmd(
     """
     if bandwidth is None:
         bandwidth = median_distance(b, seed=seed)
+    return _over_subsets(gaussian_kernel(bandwidth), a, b, subsets, subset_size, seed)
+
+
+def cubic_kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KID's kernel (x.y / F + 1)^3 of features (N, F) and (M, F): (N, M)."""
+    base = x @ y.T / x.shape[1] + 1
+    return np.asarray(base * base * base)  # several times as fast as base**3
+
+
+def gaussian_kernel(bandwidth: float) -> Kernel:
+    """The kernel exp(-|x - y|^2 / (2 h^2)), h = `bandwidth`. Raises SettingsError unless it is above 0."""
     if bandwidth <= 0:
-        raise SettingsError(f"a bandwidth of {bandwidth:g} makes no sense", hint="Give a bandwidth above 0")
+        raise SettingsError(f"the bandwidth must be above 0, got {bandwidth:g}", hint="Give a bandwidth above 0")
 
     def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.exp(_squared_distances(x, y) / (-2 * bandwidth**2))
 
-    return _over_subsets(kernel, a, b, subsets, subset_size, seed)
+    return kernel
 
 
 def median_distance(features: Features, *, most: int = 1000, seed: int = 0) -> float:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
+from anatogen.errors import DataError
 from anatogen.metrics.proportions import finite, proportion_interval, require_groups
 
 Floats = NDArray[np.floating]
+Exact = NDArray[np.float64]
+
+_RIDGE = 1e-2  # of the variance of standardised difficulties: they are much alike
+_COMPARABLE = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
 class MembershipAttack:
     """How well a model's loss tells the images that it was trained on from others.
 
-    auc: the probability that a training image has the lower loss of the two; 0.5 is chance, 1 a model that gives all
-    away. ci95: by patient. tpr_at_1, tpr_at_10: the share of training images told where 1 % and 10 % of others are
-    taken for one.
+    auc: the probability that a training image has the lower loss of the two, their difficulty accounted for where it is known; 0.5 is
+    chance, 1 a model that gives all away. ci95: by patient. tpr_at_1, tpr_at_10: the share of training images told where 1 % and
+    10 % of others are taken for one. uncalibrated_auc: by the loss alone. difficulty_auc: by what the difficulty of the
+    images lets expect of any model; NaN where it is not known.
     """
 
     auc: float
@@ -27,11 +35,18 @@ class MembershipAttack:
     tpr_at_10: float
     n_members: int
     n_nonmembers: int
+    uncalibrated_auc: float = math.nan
+    difficulty_auc: float = math.nan
+
+    @property
+    def comparable(self) -> bool:
+        """Whether training and other images are of overlapping difficulty; otherwise nothing can be said of the model."""
+        return math.isnan(self.difficulty_auc) or _COMPARABLE[0] < self.difficulty_auc < _COMPARABLE[1]
 
     @property
     def above_chance(self) -> bool:
-        """Whether the interval lies above 0.5."""
-        return self.ci95[0] > 0.5
+        """Whether the interval lies above 0.5, and the two kinds of images can be compared."""
+        return self.ci95[0] > 0.5 and self.comparable
 
 
 def membership_inference(
@@ -40,41 +55,104 @@ def membership_inference(
     member_groups: NDArray[np.generic] | None = None,
     nonmember_groups: NDArray[np.generic] | None = None,
     *,
-    draws: int = 1000,
-    seed: int = 0,
+    difficulty: tuple[Floats, Floats] | None = None,
 ) -> MembershipAttack:
     """The attack that takes an image for a training image where the denoiser's loss on it is low.
 
-    loss_members (N,), loss_nonmembers (M,): of `denoising_losses`. Groups: the patient of each; both sides' patients
-    are drawn again for the interval, images where there are none. The attack is Matsumoto et al. 2023 ("Membership
-    Inference Attacks against Diffusion Models"; Duan et al. 2023, SecMI, refine it), the AUC that of Mann and Whitney
-    1947. An average hides the few who are given away with certainty, therefore the two rates at few false alarms
-    (Carlini et al. 2022, "Membership Inference Attacks From First Principles"). Where the two sides do not overlap at
-    all, the interval is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives
-    no interval: (0, 1).
+    loss_members (N,), loss_nonmembers (M,): of `denoising_losses`. Groups: the patient of each; images where there are none. The
+    attack is Matsumoto et al. 2023 ("Membership Inference Attacks against Diffusion Models"; Duan et al. 2023, SecMI, refine it), the
+    AUC that of Mann and Whitney 1947. An average hides the few who are given away with certainty, therefore the two rates at few
+    false alarms (Carlini et al. 2022, "Membership Inference Attacks From First Principles").
+
+    difficulty: (N, K), (M, K), how hard the images are by K measures that know no model, as logarithms (`difficulties`). Where
+    training patients happen to be easier than others, any model has the lower loss on them. So the attack is by the
+    logarithm of the loss less what the difficulty explains of it: by the slopes of an analysis of covariance, which holds members and
+    others apart and so leaves alone what membership does (Watson et al. 2022, "On the Importance of Difficulty
+    Calibration in Membership Inference Attacks", take a second model for the same purpose). What no measure sees, stays.
+
+    The interval is by jackknife over the patients of both sides, with new slopes each time, on the logit scale, by Student's t with
+    the degrees of freedom of the side with fewer patients (Obuchowski 1997 has the variance by patients). Where the two sides do not
+    overlap at all, it is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives no
+    interval: (0, 1).
     """
-    members, others = finite(loss_members, "members'"), finite(loss_nonmembers, "non-members'")
-    require_groups((members, member_groups), (others, nonmember_groups))
-    _, who = np.unique(np.arange(len(members)) if member_groups is None else member_groups, return_inverse=True)
-    _, whom = np.unique(np.arange(len(others)) if nonmember_groups is None else nonmember_groups, return_inverse=True)
-    a, b = np.bincount(who), np.bincount(whom)
-    wins = np.empty((len(a), len(b)))  # of each patient's images over each other patient's, ties by half
-    for other in range(len(b)):
-        theirs = np.sort(others[whom == other])
-        lost = (theirs.searchsorted(members, "left") + theirs.searchsorted(members, "right")) / 2
-        wins[:, other] = np.bincount(who, len(theirs) - lost)
-    auc = float(wins.sum() / (len(members) * len(others)))
-    pairs = min(len(a), len(b))
-    if pairs < 2:
-        interval = 0.0, 1.0
-    elif auc in (0.0, 1.0):
-        interval = proportion_interval(np.full(pairs, auc > 0), None)
-    else:
-        rng = np.random.default_rng(seed)
-        w, v = (rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float64) for n in (len(a), len(b)))
-        again = np.einsum("db,db->d", w @ wins, v) / ((w @ a) * (v @ b))
-        low, high = np.quantile(again, [0.025, 0.975])
-        interval = float(low), float(high)
+    sides = finite(loss_members, "members'"), finite(loss_nonmembers, "non-members'")
+    require_groups((sides[0], member_groups), (sides[1], nonmember_groups))
+    groups = [
+        np.unique(np.arange(len(side)) if of is None else of, return_inverse=True)[1]
+        for side, of in zip(sides, (member_groups, nonmember_groups), strict=True)
+    ]
+    hard = _checked(difficulty, sides)
+    scores = sides if hard is None else tuple(np.log(np.maximum(side, np.finfo(float).tiny)) for side in sides)
+    members, others = _adjusted(scores[0], scores[1], hard)
+    auc = _area(members, others)
     ordered = np.sort(others)
     told = [float((members < ordered[int(len(others) * share)]).mean()) for share in (0.01, 0.1)]
-    return MembershipAttack(auc, interval, told[0], told[1], len(members), len(others))
+    expected = math.nan
+    if hard is not None:
+        slopes = _slopes(scores[0], scores[1], hard)
+        expected = _area(hard[0] @ slopes, hard[1] @ slopes)
+    interval = _interval(auc, scores[0], scores[1], hard, groups)
+    return MembershipAttack(
+        auc, interval, told[0], told[1], len(members), len(others), _area(sides[0], sides[1]), expected
+    )
+
+
+def _checked(difficulty: tuple[Floats, Floats] | None, sides: tuple[Exact, Exact]) -> tuple[Exact, Exact] | None:
+    """(N, K) and (M, K) in common units. Raises DataError where they do not fit the losses."""
+    if difficulty is None:
+        return None
+    both = [np.asarray(each, dtype=np.float64) for each in difficulty]
+    fits = all(each.ndim == 2 and len(each) == len(side) for each, side in zip(both, sides, strict=True))
+    if not fits or both[0].shape[1] != both[1].shape[1] or not all(np.isfinite(each).all() for each in both):
+        raise DataError("difficulties are not as many finite numbers for each image", hint="Check the images")
+    together = np.concatenate(both)
+    centre, scale = together.mean(axis=0), together.std(axis=0)
+    scale[scale < 1e-9] = 1
+    return (both[0] - centre) / scale, (both[1] - centre) / scale
+
+
+def _slopes(members: Exact, others: Exact, hard: tuple[Exact, Exact]) -> Exact:
+    """(K,): how the scores follow difficulties within each side."""
+    z = np.concatenate([each - each.mean(axis=0) for each in hard])
+    y = np.concatenate([members - members.mean(), others - others.mean()])
+    return np.asarray(np.linalg.solve(z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1]), z.T @ y))
+
+
+def _adjusted(members: Exact, others: Exact, hard: tuple[Exact, Exact] | None) -> tuple[Exact, Exact]:
+    """The scores less what difficulty explains of them."""
+    if hard is None:
+        return members, others
+    slopes = _slopes(members, others, hard)
+    return members - hard[0] @ slopes, others - hard[1] @ slopes
+
+
+def _area(members: Exact, others: Exact) -> float:
+    """The probability that a member's score is the lower, ties counted by half."""
+    ordered = np.sort(others)
+    higher = len(others) - (ordered.searchsorted(members, "left") + ordered.searchsorted(members, "right")) / 2
+    return float(higher.sum() / (len(members) * len(others)))
+
+
+def _interval(
+    auc: float, members: Exact, others: Exact, hard: tuple[Exact, Exact] | None, groups: list[NDArray[np.int64]]
+) -> tuple[float, float]:
+    """95 %, by patient."""
+    patients = [int(of.max()) + 1 for of in groups]
+    fewest = min(patients)
+    if fewest < 2:
+        return 0.0, 1.0
+    if auc in (0.0, 1.0):
+        return proportion_interval(np.full(fewest, auc > 0), None)
+    variance = 0.0
+    for side in (0, 1):
+        without = []
+        for patient in range(patients[side]):
+            kept = [np.ones(len(of), dtype=bool) for of in groups]
+            kept[side] = groups[side] != patient
+            some = None if hard is None else (hard[0][kept[0]], hard[1][kept[1]])
+            without.append(_area(*_adjusted(members[kept[0]], others[kept[1]], some)))
+        variance += (patients[side] - 1) * float(np.var(without))
+    reach = float(stats.t.ppf(0.975, fewest - 1)) * math.sqrt(variance) / (auc * (1 - auc))
+    centre = math.log(auc / (1 - auc))
+    low, high = (1 / (1 + math.exp(-min(max(centre + end, -700), 700))) for end in (-reach, reach))
+    return low, high

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anatogen.errors import DataError, SettingsError
 
-_WINDOW = 11  # pixels, of SSIM's Gaussian window
+SMALLEST_SIDE = 11  # pixels, of SSIM's Gaussian window
 _SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003, finest first
 _BLOCK = 64
 
@@ -23,39 +23,51 @@ class RadialPower:
 
     def __init__(self, bands: int = 16) -> None:
         self.bands, self.count = bands, 0
-        self._sum: NDArray[np.float64] | None = None  # (H, W), over images and channels
+        self._size: tuple[int, ...] = ()
+        self._sum = np.zeros(bands)
 
-    def update(self, images: NDArray[np.float32]) -> RadialPower:
-        """Take in images (N, C, H, W). Raises DataError where they are not as large as those before."""
-        height, width = images.shape[-2:]
-        if self._sum is None:
-            self._sum = np.zeros((height, width))
-        if self._sum.shape != (height, width):
-            was = " x ".join(map(str, self._sum.shape))
-            raise DataError(f"images of {height} x {width} follow images of {was}", hint="Take images of one size")
-        window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
-        for start in range(0, len(images), _BLOCK):
-            part = images[start : start + _BLOCK]
-            centred = part - part.mean(axis=(-2, -1), keepdims=True)
-            self._sum += (np.abs(np.fft.fft2(centred * window)) ** 2).sum(axis=(0, 1))
-            self.count += part.shape[0] * part.shape[1]
-        return self
+    def update(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Take in images (N, C, H, W), and return the spectrum of each, (N, bands).
+
+        Raises DataError where they are not as large as those before.
+        """
+        size = images.shape[-2:]
+        if self._size and self._size != size:
+            now, was = (" x ".join(map(str, s)) for s in (size, self._size))
+            raise DataError(f"images of {now} follow images of {was}", hint="Take images of one size")
+        self._size = size
+        spectra = ring_powers(images, self.bands)
+        self._sum += spectra.sum(axis=0)
+        self.count += len(spectra)
+        return spectra
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """(bands,); NaN before the first image."""
-        if self._sum is None or not self.count:
-            return np.full(self.bands, np.nan)
-        height, width = self._sum.shape
-        radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])  # cycles per pixel
-        ring = np.minimum((radius / 0.5 * self.bands).astype(int), self.bands)
-        sums = np.bincount(ring.ravel(), (self._sum / self.count).ravel(), self.bands + 1)[: self.bands]
-        return np.asarray(sums / np.bincount(ring.ravel(), minlength=self.bands + 1)[: self.bands])
+        return self._sum / self.count if self.count else np.full(self.bands, np.nan)
+
+
+def ring_powers(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
+    """(N, bands): the power spectrum of each of the images (N, C, H, W), its channels averaged; see RadialPower."""
+    height, width = images.shape[-2:]
+    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])  # cycles per pixel
+    ring = np.minimum((radius / 0.5 * bands).astype(int), bands).ravel()
+    order = np.argsort(ring, kind="stable")
+    starts, sizes = ring[order].searchsorted(np.arange(bands)), np.bincount(ring, minlength=bands + 1)[:bands]
+    inside = order[: sizes.sum()]
+    found = [np.zeros((0, bands))]
+    for start in range(0, len(images), _BLOCK):
+        part = images[start : start + _BLOCK]
+        centred = part - part.mean(axis=(-2, -1), keepdims=True)
+        power = (np.abs(np.fft.fft2(centred * window)) ** 2).mean(axis=1).reshape(len(part), -1)
+        found.append(np.add.reduceat(power[:, inside], starts, axis=1) / sizes)
+    return np.concatenate(found)
 
 
 def radial_power(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
     """The mean power spectrum (bands,) of images (N, C, H, W) that are there at once; see RadialPower."""
-    return RadialPower(bands).update(images).mean
+    return np.asarray(ring_powers(images, bands).mean(axis=0))
 
 
 def power_ratio(generated: NDArray[np.float32], real: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
@@ -91,7 +103,7 @@ def ms_ssim_scales(side: int) -> int:
     """How many scales `ms_ssim` takes for images whose shortest side is `side` pixels."""
     scales = 1
     # MONAI wants side // (scales - 1)^2 to be no less than the window; the window must also fit the coarsest scale.
-    while scales < len(_SCALES) and side // max(scales**2, 2**scales) >= _WINDOW:
+    while scales < len(_SCALES) and side // max(scales**2, 2**scales) >= SMALLEST_SIDE:
         scales += 1
     return scales
 
@@ -119,6 +131,14 @@ def diversity(images: NDArray[np.float32], *, pairs: int = 1000, seed: int = 0) 
     independent = min(len(scores), count // 2)
     error = scores.std(ddof=1) / np.sqrt(independent) if count >= 4 else float("nan")
     return float(scores.mean()), float(error)
+
+
+def pair_similarities(
+    generated: NDArray[np.float32], real: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(K, 2, 2): MS-SSIM of the images at the places `first` and `second` (K,), each from `generated` (0) or from `real` (1)."""
+    sides = generated, real
+    return np.stack([np.stack([ms_ssim(a[first], b[second]) for b in sides], axis=1) for a in sides], axis=1)
 
 
 def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
@@ -172,9 +192,9 @@ def _by_pair(metric: Callable[[int], Any], a: NDArray[np.float32], b: NDArray[np
         raise SettingsError(
             f"images have {a.ndim} axes, not 4 or 5", hint="Give them as (N, C, H, W) or (N, C, D, H, W)"
         )
-    if min(a.shape[2:]) < _WINDOW:
+    if min(a.shape[2:]) < SMALLEST_SIDE:
         raise DataError(
-            f"images of {a.shape[2:]} are smaller than SSIM's window", hint=f"Take {_WINDOW} or more a side"
+            f"images of {a.shape[2:]} are smaller than SSIM's window", hint=f"Take {SMALLEST_SIDE} or more a side"
         )
     measure = metric(a.ndim - 2)
     found = []

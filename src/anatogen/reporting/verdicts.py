@@ -26,16 +26,32 @@ def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
             f"No copying found: {finding}. "
             f"A rate of {_short(100 * copies.detectable)} % or more would have been told from chance."
         )
-    if attack is None:
-        return text
+    return text if attack is None else f"{text} {membership_sentence(attack)}"
+
+
+def membership_sentence(attack: MembershipAttack) -> str:
+    """What the model's loss gives away, in a plain sentence, and what of it training and unseen images have from themselves."""
     low, high = attack.ci95
+    calibrated = not math.isnan(attack.difficulty_auc)
     finding = (
-        f"training images from unseen ones by its loss with an AUC of {attack.auc:.2f} (95 % interval {low:.2f} to "
-        f"{high:.2f}, 0.5 is chance; {_short(100 * attack.tpr_at_1)} % of them at 1 % false alarms)"
+        f"training images from unseen ones by its loss{', their difficulty accounted for,' if calibrated else ''} with an AUC of "
+        f"{attack.auc:.2f} (95 % interval {low:.2f} to {high:.2f}, 0.5 is chance; {_short(100 * attack.tpr_at_1)} % of them at 1 % "
+        "false alarms)"
     )
+    if not attack.comparable:
+        return (
+            "Whether the model's loss gives training images away cannot be told: they differ so much from the unseen ones that fixed "
+            f"filters tell them, with an AUC of {attack.difficulty_auc:.2f}."
+        )
     if attack.above_chance:
-        return f"{text} The model tells {finding}: it has kept something of the patients it was trained on."
-    return f"{text} The model does not reliably tell {finding}."
+        return f"The model tells {finding}: it retains information about training patients."
+    because = ""
+    if calibrated and abs(attack.uncalibrated_auc - 0.5) > max(0.03, abs(attack.auc - 0.5)):
+        because = (
+            f" (by the loss alone the AUC is {attack.uncalibrated_auc:.2f}, but the images differ in difficulty: "
+            f"{attack.difficulty_auc:.2f} would be expected of a model that saw neither)"
+        )
+    return f"The model does not reliably tell {finding}{because}."
 
 
 def _short(value: float) -> str:

@@ -15,7 +15,7 @@ from anatogen.evaluation.copies import require_training_data, write_privacy
 from anatogen.evaluation.sections.base import Block, Subject, evenly
 from anatogen.generation.engine import Generator
 from anatogen.judges.copy_search import UNSEEN, CopySearch
-from anatogen.judges.denoising_loss import denoising_losses
+from anatogen.judges.denoising_loss import denoising_losses, difficulties
 from anatogen.judges.encoder import Encoder
 from anatogen.metrics.copies import CopyRate, copy_rate
 from anatogen.metrics.membership import MembershipAttack, membership_inference
@@ -100,28 +100,25 @@ class Privacy:
 
 
 def membership_attack(generator: Generator, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
-    """Can training images be told from unseen patients' by the denoiser's loss? On at most `most` of each."""
+    """Can training images be told from unseen patients' by the denoiser's loss, their difficulty accounted for? On at most `most` of each."""
     unseen = [row for row in dataset.rows if row.split in UNSEEN]
-    sides = []
+    path, sides = generator.denoiser.path, []
     with stage("membership attack", 2.0, "s") as bar:
         for number, rows in enumerate((dataset.split("train"), unseen)):
             chosen = evenly(rows, most)
-            losses: list[NDArray[np.float64]] = []
+            losses, hard, done = [], [], 0
             for batch in dataset.batches(chosen, 64):
                 condition = Condition.of(batch.labels, batch.annotated).to(generator.device)
+                images = batch.images.to(generator.device)
+                ignored = None if batch.ignored is None else batch.ignored.to(generator.device)
                 with torch.no_grad():
-                    losses.append(
-                        denoising_losses(
-                            generator.denoiser.under(condition),
-                            generator.denoiser.path,
-                            batch.images.to(generator.device),
-                            ignored=None if batch.ignored is None else batch.ignored.to(generator.device),
-                        )
-                    )
-                bar.update(number + sum(map(len, losses)) / len(chosen))
-            sides.append((np.concatenate(losses), np.array([row.patient for row in chosen])))
-    (members, of_members), (others, of_others) = sides
-    return membership_inference(members, others, of_members, of_others)
+                    losses.append(denoising_losses(generator.denoiser.under(condition), path, images, ignored=ignored))
+                hard.append(difficulties(path, images, batch.labels.to(generator.device)))
+                done += len(batch.images)
+                bar.update(number + done / len(chosen))
+            sides.append((np.concatenate(losses), np.array([row.patient for row in chosen]), np.concatenate(hard)))
+    (members, of_members, hard_members), (others, of_others, hard_others) = sides
+    return membership_inference(members, others, of_members, of_others, difficulty=(hard_members, hard_others))
 
 
 def _describe(rate: CopyRate) -> dict[str, Any]:

@@ -2,140 +2,275 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.store import Row
+from anatogen.errors import DataError
 from anatogen.evaluation.sections.base import Block, Subject, evenly
+from anatogen.generation.sample_set import patient_of
 from anatogen.judges.encoder import FEATURES, Encoder
 from anatogen.judges.frd import frd_available, radiomics_distance
-from anatogen.metrics.distances import (
-    CAUTION,
-    FeatureMoments,
-    Reservoir,
-    count_warning,
-    frechet_distance,
-    kernel_distance,
-    mmd,
-    precision_recall,
+from anatogen.metrics.distances import CAUTION, Reservoir, count_warning
+from anatogen.metrics.halves import (
+    TOLERATED,
+    Cohort,
+    Excess,
+    diversity_statistic,
+    frechet_excess,
+    kid_excess,
+    mmd_excess,
+    noise_statistic,
+    pairs_of_patients,
+    precision_recall_excess,
+    spectrum_statistic,
+    told_apart,
 )
-from anatogen.metrics.texture import RadialPower, compare_noise, diversity, local_noise
+from anatogen.metrics.texture import SMALLEST_SIDE, compare_noise, local_noise, pair_similarities, ring_powers
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
-_IMAGES_HELD = 512
+_IMAGES_HELD = 256
 _FEATURES_HELD = 5000
+_PAIRS = 128
+YARDSTICK = (
+    "generated images of patients A beside real images of patients B; _real: real images of A beside the same; means over halvings of "
+    "the patients"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), and whose they are (N,).
+
+    images: (K, C, H, W), some of them, and their places (K,): the same ones of both sets where these are pairs.
+    """
+
+    features: NDArray[np.float64]
+    rings: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    patients: NDArray[np.str_]
+    images: NDArray[np.float32]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.noise)
+
+
+class Measuring:
+    """Measures a set that comes in pieces; 1 KB an image is kept, and some images."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._parts: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]] = []
+        self._patients: list[str] = []
+        self._images, self._places = Reservoir(_IMAGES_HELD), Reservoir(_IMAGES_HELD)  # the same draws
+
+    def add(self, images: NDArray[np.float32], patients: Sequence[str]) -> None:
+        """Take in images (N, C, H, W) of `patients` (N,)."""
+        places = np.arange(len(self._patients), len(self._patients) + len(images))
+        self._images.update(images)
+        self._places.update(places[:, None].astype(np.float32))
+        self._parts.append((self._encoder(images), ring_powers(images).astype(np.float32), local_noise(images)))
+        self._patients += patients
+
+    def __len__(self) -> int:
+        return len(self._patients)
+
+    @property
+    def result(self) -> Measured:
+        """What was measured. Raises DataError where nothing was added."""
+        if not self._patients:
+            raise DataError("there are no images to compare", hint="Judge a set that holds images")
+        features, rings, noise = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return Measured(
+            features.astype(np.float64),
+            rings.astype(np.float64),
+            noise.astype(np.float64),
+            np.array(self._patients),
+            self._images.sample,
+            self._places.sample[:, 0].astype(np.int64),
+        )
 
 
 class Realism:
-    """Features, texture, noise and variety of generated images beside those of the real images of the same maps, equally many.
+    """Features, texture, noise and variety of generated images of patients A against real images of patients B, beside real images of A
+    against the same; see `metrics.halves`.
 
-    Each distance is also taken between real images of other patients and these: what a perfect generator would reach. Where
-    the label maps are from elsewhere, the real images are the data set's own test images.
+    Of the images of one label map the first counts, so that both sides are equally many. Where the label maps are from elsewhere, the
+    real images are the data set's own test images.
     """
 
     def __init__(self, subject: Subject, encoder: Encoder) -> None:
         self.subject, self.encoder = subject, encoder
-        self.generated, self.real = _Side(encoder), _Side(encoder)
+        self.generated, self.real = Measuring(encoder), Measuring(encoder)
         self.more_curves: dict[str, NDArray[np.float64]] = {}
+        self._seen: set[int] = set()
 
     def add(self, block: Block) -> None:
-        """Take the images of `block` and the real ones of the same maps into the statistics."""
-        self.generated.add(block.generated)
-        if block.real is not None:
-            self.real.add(block.real.images.numpy())
+        """Take the images of `block` and the real ones of the same maps into account."""
+        if block.real is None:
+            self.generated.add(block.generated, [patient_of(entry) for entry in block.entries])
+            return
+        first = [place for place, row in enumerate(block.real.rows) if self._is_first(row)]
+        patients = [block.real.rows[place].patient for place in first]
+        self.generated.add(block.generated[first], patients)
+        self.real.add(block.real.images.numpy()[first], patients)
+
+    def _is_first(self, row: Row) -> bool:
+        before = len(self._seen)
+        self._seen.add(row.row)
+        return len(self._seen) > before
 
     def finish(self) -> tuple[dict[str, Any], list[Figure]]:
-        """The measures, each beside that between real images (`_real`), and the figures of texture."""
-        made, real = self.generated, self.real
-        if not real.count:
-            _add_rows(real, self.subject, "test", made.count)
-        others = _Side(self.encoder)
-        _add_rows(others, self.subject, "val", made.count)
-        ratio = made.power.mean / real.power.mean
-        noise = made.noises, real.noises, others.noises
-        results: dict[str, Any] = {
-            "n": {"generated": made.count, "real": real.count, "other_real": others.count},
-            **_distances("", made, real),
-            **_distances("_real", others, real),
-            "noise_ratio": compare_noise(noise[0], noise[1])[0],
-            "noise_distance": compare_noise(noise[0], noise[1])[1],
-            "noise_ratio_real": compare_noise(noise[2], noise[1])[0],
-            "power_ratio": ratio.round(4).tolist(),
+        """The measures, each beside that between real images (`_real`), the verdict, and the figures of texture."""
+        paired = len(self.real) > 0
+        if not paired:
+            rows = evenly(self.subject.dataset.split("test"), len(self.generated))
+            for batch in self.subject.dataset.batches(rows):
+                self.real.add(batch.images.numpy(), [row.patient for row in batch.rows])
+        made, real = self.generated.result, self.real.result
+        results = {
+            **compare(made, real, paired=paired),
             "encoder": self.encoder.digest,
+            "yardstick": YARDSTICK,
             "caution": CAUTION,
         }
-        if frd_available():
-            results["frd"] = radiomics_distance(made.images.sample, real.images.sample)
-        counts = min(made.count, real.count)
-        warnings = [count_warning(m, counts, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall", "diversity")]
-        results["warnings"] = [warning for warning in warnings if warning]
+        results["warnings"] += self._warnings(made)
+        ratio = np.array(results["power_ratio"])
         curves = {f"{self.subject.samples.header.sampling.steps} steps": ratio, **self.more_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."
         )
         noise_caption = (
-            "The local noise (Immerkaer 1996) of each image, in units of the model's range. Too low is lost texture. "
-            "The third curve is of real images of other patients."
+            "The local noise (Immerkaer 1996) of each image, in units of the model's range, of the generated images and of the real "
+            "ones beside them. Too low is lost texture."
         )
+        noise = {name: each.noise[np.isfinite(each.noise)] for name, each in (("generated", made), ("real", real))}
         return results, [
             Figure("power", "Is the texture right?", figures.power_against_frequency(curves), caption, "realism"),
-            Figure("noise", "Is the noise right?", figures.distributions(_named(*noise)), noise_caption, "realism"),
+            Figure("noise", "Is the noise right?", figures.distributions(noise), noise_caption, "realism"),
         ]
 
-
-class _Side:
-    """The running statistics of one set of images; its memory does not depend on their count."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self.count = 0
-        self.power, self.moments = RadialPower(), FeatureMoments(FEATURES)
-        self.features, self.images = Reservoir(_FEATURES_HELD), Reservoir(_IMAGES_HELD)
-        self._noise: list[NDArray[np.float64]] = []
-
-    def add(self, images: NDArray[np.float32]) -> None:
-        features = self._encoder(images)
-        self.count += len(images)
-        self.power.update(images)
-        self.moments.update(features)
-        self.features.update(features)
-        self.images.update(images)
-        self._noise.append(local_noise(images))
-
-    @property
-    def noises(self) -> NDArray[np.float64]:
-        return np.concatenate([*self._noise, np.zeros(0)])
+    def _warnings(self, made: Measured) -> list[str]:
+        heldout = {row.patient for row in self.subject.dataset.rows if row.split == "heldout"}
+        if heldout & set(made.patients):
+            return [
+                "The encoder was trained on real images of these patients (split heldout); judge images of test patients instead."
+            ]
+        return []
 
 
-def _add_rows(side: _Side, subject: Subject, split: str, most: int) -> None:
-    """Add at most `most` real images of a split, spread over it."""
-    rows = evenly(subject.dataset.split(split), most)
-    for batch in subject.dataset.batches(rows):
-        side.add(batch.images.numpy())
+def compare(made: Measured, real: Measured, *, paired: bool) -> dict[str, Any]:
+    """`realism` of report.json: what can be said of `made` beside `real`.
 
-
-def _distances(ending: str, side: _Side, real: _Side) -> dict[str, float]:
-    kid, kid_error = kernel_distance(side.features.sample, real.features.sample)
-    apart, apart_error = mmd(side.features.sample, real.features.sample)
-    precision, recall = precision_recall(side.features.sample, real.features.sample)
-    alike, alike_error = diversity(side.images.sample)
-    values = {
-        "fid": frechet_distance(side.moments, real.moments),
-        "kid": kid,
-        "kid_error": kid_error,
-        "mmd": apart,
-        "mmd_error": apart_error,
-        "precision": precision,
-        "recall": recall,
-        "diversity": alike,
-        "diversity_error": alike_error,
+    paired: the i-th image of `made` follows the label map of the i-th of `real`. With fewer than two patients on a side there is nothing
+    but the texture.
+    """
+    noise_ratio, noise_distance = compare_noise(made.noise, real.noise)
+    power_ratio = made.rings.mean(axis=0) / real.rings.mean(axis=0)
+    results: dict[str, Any] = {
+        "n": {"generated": len(made), "real": len(real), "patients": len(np.unique(made.patients))},
+        "noise_ratio": noise_ratio,
+        "noise_distance": noise_distance,
+        "power_ratio": power_ratio.round(4).tolist(),
+        "warnings": [],
     }
-    return {name + ending: value for name, value in values.items()}
+    if min(len(np.unique(side.patients)) for side in (made, real)) < 2:
+        nan = float("nan")
+        nothing = Excess(nan, nan, nan, nan)
+        return results | _entries(dict.fromkeys(("fid", "kid", "mmd", "precision", "recall"), nothing)) | {"test": None}
+    found = _over_halves(made, real, paired)
+    half = min(len(made), len(real)) // 2
+    warnings = [count_warning(m, half, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall")]
+    return results | found | {"warnings": [warning for warning in warnings if warning]}
 
 
-def _named(made: NDArray[np.float64], real: NDArray[np.float64], others: NDArray[np.float64]) -> dict[str, Any]:
-    named = {"generated": made, "real": real, "other real": others}
-    return {name: values[np.isfinite(values)] for name, values in named.items()}
+def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]:
+    """The measures that compare patients A and B, and the verdict."""
+    cohort = Cohort.of(made.patients, real.patients, paired=paired)
+    kept = [_some(len(side)) for side in (made, real)]
+    features = [side.features[places] for side, places in zip((made, real), kept, strict=True)]
+    of_features = Cohort.of(made.patients[kept[0]], real.patients[kept[1]], paired=paired)
+    kid, mmd = kid_excess(of_features, *features), mmd_excess(of_features, *features)
+    precision, recall = precision_recall_excess(of_features, *features)
+    excesses = {"fid": frechet_excess(of_features, *features), "kid": kid, "mmd": mmd}
+    excesses |= {"precision": precision, "recall": recall}
+    noise = np.array([compare_noise(real.noise[a], real.noise[b])[0] for _, a, b in map(cohort.sides, range(8))])
+    statistics = {
+        "kid": kid.statistic,
+        "mmd": mmd.statistic,
+        "noise": noise_statistic(cohort, made.noise, real.noise),
+        "spectrum": spectrum_statistic(cohort, made.rings, real.rings),
+    }
+    sizes = {
+        "kid": float(kid.statistic[0]),
+        "mmd": float(mmd.statistic[0]),
+        "noise": float(np.expm1(statistics["noise"][0])),
+        "spectrum": float(np.abs(made.rings.mean(axis=0) / real.rings.mean(axis=0) - 1).max()),
+    }
+    found: dict[str, Any] = _entries(excesses) | {"noise_ratio_real": float(np.mean(noise))}
+    if min(made.images.shape[2:]) >= SMALLEST_SIDE:
+        found |= _diversity(cohort, made, real, statistics, sizes)
+    if frd_available():
+        found |= _radiomics(cohort, made, real)
+    verdict = told_apart(cohort, statistics, sizes)
+    found["test"] = {
+        "p_value": verdict.p_value,
+        "p_of": verdict.p_of,
+        "told_apart_by": list(verdict.by),
+        "decided": verdict.decided,
+        "patients": verdict.patients,
+        "least_p": verdict.least_p,
+        "tolerated": dict(TOLERATED),
+        "same_maps": paired,
+    }
+    return found
+
+
+def _entries(excesses: dict[str, Excess]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, each in excesses.items():
+        found |= {name: each.value, f"{name}_real": each.real}
+        found |= {f"{name}_spread": each.value_spread, f"{name}_real_spread": each.real_spread}
+    return found
+
+
+def _some(count: int) -> NDArray[np.int64]:
+    """All places, or as many as features are compared of, in their order; the same for sets of one count."""
+    if count <= _FEATURES_HELD:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, _FEATURES_HELD, replace=False))
+
+
+def _diversity(
+    cohort: Cohort, made: Measured, real: Measured, statistics: dict[str, NDArray[np.float64]], sizes: dict[str, float]
+) -> dict[str, float]:
+    """MS-SSIM of pairs of images of different patients; tested where both sides have the same label maps."""
+    if cohort.paired:
+        first, second = pairs_of_patients(made.patients[made.places], _PAIRS)
+        scores = pair_similarities(made.images, real.images, first, second)
+        whose = cohort.generated[made.places]
+        statistics["diversity"] = diversity_statistic(cohort, whose[first], whose[second], scores)
+        sizes["diversity"] = float(statistics["diversity"][0])
+        return {"diversity": float(scores[:, 0, 0].mean()), "diversity_real": float(scores[:, 1, 1].mean())}
+    found = {}
+    for name, side in (("diversity", made), ("diversity_real", real)):
+        pairs = pairs_of_patients(side.patients[side.places], _PAIRS)
+        found[name] = float(pair_similarities(side.images, side.images, *pairs)[:, 0, 0].mean())
+    return found
+
+
+def _radiomics(cohort: Cohort, made: Measured, real: Measured) -> dict[str, float]:
+    """FRD of the images that were kept, in one halving."""
+    of_made, a, b = cohort.sides(0)
+    other = real.images[b[real.places]]
+    return {
+        "frd": radiomics_distance(made.images[of_made[made.places]], other),
+        "frd_real": radiomics_distance(real.images[a[real.places]], other),
+    }

@@ -53,6 +53,8 @@ def answer(results: Results) -> Answer:
     if attack := found.get("attack"):
         cells = (
             with_interval(attack.get("auc"), attack.get("ci95")),
+            ratio(attack.get("uncalibrated_auc")),
+            ratio(attack.get("difficulty_auc")),
             percent(attack.get("tpr_at_1")),
             percent(attack.get("tpr_at_10")),
             amount(attack.get("n_members")),
@@ -60,6 +62,8 @@ def answer(results: Results) -> Answer:
         )
         heads = (
             "AUC [95 % interval], 0.5 is chance",
+            "AUC by the loss alone",
+            "AUC by difficulty alone",
             "told at 1 % false alarms",
             "at 10 %",
             "training images",
@@ -67,6 +71,12 @@ def answer(results: Results) -> Answer:
         )
         caption = "Membership inference: does the model's loss tell its training images?"
         tables.append(Table(caption, ("attack by", *heads), (Line("loss", cells),)))
+        if number(attack.get("difficulty_auc")) is not None:
+            notes.append(
+                "Any model has a lower loss on easier images. So the attack is by the loss less what fixed filters, which were trained on "
+                "nothing, have as theirs on the same images. Differences between training and unseen patients that such filters do "
+                "not see still count; only a second model, trained on neither, would tell these from memory."
+            )
     else:
         notes.append(f"Membership inference was not measured: it needs the run ({Answer('privacy', '', '').hint}).")
     brief = f"copy rate, {percent(found.get('expected'))} by chance; {status}"
