@@ -92,7 +92,7 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
     assert measures["dice_gen_real"]["mean"] == 1
     real = results["realism"]
     assert np.allclose(real["power_ratio"], 1) and real["fid"] == pytest.approx(real["fid_real"], nan_ok=True)
-    assert not real["test"]["decided"] and real["test"]["told_apart_by"] == []
+    assert real["test"] is None  # of one test patient nothing can be said, not even of a perfect generator
 
 
 class DarkGate:
