@@ -25,14 +25,6 @@ def test_every_image_once_an_epoch(dataset: PreparedDataset) -> None:
     assert flat[: len(rows)] != flat[len(rows) : 2 * len(rows)]
 
 
-def test_fewer_images_than_the_batch(dataset: PreparedDataset) -> None:
-    """A batch larger than the set is full, and holds every image as often as another, give or take one."""
-    rows = dataset.split("train")[:3]
-    batch = Loader(dataset, rows, 8, 0).batch(0)
-    counts = [sum(row.id == each.id for each in batch.rows) for row in rows]
-    assert len(batch.images) == 8 and sorted(counts) == [2, 3, 3]
-
-
 def test_a_resumed_stream_sees_what_it_would_have_seen(dataset: PreparedDataset) -> None:
     assert ids(dataset, 0, 12)[7:] == ids(dataset, 7, 5)
     assert ids(dataset, 0, 3, seed=1) != ids(dataset, 0, 3)

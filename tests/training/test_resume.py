@@ -266,8 +266,13 @@ def test_a_failure_before_the_first_step_blocks_nothing(
     dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    with pytest.raises(SettingsError, match="cannot be halved"):
-        train(dataset, out, build_settings(values=[*VALUES, "network.patch=64"]), device="cpu")
+
+    def no_network(*_: object) -> None:
+        raise SettingsError("such a network cannot be built")
+
+    with monkeypatch.context() as patched, pytest.raises(SettingsError, match="cannot be built"):
+        patched.setattr("anatogen.training.denoiser_task.Denoiser.__init__", no_network)
+        train(dataset, out, SETTINGS, device="cpu")
     with pytest.raises(SettingsError, match="no training length given"):
         train(dataset, out, build_settings(values=[*VALUES, "training.steps=null"]), device="cpu")
     with pytest.raises(SettingsError, match="device 'nowhere'"):
