@@ -30,7 +30,8 @@ class PrepareSettings(SliceSettings):
     seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
     crop_margin_mm: cut one field of view out of every case, centred on its labels, that shows the largest labelled box and
     this margin on every side. Cases of different spacing are resampled to their median then, unless spacing_mm says more.
-    skip_faulty: leave out cases that cannot be read. keep_names: keep the names of cases and patients, made safe as file names.
+    skip_faulty: leave out cases that cannot be read. keep_names: keep the names of cases and patients, made safe as file names (those of
+    virtual patients always are).
     """
 
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))

@@ -13,7 +13,7 @@ from typing import Any
 
 from anatogen import __version__
 from anatogen.data.cropping import FieldOfView
-from anatogen.data.documents import CaseRecord
+from anatogen.data.documents import SYNTHETIC_LAYOUTS, CaseRecord
 from anatogen.data.finished import BLANK, FinishedSet, PrepareSettings, splits_of
 from anatogen.data.patients import with_known_patients
 from anatogen.data.pool import each_case
@@ -65,6 +65,8 @@ def prepare(
     _refuse_existing(out)
     known = with_known_patients(source if not settings.ignore_split else _withoutsplits_of(source)).require()
     source = known.source
+    if source.layout in SYNTHETIC_LAYOUTS:  # names of nobody, which say that they are
+        settings = replace(settings, keep_names=True)
     cases = named_cases(source.cases, settings.seed, keep_names=settings.keep_names)
     splits_of(cases, {c.name: c.case.patient for c in cases}, settings, source.location)  # before the long work
     work = out.with_name(f".{out.name}.partial")
