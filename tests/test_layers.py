@@ -13,7 +13,7 @@ import anatogen
 ROOT = Path(anatogen.__file__).parent
 RANKS = {
     "errors": 0, "labels": 0, "volume": 0, "device": 0, "seeds": 0, "files": 0, "progress": 0, "distributed": 0, "settings": 0,
-    "io": 1, "conditioning": 1, "diffusion": 1, "networks": 1, "phantoms": 1,
+    "io": 1, "conditioning": 1, "diffusion": 1, "networks": 1, "phantoms": 1, "naming": 1,
     "data": 2, "metrics": 2, "sampling": 2,
     "model": 3,
     "judges": 4, "training": 4,

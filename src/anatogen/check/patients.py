@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from anatogen.check.cases import CaseSummary
 from anatogen.check.findings import Finding
-from anatogen.data.grouping import group_by_name
 from anatogen.data.patients import suspected_leak
 from anatogen.data.store import PreparedDataset
+from anatogen.naming.grouping import group_by_name
 
 
 def with_patients_by_name(cases: Sequence[CaseSummary], location: str) -> tuple[list[CaseSummary], list[Finding]]:

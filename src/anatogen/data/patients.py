@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from anatogen.data.documents import PatientGrouping
-from anatogen.data.grouping import Question, group_by_name
 from anatogen.data.sources.base import Source
 from anatogen.errors import SettingsError
+from anatogen.naming.grouping import Question, group_by_name
 
 
 @dataclass(frozen=True)

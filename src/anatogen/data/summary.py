@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from anatogen.data.documents import NAMES
-from anatogen.data.grouping import group_by_name
 from anatogen.data.store import PreparedDataset
+from anatogen.naming.grouping import group_by_name
 
 _LISTED = 5
 _KNOWN_BY = {"layout": "as the layout has them", "pattern": "by --patient-pattern", "table": "by --patients"}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
-from anatogen.data.name_words import ATTACHED, COHORT_WORDS, COUNTED, KNOWN, PATIENT_WORDS, SCAN_WORDS
+from anatogen.naming.words import ATTACHED, COHORT_WORDS, COUNTED, KNOWN, PATIENT_WORDS, SCAN_WORDS
 
 _KNOWN = {name: re.compile(pattern) for name, pattern in KNOWN.items()}
 _BIDS = re.compile(r"^(?:.*_)?sub-[^_]+")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anatogen.data.grouping import group_by_name
 from anatogen.data.split import DEFAULT_SHARES, split_patients
+from anatogen.naming.grouping import group_by_name
 
 # Names as the data sets have them, and who is who: the same letter is the same patient.
 TOGETHER = {

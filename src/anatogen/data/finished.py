@@ -1,0 +1,187 @@
+"""What a prepared set says once all its cases are read: patients, splits, rows, names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from anatogen.data.documents import CaseRecord, DatasetInfo, OriginalName, PatientGrouping, Row, SkippedCase
+from anatogen.data.patients import joined_by_pixels
+from anatogen.data.pseudonyms import NamedCase
+from anatogen.data.slicing import SliceSettings
+from anatogen.data.sources.base import Source
+from anatogen.data.split import DEFAULT_SHARES, split_patients
+from anatogen.data.store_writer import Entry
+from anatogen.errors import DataError
+from anatogen.labels import LabelSchema
+
+BLANK = "blank "  # in front of a digest that other cases may have too
+
+
+@dataclass(frozen=True)
+class PrepareSettings(SliceSettings):
+    """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
+
+    seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
+    crop_margin_mm: cut one field of view out of every case, centred on its labels, that shows the largest labelled box and
+    this margin on every side. Cases of different spacing are resampled to their median then, unless spacing_mm says more.
+    skip_faulty: leave out cases that cannot be read. keep_names: keep the names of cases and patients, made safe as file names (those of
+    virtual patients always are).
+    """
+
+    shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
+    seed: int = 0
+    ignore_split: bool = False
+    workers: int | None = None
+    crop_margin_mm: float | None = None
+    skip_faulty: bool = False
+    keep_names: bool = False
+
+    def plain(self) -> dict[str, Any]:
+        """The settings that the result depends on, as JSON has them."""
+        values = asdict(self)
+        del values["workers"]
+        return dict(json.loads(json.dumps(values)))
+
+
+@dataclass(frozen=True)
+class FinishedSet:
+    """All cases read: their patients, splits, rows and names. kept: the cases that are in the store, by pseudonym."""
+
+    source: Source
+    settings: PrepareSettings
+    records: dict[str, CaseRecord]
+    rows: list[Row]
+    names: list[OriginalName]
+    skipped: list[SkippedCase]
+    same_images: list[list[str]]
+    fingerprint: str
+
+    @classmethod
+    def of(
+        cls, entries: Sequence[Entry], cases: Sequence[NamedCase], source: Source, settings: PrepareSettings
+    ) -> FinishedSet:
+        """The patients and splits of what was written. Raises DataError where the same pixels are in two given splits."""
+        kept = [named for named, entry in zip(cases, entries, strict=True) if entry.record is not None]
+        digests = {e.case: e.digest for e in entries if e.record is not None and not e.digest.startswith(BLANK)}
+        patients, same = joined_by_pixels({c.name: c.case.patient for c in kept}, digests)
+        splits = splits_of(kept, patients, settings, source.location)
+        pseudonym = {c.case.patient: c.patient for c in cases}
+        records: dict[str, CaseRecord] = {}
+        rows: list[Row] = []
+        for entry in entries:
+            if entry.record is None:
+                continue
+            patient = patients[entry.case]
+            records[entry.case] = replace(entry.record, patient=pseudonym[patient], split=splits[patient])
+            about = pseudonym[patient], splits[patient], tuple(entry.record.annotated)
+            rows += [Row(len(rows) + i, entry.case, about[0], k, *about[1:]) for i, k in enumerate(entry.positions)]
+        names = [
+            OriginalName(
+                c.name,
+                records[c.name].patient if c.name in records else c.patient,
+                c.case.id,
+                c.case.patient,
+                "; ".join(map(str, c.case.files)),
+                e.message,
+            )
+            for c, e in zip(cases, entries, strict=True)
+        ]
+        skipped = [
+            SkippedCase(e.case, without_names(e.problem, c))
+            for c, e in zip(cases, entries, strict=True)
+            if e.record is None
+        ]
+        content = sorted(
+            f"{e.digest}\t{e.record.annotated}\t{c.case.split}"
+            for c, e in zip(cases, entries, strict=True)
+            if e.record is not None
+        )
+        of_content = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
+        return cls(source, settings, records, rows, names, skipped, same, of_content)
+
+    def info(self, grouping: PatientGrouping, command: str, version: str) -> DatasetInfo:
+        """What dataset.json says."""
+        source, settings = self.source, self.settings
+        return DatasetInfo(
+            classes=list(source.schema.classes),
+            channels=list(source.channels),
+            axis=settings.axis if settings.sliced is not None else "volume",
+            size=list(settings.size),
+            fit=settings.fit,
+            spacing_mm=list(settings.spacing_mm) if settings.spacing_mm else None,
+            intensity_rule=asdict(settings.intensity),
+            split_seed=settings.seed,
+            source={
+                "layout": source.layout,
+                "name": Path(source.location).name,
+                "fingerprint": self.fingerprint,
+                **source.terms,
+                **_declared(source.schema),
+            },
+            version=version,
+            cases=self.records,
+            notice=source.notice,
+            field_of_view=list(settings.field_of_view) if settings.field_of_view else None,
+            ignored=source.schema.ignored,
+            command=command,
+            settings=settings.plain(),
+            names_kept=settings.keep_names,
+            grouping=grouping,
+            skipped=self.skipped,
+            same_images=self.same_images,
+        )
+
+
+def without_names(text: str, named: NamedCase) -> str:
+    """`text` about a case with its pseudonym in place of its files' and its own name."""
+    case = named.case
+    told = {str(file) for file in case.files} | {file.name for file in case.files} | {case.id, case.patient}
+    told |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
+    for name in sorted(told - {"", "."}, key=len, reverse=True):
+        text = text.replace(name, named.name)
+    return re.sub(r"(?<!\S)(?:/|[A-Za-z]:[/\\])\S+", "(a file)", text)
+
+
+def splits_of(
+    cases: Sequence[NamedCase], patients: dict[str, str], settings: PrepareSettings, location: str
+) -> dict[str, str]:
+    """The split of each patient: the source's own where it has one. Raises DataError where a patient is in two.
+
+    patients: of each case, by its name in the prepared set; those who share pixels count as one.
+    """
+    given = {c.name: c.case.split for c in cases}
+    if all(split is None for split in given.values()):
+        return split_patients(patients.values(), settings.shares, settings.seed)
+    splits: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for named in cases:
+        split, patient = named.case.split, patients[named.name]
+        if split is None:
+            raise DataError(f"case {named.case.id} is in no split", path=location)
+        other = first.setdefault(patient, named.case.id)
+        if splits.setdefault(patient, split) != split:
+            what = f"patient {patient} is in the splits {splits[patient]} and {split}"
+            raise DataError(
+                f"{what} (cases {other} and {named.case.id})",
+                path=location,
+                hint="Put all cases of a patient, and all copies of an image, into one split, or use --ignore-split",
+            )
+    return splits
+
+
+def _declared(schema: LabelSchema) -> dict[str, Any]:
+    """What stood for the classes in the files, where that is something else: for who writes such files again."""
+    if (
+        schema.ignore is None
+        and schema.values == tuple(range(schema.count))
+        and not any(c.regions for c in schema.classes)
+    ):
+        return {}
+    regions = {c.name: list(c.regions) for c in schema.classes if c.regions}
+    return {"labels": {"values": list(schema.values), "regions": regions, "ignore": schema.ignore}}
