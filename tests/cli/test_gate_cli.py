@@ -14,9 +14,9 @@ import pytest
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation import evaluate
 from anatogen.evaluation.copies import read_privacy
 from anatogen.generation.sample_set import SampleSet
+from anatogen.judges import of_dataset
 from anatogen.judges.segmenter import SegmenterSettings
 from cohorts import copies, many_patients, sample_set
 from conftest import write_nnunet
@@ -31,13 +31,13 @@ def finds_something(monkeypatch: pytest.MonkeyPatch) -> None:
     def judge(images: np.ndarray) -> np.ndarray:
         return np.digitize(images[:, 0], [-0.3, 0.3]).astype(np.int64)
 
-    monkeypatch.setattr(evaluate, "segmenter_for", lambda dataset, *, device: judge)
+    monkeypatch.setattr(of_dataset, "segmenter_for", lambda dataset, *, device: judge)
 
 
 @pytest.fixture
 def quick_segmenter(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SegmenterSettings(steps=4, batch_size=2, validations=1)
-    monkeypatch.setattr(evaluate, "segmenter_for", functools.partial(evaluate.segmenter_for, settings=settings))
+    monkeypatch.setattr(of_dataset, "segmenter_for", functools.partial(of_dataset.segmenter_for, settings=settings))
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_images_that_pass(cli: Cli, run_folder: Path, data: Path, tmp_path: Path
     code, said, _ = cli(*command)
     samples = SampleSet.open(out)
     assert code == 0
-    summary = f"{out}: {len(samples.entries)} images; {samples.refused_tries} images rejected, "
-    assert said.startswith(summary + f"{len(samples.refused)} requests without an image")
-    assert len(samples.entries) + len(samples.refused) == 5
+    summary = f"{out}: {len(samples.entries)} images; {samples.selection.rejected} images rejected, "
+    assert said.startswith(summary + f"{len(samples.rejected)} requests without an image")
+    assert len(samples.entries) + len(samples.rejected) == 5
     train = {row.id for row in PreparedDataset.open(data).split("train")}
     assert all(0 < e.dice <= 1 and e.nearest.row in train for e in samples.entries)
     assert samples.header.gate.retries == 3 and samples.header.gate.min_dice == 0.0001
@@ -80,7 +80,7 @@ def test_where_nothing_passes(cli: Cli, run_folder: Path, data: Path, tmp_path: 
     options = (*SAMPLE, "--min-dice", 1, "--retries", 1)
     said = error_of(cli("sample", run_folder, "--masks", data, "--out", out, *options))
     best = max(
-        t["dice"] for line in (out / "refused.jsonl").read_text().splitlines() for t in json.loads(line)["tries"]
+        t["dice"] for line in (out / "rejected.jsonl").read_text().splitlines() for t in json.loads(line)["tries"]
     )
     assert list(data.glob("segmenter-*.safetensors"))  # kept for the next time
     assert f"all 10 that were made for 5 requests were refused; of the best, Dice {best:.4f} is below 1" in said

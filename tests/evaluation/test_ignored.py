@@ -24,7 +24,7 @@ from anatogen.metrics.surface import hd95_by_group
 def ignoring(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     folder = tmp_path_factory.mktemp("ignoring")
     shares = {"train": 2.0, "heldout": 2.0, "val": 1.0, "test": 1.0}
-    settings = PrepareSettings((32, 32), shares=shares, workers=1)
+    settings = PrepareSettings((32, 32), shares=shares, workers=1, keep_names=True)
     return prepare(open_source(str(kinds.regions_ignore(folder / "raw"))), folder / "data", settings)
 
 

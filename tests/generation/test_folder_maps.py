@@ -59,7 +59,7 @@ def test_slices_of_a_drawn_volume_come_to_the_pixels_of_the_model(tmp_path: Path
         f"{stem}_{11 - k if name == 'c.nrrd' else k:04d}_00" for k in sorted(order, reverse=name == "c.nrrd")
     ]
     for request in made:
-        k = 11 - request.origin["slice_of_map"]
+        k = 11 - request.origin.slice_of_map
         for value in (1, 2):  # a quarter of the pixels, of twice the size
             assert (request.labels == value).sum() == pytest.approx(
                 (labels[:, :, k] == value).sum() / 4, rel=0.2, abs=4
