@@ -15,6 +15,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet
+from anatogen.model import AboutModel
 from anatogen.sampling import SamplingSettings
 from conftest import write_nnunet
 
@@ -60,7 +61,8 @@ class RealImages:
     def __init__(self, dataset: PreparedDataset, *, encoding: str = "onehot") -> None:
         self.dataset, self.schema, self.size, self.settings = dataset, dataset.schema, dataset.size, SamplingSettings()
         self.model_hash, self.run = "0123456789abcdef", "real"
-        self.about = {"channels": dataset.info.channels, "dataset": dataset.info.source}
+        source = {key: value for key, value in dataset.info.source.items() if value is not None}
+        self.about = AboutModel.model_validate({"channels": dataset.info.channels, "dataset": source})
         self.denoiser = SimpleNamespace(
             config=SimpleNamespace(image_channels=dataset.channels, encoding=encoding, size=dataset.size)
         )

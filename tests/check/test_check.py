@@ -637,6 +637,14 @@ def test_a_prepared_set_tells_of_leaks_and_of_what_was_left_out(dataset_folder: 
     assert leak.severity == "warning" and "to be in two splits, by the names of the cases" in leak.what
 
 
+def test_a_scan_that_is_missing_from_places(dataset: PreparedDataset, tmp_path: Path) -> None:
+    requests = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states())
+    samples = write_sample_set(RealImages(dataset), requests, tmp_path / "s", image_format="npy")  # type: ignore[arg-type]
+    assert "place-missing" not in {f.code for f in check_samples(samples.folder).findings}
+    (samples.folder / "places.jsonl").write_text("")
+    assert "place-missing" in {f.code for f in check_samples(samples.folder).findings}
+
+
 def test_every_code_has_a_test() -> None:
     """A finding that no test provokes may be one that never comes."""
     folder = Path(anatogen.check.__file__).parent

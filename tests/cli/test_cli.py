@@ -110,7 +110,7 @@ BAD = {
     "bad duration": (["train", "{data}", "--out", "run", "--max-time", "soon"], "'soon' is not a duration"),
     "bad setting": (["train", "{data}", "--out", "run", "--set", "network.with=3"], "Did you mean 'network.width'"),
     "bad preset": (["train", "{data}", "--out", "run", "--preset", "fats"], "Did you mean 'fast'"),
-    "run is there": (["train", "{data}", "--out", "{run}"], "is there already"),
+    "run is there": (["train", "{data}", "--out", "{run}"], "already exists"),
     "sample nothing": (["sample", "nowhere", "--masks", "{data}", "--out", "s"], "nowhere: there is no such run"),
     "run without a model": (["sample", "{data}", "--masks", "{data}", "--out", "s"], "holds no model"),
     "no masks": (["sample", "{run}", "--masks", "nowhere", "--out", "s"], "nowhere: there is no such folder"),

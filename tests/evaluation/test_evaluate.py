@@ -108,7 +108,7 @@ class DarkGate:
         for request in requests:
             first = request.id not in self.seen
             self.seen.add(request.id)
-            rejected = first and request.origin["slice"] % 2 == 0
+            rejected = first and request.origin.slice % 2 == 0
             verdicts.append(Verdict(not rejected, {"dice": 0.6 if rejected else 0.8}, "too dark" if rejected else ""))
         return verdicts
 

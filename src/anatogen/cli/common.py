@@ -13,7 +13,6 @@ import typer
 from anatogen import __version__
 from anatogen.errors import AnatogenError
 from anatogen.progress import Bars, watched_by
-from anatogen.settings import without_paths
 
 if TYPE_CHECKING:
     from anatogen.workflows.sample import SampleResult
@@ -44,6 +43,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 def command_line() -> str:
     """The command as it was typed, with absolute paths cut to their last part: documents travel."""
+    from anatogen.settings import without_paths  # which loads pydantic, and --help is to be quick
+
     return shlex.join(["anatogen", *without_paths(sys.argv[1:])])
 
 

@@ -107,7 +107,9 @@ def print_summary(results: dict[str, Any], out: Path) -> None:
             per_class = ", ".join(f"{name} {defined(value)}" for name, value in measures[key]["per_class"].items())
             print(f"Dice({text}) {_interval(measures[key])}: {per_class}")
     if "utility" in results:
-        parts = [f"{name} {_interval(entry)}" for name, entry in results["utility"].items() if "mean" in entry]
+        parts = [
+            f"{name} {_interval(entry)}" for name, entry in results["utility"].items() if entry and "mean" in entry
+        ]
         print(f"Segmenter on real patients, trained on: {'; '.join(parts)}")
         if by_nnunet := results["utility"].get("nnunet"):
             parts = [f"{name} {_interval(by_nnunet[name])}" for name in ("real", "synthetic", "both")]

@@ -109,7 +109,7 @@ class SkippedSteps:
         """Read what was noted, say what was skipped; how many of the last steps were skipped without one between."""
         found: list[int] = []
         names: list[str] = []
-        flags = torch.stack([skipped for _, skipped, _ in self._noted]).tolist() if self._noted else []
+        flags = torch.stack([skipped for _, skipped, _ in self._noted]).cpu().numpy().tolist() if self._noted else []
         for flag, (step, _, parts) in zip(flags, self._noted, strict=True):
             self._state.skipped_in_a_row = self._state.skipped_in_a_row + 1 if flag else 0
             if flag:
