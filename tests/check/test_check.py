@@ -19,12 +19,17 @@ import anatogen.check
 from anatogen.check import CheckReport, Finding, check, check_prepared, check_source, mend
 from anatogen.check.files import check_pictures
 from anatogen.check.findings import shown
+from anatogen.check.samples import check_samples
 from anatogen.check.text import as_text
 from anatogen.check.values import mapping_to_classes, stretched
 from anatogen.data.sources.base import Source, SourceCase
+from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.generation.sample_set import write_sample_set
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
+from cohorts import RealImages
 from conftest import write_nnunet
 
 AFFINE = np.diag([-1.0, -1.0, 2.5, 1.0])

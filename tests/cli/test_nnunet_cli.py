@@ -36,7 +36,7 @@ def test_of_a_run(
     found = json.loads((tmp_path / "report" / "report.json").read_text())["utility"]["nnunet"]
     for name in ("real", "synthetic", "both"):
         assert {"mean", "per_class", "ci95"} <= found[name].keys()
-    assert f"nnU-Net on real patients, trained on: real {found['real']['mean']:.3f} [" in out
+    assert f"nnU-Net on real patients, trained on: real {found['real']['mean']:.3f} (too few" in out
     assert "(2d, 5 epochs)" in (tmp_path / "report" / "report.html").read_text()
     assert len(installed.calls) == 9
 

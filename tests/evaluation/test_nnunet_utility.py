@@ -22,6 +22,7 @@ from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.io.nnunet_raw import raw_case, read_label_map, write_raw
 from anatogen.judges import nnunet as nnunet_judge
 from anatogen.judges.usefulness import Parts, dice_of_patients
+from anatogen.progress import Bars, watched_by
 from anatogen.reporting.answers import answers
 from nnunet_stand_in import Installed
 
@@ -56,7 +57,8 @@ def test_copies_are_as_useful_and_nothing_is_done_twice(
     work = tmp_path / "report" / "nnunet"
 
     def call(samples: SampleSet = copies) -> dict[str, dict[str, float]]:
-        return json.loads(json.dumps(utility_by_nnunet(dataset, samples, samples.entries, work, 50, device="cpu")))
+        with watched_by(Bars()):
+            return json.loads(json.dumps(utility_by_nnunet(dataset, samples, samples.entries, work, 50, device="cpu")))
 
     found = call()
     real, synthetic, both = (found[name] for name in ("real", "synthetic", "both"))
@@ -172,11 +174,11 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal", "volume"])
 def test_label_maps_come_back_as_they_were(tmp_path: Path, axis: str) -> None:
     rng = np.random.default_rng(0)
-    shape = (3, 5, 7) if axis == "volume" else (5, 7)
+    shape = (8, 9, 11) if axis == "volume" else (9, 11)
     labels = rng.integers(0, 4, shape)
     image = rng.uniform(-1, 1, (2, *shape)).astype(np.float32)
     image.reshape(2, -1)[:, :2] = -1, 1
-    side = {"volume": (7, 5, 3), "axial": (7, 5, 9), "coronal": (7, 9, 5), "sagittal": (9, 7, 5)}[axis]
+    side = {"volume": (11, 9, 8), "axial": (11, 9, 13), "coronal": (11, 13, 9), "sagittal": (13, 11, 9)}[axis]
     mapping = [IntensityMapping(1, 0, 0, 1000), IntensityMapping(1, 0, -1000, 0)]
     place = Placement.at(np.diag([-1, -2, -3, 1]).tolist(), side, (axis, shape, "crop"), 0, mapping, "CT")
     volumes = place.image(image), place.labels(labels), place.cut.sliced
@@ -191,7 +193,7 @@ def test_label_maps_come_back_as_they_were(tmp_path: Path, axis: str) -> None:
     assert description["channel_names"] == {"0": "CT", "1": "T1"} and description["numTraining"] == 1
     for c, (low, high) in enumerate(((0, 1000), (-1000, 0))):
         stored = nibabel.load(tmp_path / "imagesTr" / f"a_000{c}.nii.gz")
-        assert stored.get_data_dtype() == np.int16 and stored.shape[2] == (3 if axis == "volume" else 1)
+        assert stored.get_data_dtype() == np.int16 and stored.shape[2] == (8 if axis == "volume" else 1)
         assert (stored.get_fdata().min(), stored.get_fdata().max()) == (low, high)
 
 

@@ -23,7 +23,7 @@ from anatogen.files import safe_name
 from anatogen.generation.manifest import Header, Line, Measures, RejectedLine
 from anatogen.generation.plan import requests_alike, requests_combined, requests_from_dataset, requests_from_folder
 from anatogen.generation.rejection import Verdict
-from anatogen.generation.request import Request
+from anatogen.generation.request import ModelGeometry, Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.sampling import SamplingSettings
 from anatogen.settings import without_paths
@@ -104,14 +104,18 @@ def test_another_source_of_label_maps_does_not_mix(generator: Any, tmp_path: Pat
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "map.npy", np.full((32, 32), value, np.uint8))
     made_of = {
-        name: requests_from_folder(tmp_path / name, generator.schema, generator.size, generator.schema.states())
+        name: requests_from_folder(
+            tmp_path / name, ModelGeometry(generator.schema, generator.size), generator.schema.states()
+        )
         for name in ("a", "b")
     }
     write_sample_set(generator, made_of["a"], tmp_path / "s")
     with pytest.raises(SettingsError, match="with label_maps name a, not b"):
         write_sample_set(generator, made_of["b"], tmp_path / "s")
     np.save(tmp_path / "a" / "map.npy", np.zeros((32, 32), np.uint8))
-    changed = requests_from_folder(tmp_path / "a", generator.schema, generator.size, generator.schema.states())
+    changed = requests_from_folder(
+        tmp_path / "a", ModelGeometry(generator.schema, generator.size), generator.schema.states()
+    )
     with pytest.raises(SettingsError, match="with label_maps fingerprint"):
         write_sample_set(generator, changed, tmp_path / "s")
     with pytest.raises(SettingsError, match="with label_maps kind folder, not data set"):
@@ -362,11 +366,11 @@ def test_images_are_counted_and_not_requests(generator: Any, tmp_path: Path) -> 
     samples = made(generator, tmp_path / "s", count=None, gates=[gate], retries=1)
     assert len(samples.entries) == len(rows) and not samples.rejected
     assert (samples.selection.made, samples.selection.rejected) == (len(rows) + 2, 2)
-    from anatogen.reporting.overview import selection_in_words
+    from anatogen.reporting.overview import selection_line
 
-    said = selection_in_words(samples.selection)
+    said = selection_line(samples.selection)
     assert said.startswith(f"Selected by a Dice of at least 0.8: {len(rows)} of {len(rows) + 2} images were kept, 2 (")
-    assert selection_in_words(made(generator, tmp_path / "t").selection) == ""
+    assert selection_line(made(generator, tmp_path / "t").selection) == ""
 
 
 def test_documents_are_whole_after_a_round(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.generation.plan import requests_from_dataset, requests_from_folder
+from anatogen.generation.request import ModelGeometry
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.interop.nnunet_export import export_nnunet
 from cohorts import RealImages
@@ -46,7 +47,9 @@ def scans(folder: Path, cases: int = 8, channels: tuple[str, ...] = ("CT",)) -> 
 
 def prepared(tmp_path: Path, axis: str, size: tuple[int, ...] = (32, 32), **more: Any) -> PreparedDataset:
     raw = scans(tmp_path / "raw", **{k: more.pop(k) for k in ("channels",) if k in more})
-    settings = PrepareSettings(size, axis, "crop", intensity=IntensityRule(window=(-200, 600)), workers=1, **more)
+    settings = PrepareSettings(
+        size, axis, "crop", intensity=IntensityRule(window=(-200, 600)), workers=1, keep_names=True, **more
+    )
     return prepare(open_source(str(raw)), tmp_path / "data", settings)
 
 
@@ -153,7 +156,9 @@ def test_drawn_maps_get_what_is_typical(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, "sagittal")
     (tmp_path / "maps").mkdir()
     np.save(tmp_path / "maps" / "a.npy", np.ones((32, 32), np.uint8))
-    requests = requests_from_folder(tmp_path / "maps", dataset.schema, dataset.size, dataset.schema.states())
+    requests = requests_from_folder(
+        tmp_path / "maps", ModelGeometry(dataset.schema, dataset.size), dataset.schema.states()
+    )
     samples = write_sample_set(RealImages(dataset), requests, tmp_path / "samples")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="--dataset DATASET"):
         export_nnunet(samples, tmp_path / "out")
