@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import StrictBool
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, OutputError, SettingsError
@@ -117,7 +118,7 @@ class PrivacyNote(Document):
     copy_rate: float
     ci95: tuple[float | None, float | None]
     p_value: float
-    above_chance: bool
+    above_chance: StrictBool
     decided: bool
     verdict: str
 
