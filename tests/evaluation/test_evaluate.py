@@ -15,6 +15,7 @@ from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import grown_class
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
+from anatogen.generation.manifest import GateSettings
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import Verdict
 from anatogen.generation.request import Request
@@ -98,7 +99,7 @@ def test_real_images_reach_their_own_ceiling(longer_run: Path, own_dataset: Prep
 class DarkGate:
     """Rejects every first image of a case's even slices: what it keeps is known beforehand."""
 
-    settings: ClassVar = {"min_dice": 0.7}
+    settings: ClassVar = GateSettings(min_dice=0.7)
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
