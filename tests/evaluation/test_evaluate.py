@@ -15,7 +15,7 @@ from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import grown_class
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
-from anatogen.generation.manifest import GateSettings
+from anatogen.generation.manifest import GateSettings, Measures
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import Verdict
 from anatogen.generation.request import Request
@@ -110,7 +110,9 @@ class DarkGate:
             first = request.id not in self.seen
             self.seen.add(request.id)
             rejected = first and request.origin.slice % 2 == 0
-            verdicts.append(Verdict(not rejected, {"dice": 0.6 if rejected else 0.8}, "too dark" if rejected else ""))
+            verdicts.append(
+                Verdict(not rejected, Measures(dice=0.6 if rejected else 0.8), "too dark" if rejected else "")
+            )
         return verdicts
 
 
