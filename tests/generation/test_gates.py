@@ -21,7 +21,8 @@ from anatogen.evaluation.copies import (
 )
 from anatogen.generation.engine import Generator
 from anatogen.generation.gates import copy_gate, dice_gate, given_dice
-from anatogen.generation.manifest import AboutModel, GateSettings, Measures
+from anatogen.generation.header import AboutModel, GateSettings
+from anatogen.generation.manifest import Measures
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import generate_gated
 from anatogen.generation.request import Request

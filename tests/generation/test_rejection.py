@@ -11,7 +11,8 @@ import pytest
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.manifest import GateSettings, Measures, RejectedTry
+from anatogen.generation.header import GateSettings
+from anatogen.generation.manifest import Measures, RejectedTry
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import Outcome, Verdict, generate_gated, retry_seed
 from anatogen.generation.request import Request

@@ -20,7 +20,8 @@ from anatogen.check.samples import check_samples
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.files import safe_name
-from anatogen.generation.manifest import Header, Line, Measures, RejectedLine
+from anatogen.generation.header import Header
+from anatogen.generation.manifest import Line, Measures, RejectedLine
 from anatogen.generation.plan import requests_alike, requests_combined, requests_from_dataset, requests_from_folder
 from anatogen.generation.rejection import Verdict
 from anatogen.generation.request import ModelGeometry, Request
@@ -73,7 +74,7 @@ class Rejects:
     """Rejects the first try of some requests."""
 
     def __init__(self, ids: set[str]) -> None:
-        from anatogen.generation.manifest import GateSettings
+        from anatogen.generation.header import GateSettings
 
         self.settings, self.ids, self.seen = GateSettings(min_dice=0.8), ids, set[str]()
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from anatogen.generation.manifest import AboutModel, Asked, GateSettings, Header, Line
+from anatogen.generation.header import AboutModel, Asked, GateSettings, Header
+from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import Selection
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.reporting import figures

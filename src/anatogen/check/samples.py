@@ -16,8 +16,9 @@ from anatogen.check.run import Progress
 from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import AnatogenError
 from anatogen.generation.formats import FORMATS
+from anatogen.generation.header import Header
 from anatogen.generation.ledger import HEADER, MANIFEST, PLACES, read_lines, whole_lines
-from anatogen.generation.manifest import Header, Line, PlaceLine
+from anatogen.generation.manifest import Line, PlaceLine
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume

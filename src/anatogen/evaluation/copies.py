@@ -14,7 +14,7 @@ from pydantic import StrictBool
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, OutputError, SettingsError
-from anatogen.generation.manifest import AboutModel
+from anatogen.generation.header import AboutModel
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.copy_search import _MOST_BYTES, CopySearch
 from anatogen.metrics.copies import CopyRate, copy_rate

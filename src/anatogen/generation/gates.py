@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import SettingsError
-from anatogen.generation.manifest import CopyGateSettings, DatasetName, GateSettings, Measures, NearestTraining
+from anatogen.generation.header import CopyGateSettings, DatasetName, GateSettings
+from anatogen.generation.manifest import Measures, NearestTraining
 from anatogen.generation.rejection import Gate, Verdict
 from anatogen.generation.request import Request
 from anatogen.judges.copy_search import CopySearch

@@ -10,7 +10,8 @@ from typing import TypeVar
 from anatogen.data.placement import Placement
 from anatogen.errors import DataError, SettingsError
 from anatogen.files import is_empty, safe_name
-from anatogen.generation.manifest import Header, Line, PlaceInScan, PlaceLine, RejectedLine
+from anatogen.generation.header import Header
+from anatogen.generation.manifest import Line, PlaceInScan, PlaceLine, RejectedLine
 from anatogen.generation.request import Request
 from anatogen.settings import Document
 

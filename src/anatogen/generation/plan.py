@@ -21,7 +21,8 @@ from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
 from anatogen.generation.folder_maps import maps_in
-from anatogen.generation.manifest import Asked, LabelMaps, Origin
+from anatogen.generation.header import Asked, LabelMaps
+from anatogen.generation.manifest import Origin
 from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, asked_of, check_likeness
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.seeds import derive_seed

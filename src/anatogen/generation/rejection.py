@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.manifest import GateSettings, Measures, RejectedTry
+from anatogen.generation.header import GateSettings
+from anatogen.generation.manifest import Measures, RejectedTry
 from anatogen.generation.request import Request
 from anatogen.sampling import SamplingSettings
 from anatogen.seeds import derive_seed

@@ -13,7 +13,8 @@ from anatogen.data.placement import Placement, typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
-from anatogen.generation.manifest import Asked, Origin
+from anatogen.generation.header import Asked
+from anatogen.generation.manifest import Origin
 from anatogen.labels import ClassStates, LabelSchema
 
 

@@ -7,7 +7,6 @@ the grid and the units of the scans whose label maps were taken, so that images 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen import __version__
 from anatogen.data.placement import Placement
 from anatogen.errors import DataError, Interrupted, OutputError
-from anatogen.files import locked, writing
+from anatogen.files import locked
 from anatogen.generation.engine import Generator
-from anatogen.generation.formats import FORMATS, Format, Item, Maker, Scale, require_format
+from anatogen.generation.formats import FORMATS, Item, Maker, Scale, require_format
+from anatogen.generation.header import GateSettings, Header, run_beside
 from anatogen.generation.ledger import (
     HEADER,
     MANIFEST,
@@ -32,12 +31,13 @@ from anatogen.generation.ledger import (
     read_rejected,
     require_own_folder,
 )
-from anatogen.generation.manifest import AboutModel, GateSettings, Header, Line, PlaceLine, RejectedLine, run_beside
+from anatogen.generation.manifest import Line, PlaceLine, RejectedLine
+from anatogen.generation.recording import ImageFiles, gate_settings, header_of
 from anatogen.generation.rejection import Gate, Outcome, generate_gated
-from anatogen.generation.request import Request, asked_of
+from anatogen.generation.request import Request
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.sampling import SamplingSettings
-from anatogen.settings import command_of_process, last_part
+from anatogen.settings import last_part
 
 
 @dataclass(frozen=True)
@@ -208,14 +208,14 @@ def write_sample_set(
     """
     paired = len(requests) > 0 and requests[0].partner is not None
     form = require_format(image_format, generator.denoiser.config.image_channels, paired=paired)
-    gate = _gate_settings(gates, retries) if gates else None
+    gate = gate_settings(gates, retries) if gates else None
     header = header_of(generator, requests, settings or generator.settings, image_format, gate, command)
     require_own_folder(out)
     with locked(out):
         ledger, header = Ledger.open(out, header)
         written, settled = len(ledger.lines), len(ledger.lines) + len(ledger.rejected)
         written, settled = (min(count, len(requests)) for count in (written, settled))
-        files = _Files(ledger, form, Maker(generator.schema, header.model, header.channels), header, paired)
+        files = ImageFiles(ledger, form, Maker(generator.schema, header.model, header.channels), header, paired)
         try:
             files.make_folders()
             for outcome in generate_gated(
@@ -242,109 +242,11 @@ def write_sample_set(
     return SampleSet(out, header, ledger.lines).not_empty()
 
 
-def header_of(
-    generator: Generator,
-    requests: Sequence[Request],
-    settings: SamplingSettings,
-    image_format: str,
-    gate: GateSettings | None = None,
-    command: str | None = None,
-) -> Header:
-    """What a set of `requests` says of its making; the one place where this is put together."""
-    count = generator.denoiser.config.image_channels
-    about = AboutModel.of(generator.about.record())
-    named = about.channels if about.channels is not None and len(about.channels) == count else None
-    return Header(
-        version=__version__,
-        command=command_of_process() if command is None else command,
-        model=generator.model_hash,
-        run=generator.run,
-        classes=tuple((c.name, c.colour) for c in generator.schema.classes),
-        channels=named or (("image",) if count == 1 else tuple(f"channel {c + 1}" for c in range(count))),
-        encoding=generator.denoiser.config.encoding,
-        image_format=image_format,
-        sampling=settings,
-        request=asked_of(requests),
-        gate=gate,
-        about_model=about,
-    )
-
-
-def _gate_settings(gates: Sequence[Gate], retries: int) -> GateSettings:
-    found = GateSettings(retries=retries)
-    for gate in gates:
-        found = found.joined(gate.settings)
-    return found
-
-
 def _stopped(
     kind: type[OutputError | Interrupted], problem: str, written: int, wanted: int, out: Path
 ) -> OutputError | Interrupted:
     hint = "Free space if the disk is full, and run the same command again to make the rest"
     return kind(f"{problem}; the {written} of {wanted} images that were written stay valid", path=out, hint=hint)
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Writes the files of each image, and then its line."""
-
-    ledger: Ledger
-    form: Format
-    maker: Maker
-    header: Header
-    paired: bool
-
-    def make_folders(self) -> None:
-        for name in ("images", "labels", "real") if self.paired else ("images", "labels"):
-            (self.ledger.folder / name).mkdir(exist_ok=True)
-
-    def write(self, outcome: Outcome) -> bool:
-        """Write down an outcome; whether there is an image of it."""
-        if outcome.image is None:
-            self.ledger.add_rejected(self._rejected_line(outcome))
-            return False
-        self.ledger.add(self._write_image(outcome, outcome.image))
-        return True
-
-    def _write_image(self, outcome: Outcome, image: NDArray[np.float32]) -> Line:
-        request, folder, schema = outcome.request, self.ledger.folder, self.maker.schema
-        name = self.ledger.name_of(request)
-        place = self.ledger.place(request.place) if request.place is not None else None
-        line = Line(
-            **dict(request.origin),
-            **dict(outcome.measures),
-            id=name,
-            file=f"images/{name}{self.form.ending}",
-            labels=f"labels/{name}{self.form.ending_of_labels}",
-            real=f"real/{name}{self.form.ending}" if self.paired else None,
-            given=tuple(request.states.given_names(schema)),
-            free=tuple(request.states.free_names(schema)),
-            seed=request.seed,
-            rejected=tuple(each.as_rejected() for each in outcome.rejected),
-            solver=self.header.sampling.solver,
-            steps=self.header.sampling.steps,
-            model=self.header.model,
-            place=place,
-        )
-        for left in line.files:  # a folder that a killed process wrote, and has no line, cannot be replaced by renaming
-            if (folder / left).is_dir():
-                shutil.rmtree(folder / left)
-        with writing(folder / line.file) as image_path, writing(folder / line.labels) as labels_path:
-            self.form.write(image_path, labels_path, request, image, self.maker)
-        if self.form.write_real is not None and line.real is not None:
-            with writing(folder / line.real) as path:
-                self.form.write_real(path, request, self.maker)
-        return line
-
-    def _rejected_line(self, outcome: Outcome) -> RejectedLine:
-        request, schema = outcome.request, self.maker.schema
-        return RejectedLine(
-            **dict(request.origin),
-            id=self.ledger.name_of(request),
-            given=tuple(request.states.given_names(schema)),
-            free=tuple(request.states.free_names(schema)),
-            tries=tuple(each.as_rejected() for each in outcome.tries),
-        )
 
 
 def patient_of(line: Line) -> str:

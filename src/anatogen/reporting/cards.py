@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from anatogen.generation.manifest import Header
+from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line as ManifestLine
 from anatogen.generation.sample_set import Selection
 from anatogen.progress import format_duration

@@ -115,7 +115,7 @@ class GateChoice:
         """The gates."""
         from anatogen.evaluation.copies import require_training_data
         from anatogen.generation.gates import copy_gate, dice_gate
-        from anatogen.generation.manifest import AboutModel, DatasetName
+        from anatogen.generation.header import AboutModel, DatasetName
         from anatogen.generation.plan import check_same_anatomy
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
@@ -143,7 +143,7 @@ class GateChoice:
     def _dataset(self, generator: Generator, masks: Path) -> PreparedDataset:
         from anatogen.data.store import PreparedDataset
         from anatogen.evaluation.copies import trained_on
-        from anatogen.generation.manifest import AboutModel
+        from anatogen.generation.header import AboutModel
 
         if self.judge is not None:
             return PreparedDataset.open(self.judge)
