@@ -15,7 +15,8 @@ from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import grown_class
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
-from anatogen.generation.manifest import GateSettings, Measures
+from anatogen.generation.header import GateSettings
+from anatogen.generation.manifest import Measures
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.rejection import Verdict
 from anatogen.generation.request import Request
