@@ -113,7 +113,7 @@ def test_few_real_patients_and_all_synthetic_images(monkeypatch: pytest.MonkeyPa
     seen: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []
 
     def stand_in(train, validation, class_count, settings, *, weights, **_):  # type: ignore[no-untyped-def]
-        seen.append((settings.seed, train[0], weights))
+        seen.append((settings.seed, train[0][:], weights))
         return lambda images: np.ones((len(images), 16, 16), dtype=np.int64)
 
     monkeypatch.setattr(utility, "train_segmenter", stand_in)
