@@ -17,11 +17,13 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.sections.privacy import membership_attack
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.reporting.verdicts import membership_sentence
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
 from conftest import write_case
@@ -122,6 +124,30 @@ def test_a_model_that_learnt_by_heart_is_caught(
     assert "Flagged for copying" in found["verdict"]
     assert found["attack"]["auc"] > 0.9
     assert "Flagged for copying" in (out / "report.html").read_text()
+
+
+def test_a_model_that_saw_neither_is_not_flagged_though_they_differ(
+    cohorts: dict[str, PreparedDataset], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of the patients that the model never saw, the easier third passes for its training images: any model has less loss on them."""
+    data = cohorts["cohort"]
+    unseen = [row for row in data.rows if row.split != "train"]
+    spread = {row.patient: [] for row in unseen}  # type: ignore[var-annotated]
+    for row, image in zip(unseen, data.load(unseen).images.numpy(), strict=True):
+        spread[row.patient].append(np.abs(np.diff(image, axis=-1)).mean())
+    easy = sorted(spread, key=lambda patient: np.mean(spread[patient]))[: len(spread) // 3]
+    folder = shutil.copytree(data.folder, tmp_path / "others")
+    with (folder / "index.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with (folder / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        for line in lines:
+            split = "train" if line["patient"] in easy else "spare" if line["split"] == "train" else line["split"]
+            writer.writerow({**line, "split": split})
+    attack = membership_attack(Generator.load(runs["cohort"], device="cpu"), PreparedDataset.open(folder))
+    assert attack.difficulty_auc > 0.55 and attack.uncalibrated_auc > attack.auc
+    assert not attack.above_chance and "does not reliably tell" in membership_sentence(attack)
 
 
 def test_what_cannot_be_answered_says_so(
