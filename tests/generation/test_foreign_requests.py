@@ -12,11 +12,11 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.evaluate import evaluate
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_elsewhere
 from anatogen.generation.sample_set import SampleSet, write_sample_set
-from anatogen.judges.segmenter import SegmenterSettings
+from by_brightness import judge_by_brightness
 from conftest import write_nnunet
 
 
@@ -51,8 +51,9 @@ def test_maps_are_matched_and_brought(run_folder: Path, other: PreparedDataset) 
 
 
 def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
-    cli, longer_run: Path, dataset_folder: Path, other: PreparedDataset, tmp_path: Path
+    cli, longer_run: Path, dataset_folder: Path, other: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judge_by_brightness(monkeypatch)
     base = ("sample", longer_run, "--masks", other.folder, "--device", "cpu", "--count", 6)
     code, out, err = cli(*base, "--rename", "core=kernel", "--out", tmp_path / "samples")
     assert code == 0, err
@@ -67,14 +68,14 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
         dataset_folder,
         tmp_path / "report",
         only=("faithfulness",),
-        settings=EvaluationSettings(segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2)),
         device="cpu",
         quick=True,
     )
     saved = json.loads((tmp_path / "report" / "report.json").read_text())
     assert saved["split"] == ["elsewhere"] and "dice_gen_real" not in saved["faithfulness"]
     assert (
-        results["faithfulness"]["dice_gen_map"]["mean"] > 0.6 and results["faithfulness"]["dice_real_map"]["mean"] > 0.8
+        results["faithfulness"]["dice_gen_map"]["mean"] > 0.6
+        and results["faithfulness"]["dice_real_map"]["mean"] > 0.99
     )
 
     for more, message in (

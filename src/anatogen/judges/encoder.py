@@ -8,7 +8,7 @@ a 4 x 4 grid each class fills, and how much noise and blur was added. So its fea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from anatogen.device import autocast
 from anatogen.errors import DataError
 from anatogen.judges.fitting import (
+    Items,
     Part,
+    alone,
     anneal,
     digest_of,
     draw_batch,
@@ -84,18 +86,35 @@ def train_encoder(
     """Train on (images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)), 2D or 3D.
 
     A class that was not annotated has no say in its image's loss; without classes noise and blur are learnt alone. The same
-    from run to run. cache: a folder where the result is kept under a digest of data and settings, and found again. Raises
+    from run to run. Images need not be in memory (`Lazy`). cache: a folder where the result is kept under a digest of data and
+    settings, and found again; of two processes that train the same, the second waits and finds what the first has kept. Raises
     OutputError where it cannot be written.
     """
     device = device or torch.device("cpu")
     images = train[0]
     seed = derive_seed("encoder", settings.seed)
-    network = first_network(lambda: _Network(images, class_count), seed, images.ndim - 2, device)
+    network = first_network(lambda: _Network(images.shape, class_count), seed, len(images.shape) - 2, device)
     digest = _digest(train, class_count, settings)
     kept = cache / f"encoder-{digest}.safetensors" if cache is not None else None
     if kept is not None and read_weights(kept, network):
         return Encoder(network, device, digest)
 
+    with alone(kept):
+        if kept is None or not read_weights(kept, network):  # another process may have trained it meanwhile
+            _fit(network, train, settings, device, progress)
+            if kept is not None and is_writable(kept.parent):  # a read-only data set can be judged all the same
+                write_weights(kept, network.state_dict())
+    return Encoder(network, device, digest)
+
+
+def _fit(
+    network: _Network,
+    train: Part,
+    settings: EncoderSettings,
+    device: torch.device,
+    progress: Callable[[int, int, str], None] | None,
+) -> None:
+    """Train `network`, and standardise its features."""
     generator = torch.Generator().manual_seed(derive_seed("encoder data", settings.seed))
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     network.train()
@@ -104,7 +123,7 @@ def train_encoder(
         shown, labels, annotated = draw_batch(train, settings.batch_size, generator, device)
         shown, amounts = _degrade(shown, generator)
         # One of several test runs gave NaN in 3D in bfloat16 (PyTorch 2.13, CPU), so float32 there.
-        with autocast(device, "auto" if images.ndim == 4 else "float32"):
+        with autocast(device, "auto" if shown.ndim == 4 else "float32"):
             answers = network.answer(shown)
         loss = _loss(answers.float(), labels, annotated, amounts)
         optimizer.zero_grad()
@@ -113,33 +132,30 @@ def train_encoder(
         if progress is not None:
             progress(step + 1, settings.steps, f"loss {loss.item():.3f}")
     network.eval()
-    _standardise(network, images, device)
-    if kept is not None and is_writable(kept.parent):  # a read-only data set can be judged all the same
-        write_weights(kept, network.state_dict())
-    return Encoder(network, device, digest)
+    _standardise(network, train[0], device)
 
 
 class _Network(nn.Module):
     """A small ResNet, whose pooled last level, standardised, are the features, and a linear head that answers."""
 
-    def __init__(self, images: Tensor, class_count: int) -> None:
+    def __init__(self, shape: Sequence[int], class_count: int) -> None:
         from monai.networks.nets import ResNet
 
         super().__init__()
         # The first convolution sees every pixel; its stride keeps large images affordable.
-        stride = 2 if max(images.shape[2:]) < 128 else 4
+        stride = 2 if max(shape[2:]) < 128 else 4
         self.trunk = ResNet(
             "basic",
             [1, 1, 1, 1],
             list(WIDTHS),
-            spatial_dims=images.ndim - 2,
-            n_input_channels=images.shape[1],
+            spatial_dims=len(shape) - 2,
+            n_input_channels=shape[1],
             conv1_t_size=7,
             conv1_t_stride=stride,
             no_max_pool=True,
             feed_forward=False,
         )
-        cells = _GRID ** (images.ndim - 2)
+        cells = _GRID ** (len(shape) - 2)
         self.head = nn.Linear(FEATURES, 2 + (class_count - 1) * (1 + cells))
         self.register_buffer("shift", torch.zeros(FEATURES))
         self.register_buffer("scale", torch.ones(FEATURES))
@@ -198,10 +214,10 @@ def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -
 
 
 @torch.no_grad()
-def _standardise(network: _Network, images: Tensor, device: torch.device) -> None:
+def _standardise(network: _Network, images: Items, device: torch.device) -> None:
     """Mean 0 and deviation 1 over (at most 4096, evenly spaced, of) the training images."""
-    chosen = images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()]
-    features = torch.cat([network(part.to(device)).cpu().double() for part in torch.split(chosen, 64)])
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()
+    features = torch.cat([network(images[part].to(device)).cpu().double() for part in torch.split(chosen, 64)])
     deviation = features.std(dim=0, correction=0)
     network.get_buffer("shift").copy_(features.mean(dim=0).float())
     # A feature that hardly varies in real images must not outweigh all the others.
@@ -209,5 +225,5 @@ def _standardise(network: _Network, images: Tensor, device: torch.device) -> Non
 
 
 def _digest(train: Part, class_count: int, settings: EncoderSettings) -> str:
-    data = [part for tensor in train for part in (str(tuple(tensor.shape)), tensor)]
+    data: list[str | Items] = [part for items in train for part in (str(tuple(items.shape)), items)]
     return digest_of(json.dumps([class_count, WIDTHS, asdict(settings)]), *data)

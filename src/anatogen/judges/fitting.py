@@ -1,13 +1,14 @@
-"""What trainings of the judges (segmenter and encoder) have in common: first weights, batches, learning rate, kept weights."""
+"""What trainings of the judges (segmenter and encoder) have in common: images, first weights, batches, learning rate, kept weights."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +16,75 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from anatogen.files import writing
+from anatogen.files import LOCK_ENDING, locked, writing
 
-Part = tuple[Tensor, Tensor, Tensor]
-"""Images (N, C, *spatial) in [-1, 1], labels (N, *spatial), -1 where unknown, annotated (N, class_count - 1)."""
+BLOCK = 256
+_WAIT_S = 7 * 24 * 3600.0  # for another process that trains the same judge; a killed one is not waited for
 
 _Network = TypeVar("_Network", bound=nn.Module)
+
+
+class Items(Protocol):
+    """What is read like a tensor along its first axis: a tensor, or one that is not in memory."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Of all of it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: slice | Tensor, /) -> Tensor:
+        """Some of the items: a slice without a step, or places (K,)."""
+
+
+Part = tuple[Items, Items, Tensor]
+"""Images (N, C, *spatial) in [-1, 1], labels (N, *spatial), -1 where unknown, annotated (N, class_count - 1)."""
+
+
+class Lazy:
+    """Items of `shape` that are read when they are asked for. read: places -> tensor (K, ...)."""
+
+    def __init__(self, shape: Sequence[int], read: Callable[[list[int]], Tensor]) -> None:
+        self.shape, self._read = tuple(shape), read
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: slice | Tensor) -> Tensor:
+        chosen = list(range(len(self)))[places] if isinstance(places, slice) else [int(p) for p in places]
+        if not chosen:
+            return self._read([0])[:0]
+        return self._read(chosen)
+
+
+class Joined:
+    """The items of `first`, then those of `second`; neither is copied."""
+
+    def __init__(self, first: Items, second: Items) -> None:
+        self.first, self.second = first, second
+        self.shape = (len(first) + len(second), *first.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: slice | Tensor) -> Tensor:
+        chosen = torch.arange(len(self))[places] if isinstance(places, slice) else places
+        of_first = chosen < len(self.first)
+        found = [self.first[chosen[of_first]], self.second[chosen[~of_first] - len(self.first)]]
+        joined = torch.cat(found)
+        order = torch.empty(len(chosen), dtype=torch.int64)
+        order[torch.cat([of_first.nonzero()[:, 0], (~of_first).nonzero()[:, 0]])] = torch.arange(len(chosen))
+        return joined[order]
+
+
+def blocks_of(items: Items, size: int = BLOCK) -> Iterator[Tensor]:
+    """`items` in their order, `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def each_of(items: Items) -> Iterator[Tensor]:
+    """`items` one by one."""
+    return (item for block in blocks_of(items) for item in block)
 
 
 def first_network(build: Callable[[], _Network], seed: int, dim: int, device: torch.device) -> _Network:
@@ -34,14 +98,13 @@ def first_network(build: Callable[[], _Network], seed: int, dim: int, device: to
 
 def draw_batch(
     part: Part, size: int, generator: torch.Generator, device: torch.device, weights: Tensor | None = None
-) -> Part:
+) -> tuple[Tensor, Tensor, Tensor]:
     """`size` items of `part`, with repetition, on `device`. weights: (N,), how often each is drawn; without it, all alike."""
     if weights is None:
         index = torch.randint(len(part[0]), (size,), generator=generator)
     else:
         index = torch.multinomial(weights.double(), size, replacement=True, generator=generator)
-    images, labels, annotated = (tensor[index].to(device) for tensor in part)
-    return images, labels, annotated
+    return part[0][index].to(device), part[1][index].to(device), part[2][index].to(device)
 
 
 def anneal(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:
@@ -50,18 +113,34 @@ def anneal(optimizer: torch.optim.Optimizer, learning_rate: float, progress: flo
         group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def digest_of(*parts: str | Tensor) -> str:
+def digest_of(*parts: str | Items) -> str:
     """16 hexadecimal digits that name kept weights. Of a tensor the values count, and not its shape.
 
-    What was kept by earlier versions is found by them, so they must stay what they are.
+    What was kept by earlier versions is found by them, so they must stay what they are, in memory or not.
     """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
             digest.update(part.encode())
-        else:
-            digest.update(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
+            continue
+        for block in (part,) if isinstance(part, Tensor) else blocks_of(part):
+            digest.update(block.contiguous().numpy().reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def alone(kept: Path | None) -> Iterator[None]:
+    """Holds the file `kept` for this process, once no other trains the same; does nothing where there is none, or it cannot be kept."""
+    if kept is None or not is_writable(kept.parent):
+        yield
+        return
+    hint = "Another process trains the same judge; wait for it to end"
+    with locked(kept.parent, part=kept.stem, wait_s=_WAIT_S, hint=hint):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # whoever waits for a lock that is gone looks for it anew
+                (kept.parent / f".{kept.stem}{LOCK_ENDING}").unlink()
 
 
 def is_writable(folder: Path) -> bool:

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.judges.encoder import Encoder, EncoderSettings, train_encoder
+from anatogen.judges.fitting import Lazy, Part
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings, train_segmenter
 from anatogen.progress import stage
+
+HELD_BYTES = 256 << 20
+"""Images and label maps that take no more are kept in memory; of others a batch at a time is read."""
+
+
+def part_of(dataset: PreparedDataset, rows: Sequence[Row], *, held_bytes: int = HELD_BYTES) -> Part:
+    """The images of `rows`, in their order, as judges are trained on them: read when they are needed where they are many."""
+    pixels = math.prod(dataset.size)
+    if len(rows) * pixels * (4 * dataset.channels + 8) <= held_bytes:
+        batch = dataset.load(rows)
+        return batch.images, batch.truth, batch.annotated
+    reader = _Rows(dataset, rows)
+    annotated = torch.tensor([dataset.states(row).given for row in rows], dtype=torch.bool)
+    images = Lazy((len(rows), dataset.channels, *dataset.size), lambda places: reader(places).images)
+    return images, Lazy((len(rows), *dataset.size), lambda places: reader(places).truth), annotated
+
+
+class _Rows:
+    """Reads rows, and keeps the last batch: its label maps are asked for after its images."""
+
+    def __init__(self, dataset: PreparedDataset, rows: Sequence[Row]) -> None:
+        self._dataset, self._rows = dataset, rows
+        self._last: tuple[list[int], Batch] | None = None
+
+    def __call__(self, places: list[int]) -> Batch:
+        if self._last is None or self._last[0] != places:
+            self._last = places, self._dataset.load([self._rows[place] for place in places])
+        return self._last[1]
 
 
 def segmenter_for(
@@ -17,14 +49,10 @@ def segmenter_for(
     """The judge of `dataset`, trained on its split "heldout", chosen on "val" and kept in its folder."""
     settings = settings or SegmenterSettings()
 
-    def part(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        batch = dataset.load(dataset.split(split))
-        return batch.images, batch.truth, batch.annotated
-
     with stage("training the segmenter", settings.steps, "steps") as bar:
         return train_segmenter(
-            part("heldout"),
-            part("val"),
+            part_of(dataset, dataset.split("heldout")),
+            part_of(dataset, dataset.split("val")),
             dataset.schema.count,
             settings,
             device=pick_device(device),
@@ -37,10 +65,9 @@ def encoder_for(
     dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
 ) -> Encoder:
     """The encoder of `dataset`'s images, trained on its split "heldout" and kept in its folder."""
-    batch = dataset.load(dataset.split("heldout"))
     with stage("training the encoder", settings.steps, "steps") as bar:
         return train_encoder(
-            (batch.images, batch.truth, batch.annotated),
+            part_of(dataset, dataset.split("heldout")),
             dataset.schema.count,
             settings,
             device=pick_device(device),

@@ -20,8 +20,11 @@ from anatogen.device import autocast
 from anatogen.errors import DataError
 from anatogen.files import writing
 from anatogen.judges.fitting import (
+    Items,
     Part,
+    alone,
     anneal,
+    blocks_of,
     digest_of,
     draw_batch,
     first_network,
@@ -29,7 +32,7 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import Tally, tally
 from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
 
@@ -65,6 +68,17 @@ class Segmenter:
         return torch.cat(results).numpy()
 
 
+def tally_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> Tally:
+    """What the label maps that `segment` finds have in common with those of `part`, read block by block."""
+    images, labels, annotated = part
+    tallies, start = [], 0
+    for shown, truth in zip(blocks_of(images), blocks_of(labels), strict=True):
+        counted = annotated[start : start + len(shown)].numpy()
+        tallies.append(tally(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
+        start += len(shown)
+    return Tally.joined(tallies)
+
+
 def train_segmenter(
     train: Part,
     validation: Part,
@@ -80,21 +94,40 @@ def train_segmenter(
 
     Images are varied by small random affine maps, gains and offsets; a class that was not annotated has no say in its image's loss.
     weights: (N,), how often an image is drawn, relative to the others; without it, all alike.
+    Neither side need be in memory (`Lazy`), and is then read as it is needed, with the same result.
     cache: a folder where the result is kept under a digest of data and settings, and found again; a training that is
     killed goes on from its last validation, and ends with the same weights as if it had not been (on the same machine).
+    Of two processes that train the same, the second waits and finds what the first has kept.
     Depends on nothing but its arguments, and leaves torch's global random state alone. Raises DataError where there is
     nothing to train on, OutputError where `cache` cannot be written.
     """
     device = device or torch.device("cpu")
     _check(train, weights)
-    digest = _digest(train, validation, class_count, settings, weights)
-    kept = cache / f"segmenter-{digest}.safetensors" if cache is not None else None
+    kept = None
+    if cache is not None:
+        kept = cache / f"segmenter-{_digest(train, validation, class_count, settings, weights)}.safetensors"
     training = _Training.begin(train[0], class_count, settings, device)
     if kept is not None and read_weights(kept, training.network):
         return Segmenter(training.network, device)
-    checkpoint = (
-        kept.with_name(f"segmenter-{digest}.checkpoint") if kept is not None and is_writable(kept.parent) else None
-    )
+    with alone(kept):
+        if kept is None or not read_weights(kept, training.network):  # another process may have trained it meanwhile
+            training = _trained(train, validation, class_count, settings, weights, kept, device, progress)
+    return Segmenter(training.network, device)
+
+
+def _trained(
+    train: Part,
+    validation: Part,
+    class_count: int,
+    settings: SegmenterSettings,
+    weights: Tensor | None,
+    kept: Path | None,
+    device: torch.device,
+    progress: Callable[[int, int, str], None] | None,
+) -> _Training:
+    """The whole training, from its checkpoint beside `kept` where there is one, with the best weights, which it keeps there."""
+    training = _Training.begin(train[0], class_count, settings, device)
+    checkpoint = kept.with_suffix(".checkpoint") if kept is not None and is_writable(kept.parent) else None
     if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
         training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
 
@@ -113,7 +146,7 @@ def train_segmenter(
     if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
         write_weights(kept, training.best_weights)
         checkpoint.unlink(missing_ok=True)
-    return Segmenter(training.network, device)
+    return training
 
 
 @dataclass
@@ -138,8 +171,8 @@ class _Training:
         return "not validated yet" if math.isnan(self.score) else f"validation Dice {self.score:.3f}"
 
     @classmethod
-    def begin(cls, images: Tensor, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
-        dim, seed = images.ndim - 2, derive_seed("segmenter", settings.seed)
+    def begin(cls, images: Items, class_count: int, settings: SegmenterSettings, device: torch.device) -> _Training:
+        dim, seed = len(images.shape) - 2, derive_seed("segmenter", settings.seed)
         network = first_network(lambda: _unet(images.shape[1], class_count, dim), seed, dim, device)
         generator = torch.Generator().manual_seed(derive_seed("segmenter data", settings.seed))
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
@@ -161,10 +194,8 @@ class _Training:
 
     def validate(self, validation: Part, class_count: int) -> None:
         """Score the network by `Tally.obeyed_by` of all images together, and keep its weights where they are the best so far."""
-        predicted = Segmenter(self.network, self.device)(validation[0])
-        truth, annotated = validation[1].numpy(), validation[2].numpy()
-        counts = tally(predicted, truth, class_count, counted=annotated, surfaces=False)
-        scores = counts.obeyed_by(np.zeros(len(predicted), dtype=np.int64))
+        found = tally_of(Segmenter(self.network, self.device), validation, class_count)
+        scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # with no class to validate on, the latest is the best
             self.best = max(self.best, self.score)
@@ -224,7 +255,12 @@ def _shows_a_class(part: Part) -> bool:
     """Whether an annotated class is drawn in any of the label maps."""
     _, labels, annotated = part
     known = torch.cat([torch.zeros_like(annotated[:, :1]), annotated], dim=1)
-    return bool(known.gather(1, labels.flatten(1)).any())
+    start = 0
+    for block in blocks_of(labels):
+        if bool(known[start : start + len(block)].gather(1, block.flatten(1).clamp(min=0)).any()):
+            return True
+        start += len(block)
+    return False
 
 
 def _unet(channels: int, class_count: int, dim: int) -> nn.Module:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anatogen.errors import DataError, SettingsError
-from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
+from anatogen.judges.fitting import Items, Joined, Lazy, Part
+from anatogen.judges.segmenter import SegmenterSettings, tally_of, train_segmenter
 from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
@@ -24,14 +25,14 @@ REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then
 
 @dataclass(frozen=True)
 class Parts:
-    """Images with label maps.
+    """Images with label maps, which need not be in memory (`Lazy`).
 
     images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial), -1 where unknown. annotated: bool (N, C-1), which classes the
     label map speaks for; for a synthetic image those that were annotated and given. groups: (N,), the patient of each.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Items
+    labels: Items
     annotated: Tensor
     groups: NDArray[np.generic]
 
@@ -44,7 +45,7 @@ class Parts:
         return len(self.images)
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def tensors(self) -> Part:
         """(images, labels, annotated), as `train_segmenter` takes them."""
         return self.images, self.labels, self.annotated
 
@@ -57,9 +58,9 @@ class Parts:
         if not 1 <= count <= len(patients):
             raise SettingsError(f"{count} of {len(patients)} real patients were asked for")
         order = np.random.default_rng(derive_seed("real patients", seed)).permutation(len(patients))
-        there = torch.from_numpy(np.isin(self.groups, patients[order[:count]]))
-        images, labels, annotated = (part[there] for part in self.tensors)
-        return Parts(images, labels, annotated, self.groups[there.numpy()])
+        places = torch.from_numpy(np.flatnonzero(np.isin(self.groups, patients[order[:count]])))
+        images, labels = (_some(items, places) for items in (self.images, self.labels))
+        return Parts(images, labels, self.annotated[places], self.groups[places.numpy()])
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def usefulness(
                 cache=(real_cache or cache) if share == 1 else cache,
                 progress=_shifted(progress, before, total, doing),
             )
-            scores.append(dice_of_patients(segmenter(test.images), test, class_count))
+            scores.append(tally_of(segmenter, test.tensors, class_count).dice_by(test.groups))
             if progress is not None:
                 progress(before + settings.steps, total, doing)
         results.append(
@@ -214,7 +215,7 @@ def usefulness(
 
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
     """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
-    return dice_by_group(found, test.labels.numpy(), test.groups, class_count, test.annotated.numpy())
+    return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
@@ -236,13 +237,20 @@ def name_of(real_share: float) -> str:
     return f"real {ratio.numerator} : {ratio.denominator - ratio.numerator} synthetic"
 
 
-def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor | None]:
+def _some(items: Items, places: Tensor) -> Items:
+    """The items at `places`, not read before they are needed where the others are not."""
+    if isinstance(items, Tensor):
+        return items[places]
+    return Lazy((len(places), *items.shape[1:]), lambda asked: items[places[torch.tensor(asked)]])
+
+
+def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[Part, Tensor | None]:
     """The images to train on, and how often each is drawn (N,); None: all alike."""
     if share in (0, 1):
         return (real if share else synthetic).tensors, None
     weights = [torch.full((len(real),), share / len(real)), torch.full((len(synthetic),), (1 - share) / len(synthetic))]
-    images, labels, annotated = (torch.cat(pair) for pair in zip(real.tensors, synthetic.tensors, strict=True))
-    return (images, labels, annotated), torch.cat(weights)
+    images, labels = Joined(real.images, synthetic.images), Joined(real.labels, synthetic.labels)
+    return (images, labels, torch.cat([real.annotated, synthetic.annotated])), torch.cat(weights)
 
 
 def _check_shapes(real: Parts, *others: Parts) -> None:

@@ -29,6 +29,7 @@ from anatogen.metrics.halves import (
     precision_recall_excess,
     spectrum_statistic,
     told_apart,
+    variety_statistic,
 )
 from anatogen.metrics.texture import SMALLEST_SIDE, compare_noise, local_noise, pair_similarities, ring_powers
 from anatogen.reporting import figures
@@ -202,19 +203,24 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
     excesses = {"fid": frechet_excess(of_features, *features), "kid": kid, "mmd": mmd}
     excesses |= {"precision": precision, "recall": recall}
     noise = np.array([compare_noise(real.noise[a], real.noise[b])[0] for _, a, b in map(cohort.sides, range(8))])
+    variety, *nearest = variety_statistic(of_features, *features)
     statistics = {
-        "kid": kid.statistic,
         "mmd": mmd.statistic,
         "noise": noise_statistic(cohort, made.noise, real.noise),
         "spectrum": spectrum_statistic(cohort, made.rings, real.rings),
+        "variety": variety,
     }
     sizes = {
-        "kid": float(kid.statistic[0]),
         "mmd": float(mmd.statistic[0]),
         "noise": float(np.expm1(statistics["noise"][0])),
+        "variety": float(variety[0]),
         "spectrum": float(np.abs(made.rings.mean(axis=0) / real.rings.mean(axis=0) - 1).max()),
     }
-    found: dict[str, Any] = _entries(excesses) | {"noise_ratio_real": float(np.mean(noise))}
+    found: dict[str, Any] = _entries(excesses) | {
+        "noise_ratio_real": float(np.mean(noise)),
+        "variety": nearest[0],
+        "variety_real": nearest[1],
+    }
     if min(made.images.shape[2:]) >= SMALLEST_SIDE:
         found |= _diversity(cohort, made, real, statistics, sizes)
     if frd_available():

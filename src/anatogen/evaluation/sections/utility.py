@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
+from anatogen.judges.fitting import Lazy
+from anatogen.judges.of_dataset import HELD_BYTES, part_of
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.judges.usefulness import Parts, report_entry, usefulness
 from anatogen.progress import stage
@@ -78,25 +82,38 @@ def at_most(entries: list[Line], count: int = MOST_SYNTHETIC) -> list[Line]:
 def real_parts(dataset: PreparedDataset, split: str) -> Parts:
     """The images of a split, in the order of its rows."""
     rows = dataset.split(split)
-    batch = dataset.load(rows)
-    return Parts(batch.images, batch.truth, batch.annotated, np.array([row.patient for row in rows]))
+    return Parts(*part_of(dataset, rows), np.array([row.patient for row in rows]))
 
 
 def synthetic_parts(
-    samples: SampleSet, entries: list[Line], names: Sequence[str], dataset: PreparedDataset | None = None
+    samples: SampleSet,
+    entries: list[Line],
+    names: Sequence[str],
+    dataset: PreparedDataset | None = None,
+    *,
+    held_bytes: int = HELD_BYTES,
 ) -> Parts:
-    """The images of `entries`; names: the classes. What is unknown in the label maps' rows of `dataset` is unknown here too."""
-    parts = Parts(
-        torch.from_numpy(np.stack([samples.image(entry) for entry in entries])),
-        torch.from_numpy(np.stack([samples.label_map(entry) for entry in entries])),
-        torch.tensor([[name in entry.given for name in names] for entry in entries]),
-        np.array([patient_of(entry) for entry in entries]),
-    )
-    if dataset is None or dataset.info.ignored is None:
-        return parts
-    rows: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
-    for labels, entry in zip(parts.labels, entries, strict=True):
+    """The images of `entries`, read when they are needed where they are many; names: the classes.
+
+    What is unknown in the label maps' rows of `dataset` is unknown here too.
+    """
+    rows: dict[tuple[str | None, int | None], Row] = {}
+    if dataset is not None and dataset.info.ignored is not None:
+        rows = {(row.case, row.slice): row for row in dataset.rows}
+
+    def label_map(entry: Line) -> Tensor:
+        labels = torch.from_numpy(samples.label_map(entry))
         row = rows.get((entry.case, entry.slice))
-        if row is not None:
-            labels.masked_fill_(dataset.load([row]).truth[0] < 0, -1)
-    return parts
+        return labels if row is None or dataset is None else labels.masked_fill(dataset.load([row]).truth[0] < 0, -1)
+
+    shape, size = samples.image(entries[0]).shape, samples.label_map(entries[0]).shape
+    images = Lazy(
+        (len(entries), *shape),
+        lambda places: torch.from_numpy(np.stack([samples.image(entries[place]) for place in places])),
+    )
+    labels = Lazy((len(entries), *size), lambda places: torch.stack([label_map(entries[place]) for place in places]))
+    annotated = torch.tensor([[name in entry.given for name in names] for entry in entries])
+    patients = np.array([patient_of(entry) for entry in entries])
+    if len(entries) * (4 * math.prod(shape) + 8 * math.prod(size)) <= held_bytes:
+        return Parts(images[:], labels[:], annotated, patients)
+    return Parts(images, labels, annotated, patients)

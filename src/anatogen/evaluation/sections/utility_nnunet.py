@@ -22,6 +22,7 @@ from anatogen.files import safe_name, writing
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, require_true_maps
 from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, write_raw
+from anatogen.judges.fitting import blocks_of, each_of
 from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
 from anatogen.judges.usefulness import Parts, Usefulness, dice_of_patients, report_entry
 from anatogen.progress import Stage, stage
@@ -43,8 +44,9 @@ class _Cases:
         """Tells these cases from any others."""
         places = [[p.affine.tolist(), p.axis, p.position, [asdict(m) for m in p.intensity]] for p in self.places]
         found = hashlib.sha256(json.dumps([self.ids, places]).encode())
-        found.update(self.parts.images.numpy().tobytes())
-        found.update(self.parts.labels.numpy().tobytes())
+        for items in (self.parts.images, self.parts.labels):
+            for block in blocks_of(items):
+                found.update(block.numpy().tobytes())
         return found.hexdigest()
 
 
@@ -198,7 +200,7 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
 
 def _raw_cases(cases: _Cases, bar: Stage, ignored: int, *, labelled: bool) -> Iterator[RawCase]:
     """The cases as nnU-Net reads them. ignored: the label that it is told to ignore, for voxels whose class is unknown."""
-    parts = zip(cases.ids, cases.places, cases.parts.images, cases.parts.labels, strict=True)
+    parts = zip(cases.ids, cases.places, each_of(cases.parts.images), each_of(cases.parts.labels), strict=True)
     for case, place, image, labels in parts:
         drawn = np.where(labels.numpy() < 0, ignored, labels.numpy())
         yield raw_case(case, place.image(image.numpy()), place.labels(drawn), place.cut.sliced, labelled)

@@ -1,0 +1,79 @@
+"""How much memory do the judges take where images are many? Usefulness and encoder on images that are made as they are read.
+
+Example: python benchmarks/judge_memory.py --count 20000 --size 256
+
+Real and synthetic images, `count` of each, are trained on for a few steps, alone and together, and validated and tested on 200
+others: what takes memory is the same in a training of any length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anatogen.judges.encoder import EncoderSettings, train_encoder
+from anatogen.judges.fitting import Lazy
+from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.judges.usefulness import Parts, usefulness
+from common import machine, write_section
+
+
+def parts(count: int, size: int) -> Parts:
+    """Bright squares, each at its place."""
+    side = size // 3
+
+    def labels(places: list[int]) -> torch.Tensor:
+        found = torch.zeros(len(places), size, size, dtype=torch.int64)
+        for label_map, place in zip(found, places, strict=True):
+            top, left = place % (size - side), (7 * place) % (size - side)
+            label_map[top : top + side, left : left + side] = 1
+        return found
+
+    images = Lazy((count, 1, size, size), lambda places: labels(places)[:, None].float() - 0.5)
+    annotated = torch.ones(count, 1, dtype=torch.bool)
+    return Parts(images, Lazy((count, size, size), labels), annotated, np.arange(count) // 20)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=4)
+    options = parser.parse_args()
+    settings = SegmenterSettings(steps=options.steps, validations=1)
+    before, started = peak_mb(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        all_of_it, some = parts(options.count, options.size), parts(200, options.size)
+        usefulness(
+            all_of_it, all_of_it, some, some, 2, real_shares=(1.0, 0.0, 0.5), settings=settings, cache=Path(folder)
+        )
+        of_usefulness = peak_mb()
+        train_encoder(all_of_it.tensors, 2, EncoderSettings(steps=options.steps), cache=Path(folder))
+    held = options.count * options.size**2 * 12 / 1e9
+    write_section(
+        "Memory of the judges where images are many",
+        f"""
+`python benchmarks/judge_memory.py --count {options.count} --size {options.size}`: peak memory of the process. Real and synthetic images with their
+label maps would be {held:.1f} GB each in memory. {options.steps} steps a training, {time.perf_counter() - started:.0f} s in all. {machine()}.
+
+| | MB |
+| --- | --- |
+| libraries | {before:.0f} |
+| usefulness: real, synthetic, both | {of_usefulness:.0f} |
+| and the encoder | {peak_mb():.0f} |
+""",
+    )
+
+
+if __name__ == "__main__":
+    main()
