@@ -32,6 +32,7 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.metrics.neighbours import Neighbours, nearest_neighbours
+from anatogen.reporting.verdicts import SELECTED_BY_COPIES
 from cohorts import copies, many_patients, sample_set
 
 SCHEMA = LabelSchema.from_names(["a", "b"])
@@ -246,6 +247,10 @@ def test_privacy_is_kept_beside_the_manifest(cohort: PreparedDataset, tmp_path: 
         assert read_privacy(samples) is None
     (tmp_path / "s" / "privacy.json").write_text("{")
     assert read_privacy(samples) is None
+    assert "selected by this very measure" not in written.verdict
+    gate = {"retries": 3, "reject_copies": {"level": 0.01, "compared_with": "0123456789abcdef"}}
+    gated = sample_set(tmp_path / "gated", cohort, copies(cohort), gate=gate)
+    assert write_privacy(gated, rate).verdict == f"{written.verdict} {SELECTED_BY_COPIES}"
     few = sample_set(tmp_path / "few", cohort, copies(cohort)[:1])
     undecided = dataclasses.replace(rate, detectable=float("nan"), p_value=0.3, n_generated=1)
     found = write_privacy(few, undecided)

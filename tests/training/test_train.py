@@ -9,10 +9,13 @@ import pytest
 import torch
 import yaml
 
+from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import Interrupted, SettingsError
 from anatogen.model import load_denoiser
 from anatogen.training.config import build_settings
+from anatogen.training.denoiser_task import DenoiserTask
+from anatogen.training.fit import fit
 from anatogen.training.train import train
 from conftest import SMALL
 
@@ -82,3 +85,19 @@ def test_metrics_are_written(dataset: PreparedDataset, tmp_path: Path, monkeypat
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert all(math.isfinite(line["loss"]) and line["images_per_s"] > 0 for line in lines)
+
+
+def test_the_precision_that_is_set_is_the_one_that_is_used(dataset: PreparedDataset, tmp_path: Path) -> None:
+    """The reference implementation never reads its setting."""
+    seen: dict[str, set[torch.dtype]] = {}
+    for precision in ("float32", "bfloat16"):
+        task = DenoiserTask(
+            dataset, build_settings(values=[*SMALL, f"training.precision={precision}"]), torch.device("cpu")
+        )
+        dtypes = seen.setdefault(precision, set())
+        layer = next(m for m in task.denoiser.modules() if isinstance(m, torch.nn.Conv2d))
+        layer.register_forward_hook(lambda module, inputs, output, dtypes=dtypes: dtypes.add(output.dtype))
+        (tmp_path / precision).mkdir()
+        fit(task, Loader(dataset, dataset.split("train"), 4, 0), task.settings.training, tmp_path / precision)
+        assert {p.dtype for p in task.denoiser.parameters()} == {torch.float32}
+    assert seen == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}

@@ -19,7 +19,7 @@ from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.copy_search import _MOST_BYTES, CopySearch
 from anatogen.metrics.copies import CopyRate, copy_rate
 from anatogen.metrics.neighbours import Neighbours
-from anatogen.reporting.verdicts import certainty
+from anatogen.reporting.verdicts import SELECTED_BY_COPIES, certainty
 from anatogen.settings import Document
 
 Images = NDArray[np.float32]
@@ -125,6 +125,8 @@ class PrivacyNote(Document):
 
 def write_privacy(samples: SampleSet, rate: CopyRate) -> PrivacyNote:
     """The copy rate of `samples` as its privacy.json holds it, which is written where the folder can be written to."""
+    gate = samples.header.gate
+    selected = gate is not None and gate.reject_copies is not None
     found = PrivacyNote(
         model=samples.header.model,
         images=rate.n_generated,
@@ -133,7 +135,7 @@ def write_privacy(samples: SampleSet, rate: CopyRate) -> PrivacyNote:
         p_value=rate.p_value,
         above_chance=bool(rate.above_chance),
         decided=bool(rate.above_chance) or not math.isnan(rate.detectable),
-        verdict=certainty(rate),
+        verdict=certainty(rate) + (f" {SELECTED_BY_COPIES}" if selected else ""),
     )
     with suppress(OutputError):
         found.write(samples.folder / "privacy.json")

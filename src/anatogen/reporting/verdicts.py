@@ -7,6 +7,11 @@ import math
 from anatogen.metrics.copies import CopyRate
 from anatogen.metrics.membership import MembershipAttack
 
+SELECTED_BY_COPIES = (
+    "These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over, and says "
+    "nothing of how often the model copies."
+)
+
 
 def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
     """The verdict in plain sentences: flagged, not flagged or undecided, and with what certainty."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from anatogen.reporting.answers.base import Answer, Results, capital
 from anatogen.reporting.tables import amount, counted, general, number, percent
+from anatogen.reporting.verdicts import SELECTED_BY_COPIES
 
 LABEL = "after selection"
 
@@ -35,10 +36,7 @@ def after_selection(answer: Answer, results: Results) -> Answer:
         return answer
     verdict = f"After selection: {answer.verdict[:1].lower()}{answer.verdict[1:]}"
     if answer.section == "privacy" and found.get("reject_copies") is not None:
-        verdict += (
-            " These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over, and says "
-            "nothing of how often the model copies."
-        )
+        verdict += f" {SELECTED_BY_COPIES}"
     tables = tuple(
         replace(table, caption=f"{capital(LABEL)}: {table.caption[:1].lower()}{table.caption[1:]}")
         for table in answer.tables
