@@ -4,10 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Processes of the tests: `make test JOBS=2`. Each has one thread, so that they do not take each other's cores.
 JOBS ?= 1
-PYTEST := $(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+# COVERAGE=1 reports the lines that the tests run.
+COVERAGE ?=
+PYTEST := $(BIN)/python -m pytest $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 ENVIRONMENT := $(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1)
 
-.PHONY: demo test fast coverage lint docs clean
+.PHONY: demo test fast lint docs clean
 
 demo: $(VENV)/.demo
 	rm -rf demo
@@ -20,9 +22,6 @@ test: $(VENV)/.dev
 # What fits between two edits.
 fast: $(VENV)/.dev
 	$(ENVIRONMENT) $(PYTEST) -m "not slow"
-
-coverage: $(VENV)/.dev
-	$(ENVIRONMENT) $(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ from anatogen.model import load_denoiser
 Cli = Callable[..., tuple[int, str, str]]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the judges are trained at full length
 def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
     data, run, samples, report = (tmp_path / n for n in ("data", "run", "samples", "report"))
     assert cli("prepare", nnunet, data, "--size", 32, "--seed", 1)[0] == 0
