@@ -130,6 +130,7 @@ def _common(
     data.StudyTime = data.SeriesTime = data.ContentTime = now.strftime("%H%M%S")
     data.StudyDescription, data.SeriesDescription = "SYNTHETIC, not a patient", text(description)
     data.Modality, data.SeriesNumber, data.PatientPosition = modality, 1, ""
+    data.Laterality = ""  # type 2C: which of two paired parts is shown is not known
     data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, text(model)
     data.SoftwareVersions = anatogen.__version__
     data.SyntheticData = "YES"
@@ -155,6 +156,7 @@ def _mr(data: Dataset) -> None:
 
 def _secondary_capture(data: Dataset) -> None:
     data.ConversionType = "SYN"
+    data.PatientOrientation = ""  # type 2C, for this class has no orientation of its own
 
 
 _ACQUISITION: dict[str, Callable[[Dataset], None]] = {"CT": _ct, "MR": _mr}
