@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from anatogen.evaluation.sections.likeness import correlation
-from anatogen.generation.plan import requests_alike, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
@@ -51,13 +51,14 @@ def main() -> None:
     pixels, noise = real.images.numpy(), local_noise(real.images.numpy())
     in_real, labels = segmenter(pixels), real.labels.numpy()
     states = schema.states(given=[options.given])
-    plain = requests_from_dataset(dataset, rows, states)
 
     found: dict[str, list[dict[str, Any]]] = {}
     for mixing in MIXINGS:
         found[mixing] = []
         for similarity in SIMILARITIES:
-            requests = requests_alike(dataset, plain, [similarity], step=options.step, mixing=mixing)  # type: ignore[arg-type]
+            requests = requests_from_dataset(
+                dataset, rows, states, similarities=(similarity,), step=options.step, mixing=mixing
+            )
             with stage(f"{mixing}, {similarity}", len(requests), "images") as bar:
                 images = []
                 for _, image in generator.generate(requests, batch_size=32):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet
-from anatogen.model import AboutModel
+from anatogen.model import AboutModel, ModelSpec
 from anatogen.sampling import SamplingSettings
 from conftest import write_nnunet
 
@@ -60,14 +60,28 @@ class RealImages:
 
     def __init__(self, dataset: PreparedDataset, *, encoding: str = "onehot") -> None:
         self.dataset, self.schema, self.size, self.settings = dataset, dataset.schema, dataset.size, SamplingSettings()
-        self.model_hash, self.run = "0123456789abcdef", "real"
+        self.digest, self.run = "0123456789abcdef", "real"
         source = {key: value for key, value in dataset.info.source.items() if value is not None}
         self.about = AboutModel.model_validate({"channels": dataset.info.channels, "dataset": source})
-        self.denoiser = SimpleNamespace(
-            config=SimpleNamespace(image_channels=dataset.channels, encoding=encoding, size=dataset.size)
+        self.spec = ModelSpec(
+            dataset.schema, dataset.size, channels=dataset.channels, sees_labels=encoding != "none", takes_free=False
         )
         self.made: list[str] = []
         self._rows = {(row.case, row.slice): row for row in dataset.rows}
+
+    def describe(self) -> AboutModel:
+        """What is known of it."""
+        return self.about
+
+    def with_settings(self, **changes: Any) -> SamplingSettings:
+        """Its settings with `changes`."""
+        return self.settings.changed(**changes)
+
+    def sampling_with(self, settings: SamplingSettings) -> RealImages:
+        """Itself, with other settings."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def generate(
         self, requests: Sequence[Request], settings: object = None, *, batch_size: int = 16

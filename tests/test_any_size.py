@@ -14,7 +14,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
 from anatogen.generation.engine import Generator
-from anatogen.generation.plan import requests_alike, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
@@ -77,7 +77,8 @@ def test_evaluate(tmp_path: Path) -> None:
     rows = dataset.split("test")[:6]
     requests = requests_from_dataset(dataset, rows, generator.schema.states())
     write_sample_set(generator, requests, tmp_path / "samples", image_format="npy")
-    write_sample_set(generator, requests_alike(dataset, requests[:2], [0.5]), tmp_path / "alike", image_format="npy")
+    similar = requests_from_dataset(dataset, rows[:2], generator.schema.states(), similarities=(0.5,))
+    write_sample_set(generator, similar, tmp_path / "alike", image_format="npy")
     for name in ("samples", "alike"):
         assert SampleSet.open(tmp_path / name).images().shape[1:] == (2, 37, 21)
     evaluate(

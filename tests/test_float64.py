@@ -52,7 +52,7 @@ def test_train_sample_and_interpolate_without_float64(
     def walk(device: str) -> list[np.ndarray]:
         train(dataset, tmp_path / device, settings, device=device)
         generator = Generator.load(tmp_path / device, device=device)
-        requests = [Request("0", labels, generator.schema.states(), seed=3)]
+        requests = [Request(labels, generator.schema.states(), 3, id="0")]
         images = [
             image
             for solver in get_args(SolverName)

@@ -13,7 +13,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.generation.engine import Generator
-from anatogen.generation.plan import requests_alike, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import ClassStates
 
@@ -46,8 +46,8 @@ def made_again(run: str, samples: str) -> tuple[np.ndarray, np.ndarray]:
     states = generator.schema.states(given=old.header.request.given)
     requests = requests_from_dataset(dataset, dataset.split("test")[: len(old.entries)], states)
     if samples == "interpolated":
-        full = requests_from_dataset(dataset, dataset.split("test")[:2], ClassStates.all_given(generator.schema))
-        requests = requests_alike(dataset, full, [0.25, 0.75])
+        every = ClassStates.all_given(generator.schema)
+        requests = requests_from_dataset(dataset, dataset.split("test")[:2], every, similarities=(0.25, 0.75))
     images = np.stack([image for _, image in generator.generate(requests)])
     assert [r.seed for r in requests] == [entry.seed for entry in old.entries]
     return images, old.images()

@@ -1,28 +1,208 @@
-"""The denoiser: a network, a path, a target and an encoding, behind one contract, D(x_t, t, condition) -> x0."""
+"""What every generator of images is, and the denoiser behind ours: D(x_t, t, condition) -> x0.
+
+A generator is an `ImageModel`: it makes an image for each `Query`. What else it can do is a small protocol of its own
+(`HasSteps`, `HasDenoiser`, `HasSimilarity`); who needs it asks with `isinstance` and says "not applicable" where it lacks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 from torch import Tensor, nn
 
 from anatogen.conditioning.encode import Condition, Encoding, Planes
+from anatogen.data.placement import typical_spacing
+from anatogen.data.store import PreparedDataset
+from anatogen.diffusion.interpolate import Mixing
 from anatogen.diffusion.path import PATHS, PathName
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD, TargetName, to_x0
-from anatogen.errors import DataError, ModelError
+from anatogen.errors import DataError, ModelError, SettingsError
 from anatogen.files import writing
 from anatogen.io.tensors import read_tensors, write_tensors
-from anatogen.labels import LabelClass, LabelSchema
+from anatogen.labels import ClassStates, LabelClass, LabelSchema
 from anatogen.networks.contract import Network, PlaneNetwork
 from anatogen.networks.hourglass import Hourglass, HourglassConfig
 from anatogen.networks.padding import Padding
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
 from anatogen.sampling import SamplingSettings
 from anatogen.settings import Document
+
+DENOISER = "denoiser"
+"""The kind of our own model, and of runs from before there were kinds."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How similar to a real image a generated one is to be (Konz et al. 2024, section 3.2.2).
+
+    Attributes:
+        image: (C, *spatial) in [-1, 1].
+        similarity: 1 - lambda of the paper, in [0, 1); larger is more similar.
+        step: Of the 1000 timesteps of the `ddpm` path, where sampling is paused (240 in the paper); other paths pause at the
+            same noise.
+        mixing: How the noised real image and the latent are mixed.
+
+    Raises:
+        SettingsError: A similarity outside [0, 1), or a step outside 1 to 999.
+    """
+
+    image: NDArray[np.float32]
+    similarity: float
+    step: int = 240
+    mixing: Mixing = "variance_preserving"
+
+    def __post_init__(self) -> None:
+        check_similarity(self.similarity, self.step)
+
+
+def check_similarity(similarity: float, step: int) -> None:
+    """Raises SettingsError where a similarity is outside [0, 1) or a step outside 1 to 999."""
+    if not 0 <= similarity < 1:
+        raise SettingsError(f"similarity {similarity:g} is outside [0, 1)", hint="Choose for instance 0.5")
+    if not 1 <= step <= 999:
+        raise SettingsError(f"step {step} is outside 1 to 999", hint="The paper's is 240")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a generator is asked for: one image.
+
+    Attributes:
+        labels: int64 (*spatial) of class indices.
+        states: Which classes are given, and which are left free.
+        seed: The same query gives the same image.
+        start: A real image to be similar to; None starts from noise.
+        attributes: Values of attributes by name; no generator takes any yet.
+    """
+
+    labels: NDArray[np.int64]
+    states: ClassStates
+    seed: int
+    start: Similarity | None = field(default=None, kw_only=True)
+    attributes: Mapping[str, str | float] = field(default_factory=dict, kw_only=True)
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a generator takes and gives.
+
+    Attributes:
+        schema: The classes of its label maps.
+        size: (H, W) or (D, H, W) of its images.
+        channels: Of its images.
+        axis: The slices' axis, "volume", or None where it is not known.
+        spacing_mm: Pixel size along (H, W) or (D, H, W), None where it is not known.
+        values: What stood for the classes 0..C-1 in the files that it was trained on, where those were other numbers.
+        sees_labels: Whether label maps make a difference to it.
+        takes_free: Whether it was made for classes that are left free.
+        seeds_vary: Whether another seed gives another image.
+        real_patients: Whether its images are those of real patients, so that they may not leave the house.
+    """
+
+    schema: LabelSchema
+    size: tuple[int, ...]
+    axis: str | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    values: tuple[int, ...] | None = None
+    channels: int = 1
+    sees_labels: bool = True
+    takes_free: bool = True
+    seeds_vary: bool = True
+    real_patients: bool = False
+
+    def is_that_of(self, dataset: PreparedDataset) -> bool:
+        """Whether the maps of `dataset` can be taken as they are: the same classes, size, axis and, to 15 %, pixels."""
+        own = (self.schema.names, self.size, self.axis or dataset.info.axis)
+        if own != (dataset.schema.names, dataset.size, dataset.info.axis):
+            return False
+        theirs = typical_spacing(dataset)
+        if self.spacing_mm is None or theirs is None:
+            return True
+        return all(abs(a / b - 1) <= 0.15 for a, b in zip(self.spacing_mm, theirs, strict=True))
+
+
+class ImageModel(Protocol):
+    """A generator of images, of whatever kind."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it takes and gives."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Tells two models apart."""
+        ...
+
+    @property
+    def run(self) -> str:
+        """The name of its run's folder, "" where there is none."""
+        ...
+
+    def describe(self) -> AboutModel:
+        """What is known of it."""
+        ...
+
+    def generate(self, asked: Iterable[Q], *, batch_size: int = 16) -> Iterator[tuple[Q, NDArray[np.float32]]]:
+        """Each query with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time.
+
+        An image depends on its query alone.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSteps(Protocol):
+    """A generator that walks from noise to image with a solver."""
+
+    @property
+    def settings(self) -> SamplingSettings:
+        """How it samples."""
+        ...
+
+    def with_settings(self, **changes: Any) -> SamplingSettings:
+        """Its settings with `changes`, of which None changes nothing. Raises SettingsError for a value out of range."""
+        ...
+
+    def sampling_with(self, settings: SamplingSettings) -> Self:
+        """The same generator with other settings."""
+        ...
+
+
+@runtime_checkable
+class HasDenoiser(Protocol):
+    """A generator whose denoiser can be asked for its error, as membership attacks do."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        ...
+
+
+@runtime_checkable
+class HasSimilarity(Protocol):
+    """A generator that takes the similarity to a real image as the start of a query."""
+
+    @property
+    def takes_similarity(self) -> Literal[True]:
+        """Says so."""
+        ...
+
 
 NetworkConfig = Annotated[HourglassConfig | PaperUNetConfig, Field(discriminator="name")]
 
@@ -175,13 +355,19 @@ class AboutModel(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class ModelDocument(Document):
-    """model.json: what denoiser the weights beside it are of, and what is known of it."""
+class RunDocument(Document):
+    """model.json of any kind of model: the kind, and what is known of the model."""
 
     HINT: ClassVar[str] = "Train it again"
 
-    denoiser: DenoiserConfig
+    kind: str = DENOISER
     about: AboutModel = AboutModel()
+
+
+class ModelDocument(RunDocument):
+    """model.json of a denoiser, whose weights lie beside it."""
+
+    denoiser: DenoiserConfig
 
 
 def save_denoiser(
@@ -198,18 +384,13 @@ def load_denoiser(folder: FilePath) -> tuple[Denoiser, AboutModel]:
 
     Raises ModelError where there is none, or where it is damaged or of a newer version.
     """
-    if not folder.is_dir():
-        raise ModelError("there is no such run", path=folder, hint="Make one with: anatogen train DATASET --out RUN")
-    if not (folder / "model.json").is_file() or not (folder / "model.safetensors").is_file():
-        unfinished = any((folder / "checkpoints").glob("*.json"))
+    if (kind := read_run(folder).kind) != DENOISER:
+        raise ModelError(f"holds a model of the kind {kind}, not a denoiser", path=folder, hint="Name another run")
+    if not (folder / "model.safetensors").is_file():
         raise ModelError(
-            "holds no model (model.json and model.safetensors)",
-            path=folder,
-            hint="Its training is not finished: go on with anatogen train DATASET --out RUN --resume"
-            if unfinished
-            else "Name the folder that anatogen train wrote, or train again",
+            "holds no model (model.json and model.safetensors)", path=folder, hint=_how_to_get_a_model(folder)
         )
-    document = _read_model(folder)
+    document = _read(ModelDocument, folder)
     try:
         denoiser = Denoiser(document.denoiser)
         denoiser.load_state_dict(read_tensors(folder / "model.safetensors"))
@@ -221,13 +402,33 @@ def load_denoiser(folder: FilePath) -> tuple[Denoiser, AboutModel]:
     return denoiser.eval().requires_grad_(False), document.about
 
 
+def read_run(folder: FilePath) -> RunDocument:
+    """The kind of the model in the run `folder` and what is known of it. Raises ModelError where there is none."""
+    if not folder.is_dir():
+        raise ModelError("there is no such run", path=folder, hint="Make one with: anatogen train DATASET --out RUN")
+    if not (folder / "model.json").is_file():
+        raise ModelError(
+            "holds no model (model.json and model.safetensors)", path=folder, hint=_how_to_get_a_model(folder)
+        )
+    return _read(RunDocument, folder)
+
+
 def read_about(folder: FilePath) -> AboutModel:
-    """What is known of the model in the run `folder`. Raises ModelError as `load_denoiser` does."""
-    return _read_model(folder).about
+    """What is known of the model in the run `folder`. Raises ModelError as `read_run` does."""
+    return read_run(folder).about
 
 
-def _read_model(folder: FilePath) -> ModelDocument:
+D = TypeVar("D", bound=RunDocument)
+
+
+def _read(document: type[D], folder: FilePath) -> D:
     try:
-        return ModelDocument.read(folder / "model.json")
+        return document.read(folder / "model.json")
     except DataError as error:
         raise ModelError(error.problem, path=error.path, hint=error.hint) from error
+
+
+def _how_to_get_a_model(folder: FilePath) -> str:
+    if any((folder / "checkpoints").glob("*.json")):
+        return "Its training is not finished: go on with anatogen train DATASET --out RUN --resume"
+    return "Name the folder that anatogen train wrote, or train again"

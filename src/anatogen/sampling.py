@@ -1,14 +1,18 @@
-"""Sampling: the settings of a walk from noise to image."""
+"""Sampling: the settings of a walk from noise to image, and the walk."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
+import torch
 from pydantic import Field, ValidationError, field_validator
+from torch import Tensor
 
 from anatogen.device import Precision
-from anatogen.diffusion.path import Grid
-from anatogen.diffusion.solvers import SolverName
+from anatogen.diffusion.interpolate import RealStart, interpolate
+from anatogen.diffusion.path import Grid, Path
+from anatogen.diffusion.solvers import SOLVERS, Callback, Denoise, SolverName
 from anatogen.errors import SettingsError, nearest
 from anatogen.settings import Settings, explain, setting_names
 
@@ -43,3 +47,31 @@ class SamplingSettings(Settings):
             return SamplingSettings.model_validate(self.model_dump() | changes)
         except ValidationError as error:
             raise explain(error, setting_names(SamplingSettings)) from error
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoise,
+    path: Path,
+    settings: SamplingSettings,
+    noise: Callable[[], Tensor],
+    *,
+    start: RealStart | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Images (B, C, *spatial), walked along `path` from noise with `denoise`.
+
+    Args:
+        denoise: (x_t (B, C, *spatial), t (B,)) -> x0, with its condition bound.
+        noise: Draws standard normal noise (B, C, *spatial); the first draw is where the walk starts.
+        start: Real images to be similar to; None starts from noise alone.
+        callback: Called after each step; see `anatogen.diffusion.solvers`.
+    """
+    times = path.times(settings.steps, settings.grid)
+    solver = SOLVERS[settings.solver]
+
+    def walk(x: Tensor, along: Tensor) -> Tensor:
+        return solver(denoise, x, along, path, eta=settings.eta, noise=noise, clip=settings.clip, callback=callback)
+
+    x = noise() * float(path.sigma(times[0]))
+    return walk(x, times) if start is None else interpolate(walk, x, times, path, start)

@@ -139,7 +139,7 @@ def samples(run_folder: Path, tmp_path: Path) -> Path:
     labels = np.zeros((32, 32), np.int64)
     labels[8:20, 8:20] = 1
     labels[10:14, 10:14] = 2
-    requests = [Request(f"s{i}", labels, states, seed=i) for i in range(3)]
+    requests = [Request(labels, states, i, id=f"s{i}") for i in range(3)]
     write_sample_set(generator, requests, tmp_path / "samples")
     return tmp_path / "samples"
 

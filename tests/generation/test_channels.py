@@ -18,7 +18,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
-from anatogen.generation.plan import requests_alike, requests_from_dataset
+from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.reporting import figures
 from cohorts import RealImages
@@ -71,9 +71,10 @@ def test_every_channel_comes_back_to_one_level(tmp_path: Path, count: int, form:
 
 def test_similar_images_of_two_channels(tmp_path: Path) -> None:
     dataset = of_channels(tmp_path, NAMES[2])
-    plain = requests_from_dataset(dataset, dataset.split("test")[:1], dataset.schema.states())
-    alike = requests_alike(dataset, plain, [0.25, 0.75])
-    samples = write_sample_set(RealImages(dataset), alike, tmp_path / "s")  # type: ignore[arg-type]
+    similar = requests_from_dataset(
+        dataset, dataset.split("test")[:1], dataset.schema.states(), similarities=(0.25, 0.75)
+    )
+    samples = write_sample_set(RealImages(dataset), similar, tmp_path / "s")
     assert samples.images().shape == (2, 2, 32, 32) and samples.header.request.similarities == (0.25, 0.75)
 
 

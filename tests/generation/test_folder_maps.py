@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from anatogen.errors import AnatogenError, DataError
-from anatogen.generation.plan import requests_from_folder
-from anatogen.generation.request import ModelGeometry
+from anatogen.generation.plan import FolderMaps, Plan
+from anatogen.generation.request import ModelSpec
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import ClassStates, LabelSchema
 
 SCHEMA = LabelSchema.from_names(["ball", "core"])
-MODEL = ModelGeometry(SCHEMA, (32, 32), "axial", (1.0, 1.0))
+MODEL = ModelSpec(SCHEMA, (32, 32), "axial", (1.0, 1.0))
 ALL = ClassStates((True, True))
 
 
@@ -51,7 +51,7 @@ def write(
 @pytest.mark.parametrize("name", ["a.nii.gz", "b.nii", "c.nrrd"])
 def test_slices_of_a_drawn_volume_come_to_the_pixels_of_the_model(tmp_path: Path, name: str) -> None:
     labels = write(tmp_path / name)
-    made = requests_from_folder(tmp_path, MODEL, ALL)
+    made = Plan(ALL).requests(FolderMaps(tmp_path, MODEL))
     shown = [k for k in range(12) if labels[:, :, k].any()]
     stem = name.split(".")[0]
     order = shown if name == "c.nrrd" else [11 - k for k in shown]  # the canonical axis runs to inferior
@@ -69,7 +69,7 @@ def test_slices_of_a_drawn_volume_come_to_the_pixels_of_the_model(tmp_path: Path
 
 def test_whole_volumes_for_a_model_of_volumes(tmp_path: Path) -> None:
     labels = write(tmp_path / "a.nii.gz")
-    [request] = requests_from_folder(tmp_path, ModelGeometry(SCHEMA, (16, 32, 32), "volume", (3.0, 1.0, 1.0)), ALL)
+    [request] = Plan(ALL).requests(FolderMaps(tmp_path, ModelSpec(SCHEMA, (16, 32, 32), "volume", (3.0, 1.0, 1.0))))
     assert request.id == "a_00" and request.labels.shape == (16, 32, 32)
     assert (request.labels > 0).sum() == pytest.approx((labels > 0).sum() / 4, rel=0.1)
 
@@ -77,7 +77,7 @@ def test_whole_volumes_for_a_model_of_volumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("axis", "size"), [("coronal", (32, 40)), ("sagittal", (32, 40))])
 def test_the_axis_is_the_models(tmp_path: Path, axis: str, size: tuple[int, int]) -> None:
     labels = write(tmp_path / "a.nii.gz")
-    made = requests_from_folder(tmp_path, ModelGeometry(SCHEMA, size, axis, (3.0, 0.5)), ALL)
+    made = Plan(ALL).requests(FolderMaps(tmp_path, ModelSpec(SCHEMA, size, axis, (3.0, 0.5))))
     across = {"coronal": 1, "sagittal": 0}[axis]
     assert len(made) == sum(plane.any() for plane in np.moveaxis(labels, across, 0))
     assert sum(int((r.labels == 2).sum()) for r in made) == (labels == 2).sum()
@@ -85,23 +85,23 @@ def test_the_axis_is_the_models(tmp_path: Path, axis: str, size: tuple[int, int]
 
 def test_segments_of_slicer_are_matched_by_name(tmp_path: Path) -> None:
     labels = write(tmp_path / "scan.seg.nrrd")
-    made = requests_from_folder(tmp_path, MODEL, ALL)
+    made = Plan(ALL).requests(FolderMaps(tmp_path, MODEL))
     assert made[0].id.startswith("scan_0") and all(r.states.given == (False, True) for r in made)
     assert len(made) == sum((plane == 2).any() for plane in np.moveaxis(labels, 2, 0))
-    both = requests_from_folder(tmp_path, MODEL, ALL, renames={"ball": "skin"})
+    both = Plan(ALL).requests(FolderMaps(tmp_path, MODEL, renames={"ball": "skin"}))
     assert all(r.states.given == (True, True) for r in both) and len(both) > len(made)
     with pytest.raises(DataError, match="scan.seg.nrrd: no class of the label maps .* --rename"):
-        requests_from_folder(tmp_path, replace(MODEL, schema=LabelSchema.from_names(["x", "y"])), ALL)
+        Plan(ALL).requests(FolderMaps(tmp_path, replace(MODEL, schema=LabelSchema.from_names(["x", "y"]))))
 
 
 def test_values_are_those_of_the_files_that_were_trained_on(tmp_path: Path) -> None:
     labels = write(tmp_path / "a.nii.gz")
     four = np.where(labels == 2, 4, labels).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(four, np.diag([-0.5, -0.5, 3.0, 1])), tmp_path / "a.nii.gz")
-    made = requests_from_folder(tmp_path, replace(MODEL, values=(0, 1, 4)), ALL)
+    made = Plan(ALL).requests(FolderMaps(tmp_path, replace(MODEL, values=(0, 1, 4))))
     assert any((r.labels == 2).any() for r in made) and all(r.labels.max() <= 2 for r in made)
     with pytest.raises(DataError, match="a.nii.gz: holds label 4, the model knows 0 to 2"):
-        requests_from_folder(tmp_path, MODEL, ALL)
+        Plan(ALL).requests(FolderMaps(tmp_path, MODEL))
 
 
 def test_pictures_of_another_size_are_shrunk_or_filled_up(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_pictures_of_another_size_are_shrunk_or_filled_up(tmp_path: Path) -> Non
     labels[16:48, 12:36] = 1
     Image.fromarray(labels).save(tmp_path / "a.png")
     np.save(tmp_path / "b.npy", np.full((10, 12), 2))
-    large, small = requests_from_folder(tmp_path, MODEL, ALL)
+    large, small = Plan(ALL).requests(FolderMaps(tmp_path, MODEL))
     assert large.labels.shape == (32, 32) and (large.labels == 1).sum() == labels.sum() / 4
     assert large.labels[8:24, 10:22].all()  # 64 x 48 becomes 32 x 24, in the middle
     assert (small.labels == 2).sum() == 120 and small.labels[11:21, 10:22].all()
@@ -119,8 +119,8 @@ def test_anatomy_that_does_not_fit(tmp_path: Path) -> None:
     write(tmp_path / "a.nii.gz")
     small = replace(MODEL, size=(16, 16))
     with pytest.raises(DataError, match=r"a.nii.gz: the labelled anatomy measures .* --fit pad"):
-        requests_from_folder(tmp_path, small, ALL)
-    shrunk = requests_from_folder(tmp_path, small, ALL, fit="pad")
+        Plan(ALL).requests(FolderMaps(tmp_path, small))
+    shrunk = Plan(ALL).requests(FolderMaps(tmp_path, small, fit="pad"))
     assert max(np.ptp(np.argwhere(r.labels), axis=0).max() for r in shrunk) == 15
 
 
@@ -137,7 +137,7 @@ def test_anatomy_that_does_not_fit(tmp_path: Path) -> None:
 def test_bad_folders(tmp_path: Path, prepare: Callable[[Path], object], message: str) -> None:
     prepare(tmp_path)
     with pytest.raises(AnatogenError, match=message):
-        requests_from_folder(tmp_path, MODEL, ALL)
+        Plan(ALL).requests(FolderMaps(tmp_path, MODEL))
 
 
 def test_from_the_command_line(  # type: ignore[no-untyped-def]

@@ -14,8 +14,9 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.evaluation.evaluate import evaluate
 from anatogen.generation.engine import Generator
-from anatogen.generation.plan import requests_from_elsewhere
+from anatogen.generation.plan import ForeignMaps, Plan
 from anatogen.generation.sample_set import SampleSet, write_sample_set
+from anatogen.model import ModelSpec
 from by_brightness import judge_by_brightness
 from conftest import write_nnunet
 
@@ -29,7 +30,7 @@ def other(tmp_path: Path) -> PreparedDataset:
 
 
 def test_a_run_remembers_its_geometry(run_folder: Path, dataset: PreparedDataset, other: PreparedDataset) -> None:
-    geometry = Generator.load(run_folder, device="cpu").geometry
+    geometry = Generator.load(run_folder, device="cpu").spec
     assert geometry.axis == "axial" and geometry.size == (32, 32) and geometry.spacing_mm == pytest.approx((1, 1))
     assert geometry.is_that_of(dataset) and not geometry.is_that_of(other)
 
@@ -37,17 +38,17 @@ def test_a_run_remembers_its_geometry(run_folder: Path, dataset: PreparedDataset
 def test_maps_are_matched_and_brought(run_folder: Path, other: PreparedDataset) -> None:
     generator, rows = Generator.load(run_folder, device="cpu"), other.split("test")
     states = generator.schema.states()
-    made = requests_from_elsewhere(other, rows, generator.geometry, states, renames={"core": "kernel"})
+    made = Plan(states).requests(ForeignMaps(other, rows, generator.spec, renames={"core": "kernel"}))
     for request in made:
         row = next(r for r in rows if (r.case, r.slice) == (request.origin.case, request.origin.slice))
         theirs = other.load([row]).labels[0].numpy()
         assert request.states.given == (True, True) and request.place is None
         assert (request.labels > 0).sum() == pytest.approx((theirs > 0).sum() / 4, rel=0.12, abs=3)
-    only_ball = requests_from_elsewhere(other, rows, generator.geometry, states, count=3)
+    only_ball = Plan(states, count=3).requests(ForeignMaps(other, rows, generator.spec))
     assert len(only_ball) == 3
     assert all(r.states.given == (True, False) and set(np.unique(r.labels)) <= {0, 1} for r in only_ball)
     with pytest.raises(SettingsError, match="no class 'corn'"):
-        requests_from_elsewhere(other, rows, generator.geometry, states, renames={"core": "corn"})
+        ForeignMaps(other, rows, generator.spec, renames={"core": "corn"})
 
 
 def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
@@ -93,18 +94,20 @@ def test_what_does_not_fit_is_refused(run_folder: Path, tmp_path: Path) -> None:
     generator = Generator.load(run_folder, device="cpu")
     flat = prepare(open_source(str(raw)), tmp_path / "sagittal", PrepareSettings((32, 32), axis="sagittal"))
     with pytest.raises(SettingsError, match="holds sagittal slices, and the model makes axial"):
-        requests_from_elsewhere(flat, flat.split("test"), generator.geometry, generator.schema.states())
-    small = generator.geometry.__class__(generator.schema, (8, 8), "axial", (1.0, 1.0))
+        ForeignMaps(flat, flat.split("test"), generator.spec)
+    small = ModelSpec(generator.schema, (8, 8), "axial", (1.0, 1.0))
     other = prepare(open_source(str(raw)), tmp_path / "axial", PrepareSettings((32, 32)))
     with pytest.raises(DataError, match=r"would be cut.*--fit pad"):
-        requests_from_elsewhere(other, other.split("test"), small, generator.schema.states())
-    padded = requests_from_elsewhere(other, other.split("test"), small, generator.schema.states(), fit="pad")
+        ForeignMaps(other, other.split("test"), small)
+    source = ForeignMaps(other, other.split("test"), small, fit="pad")
+    padded = Plan(generator.schema.states()).requests(source)
     assert padded[0].labels.shape == (8, 8)
 
 
 def test_another_models_samples_are_not_evaluated(longer_run: Path, other: PreparedDataset, tmp_path: Path) -> None:
     generator = Generator.load(longer_run, device="cpu")
-    made = requests_from_elsewhere(other, other.split("test"), generator.geometry, generator.schema.states(), count=1)
+    source = ForeignMaps(other, other.split("test"), generator.spec)
+    made = Plan(generator.schema.states(), count=1).requests(source)
     write_sample_set(generator, made, tmp_path / "s")
     with pytest.raises(SettingsError, match="are not the data set's"):
         evaluate(tmp_path / "s", other, tmp_path / "r", device="cpu")

@@ -77,7 +77,7 @@ def test_stray_pixels_are_a_share_of_large_images() -> None:
 
 def test_verdicts_of_the_dice_gate() -> None:
     maps = [label_map(50, 20), label_map(100, 20), label_map(0, 0)]
-    requests = [Request(str(i), m, ClassStates(BOTH), i) for i, m in enumerate(maps)]
+    requests = [Request(m, ClassStates(BOTH), i, id=str(i)) for i, m in enumerate(maps)]
     found = np.stack([label_map(50, 20), label_map(50, 20), label_map(0, 0)])
     gate = dice_gate(lambda images: images[:, 0].astype(np.int64), SCHEMA, 0.9)
     assert gate.settings == GateSettings(min_dice=0.9)

@@ -13,7 +13,7 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, DataError, Interrupted, OutputError, SettingsError
 from anatogen.generation import sample_set
 from anatogen.generation.engine import Generator
-from anatogen.generation.plan import requests_from_dataset, requests_from_folder
+from anatogen.generation.plan import FolderMaps, Plan, requests_from_dataset
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.io.pictures import write_label_png, write_png
@@ -120,7 +120,7 @@ def test_ctrl_c_keeps_what_was_written(generator: Generator, requests: list[Requ
 def test_other_settings_do_not_mix(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
     write_sample_set(generator, requests[:1], tmp_path / "out")
     with pytest.raises(SettingsError, match="made with steps 16, not 2"):
-        write_sample_set(generator, requests, tmp_path / "out", settings=generator.with_settings(steps=2))
+        write_sample_set(generator.sampling_with(generator.with_settings(steps=2)), requests, tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(SettingsError, match="is no sample set"):
@@ -144,7 +144,7 @@ def test_label_maps_from_a_folder(generator: Generator, tmp_path: Path) -> None:
     palette.save(tmp_path / "a.png")  # colours are not labels, indices are
     np.save(tmp_path / "c.npy", labels.astype(np.int32))
     (tmp_path / ".DS_Store").write_text("junk")
-    made = requests_from_folder(tmp_path, generator.geometry, states, per_mask=2)
+    made = Plan(states, per_mask=2).requests(FolderMaps(tmp_path, generator.spec))
     assert [r.id for r in made] == ["a_00", "a_01", "b_00", "b_01", "c_00", "c_01"]
     assert all(np.array_equal(r.labels, labels) for r in made)
 
@@ -168,7 +168,7 @@ def test_bad_label_maps(
     else:
         np.save(tmp_path / name, array)
     with pytest.raises(AnatogenError, match=message):
-        requests_from_folder(tmp_path, generator.geometry, generator.schema.states())
+        Plan(generator.schema.states()).requests(FolderMaps(tmp_path, generator.spec))
 
 
 def test_the_manifest_says_what_an_image_is(generator: Generator, requests: list[Request], tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_the_manifest_says_what_an_image_is(generator: Generator, requests: list
     line = json.loads((tmp_path / "out" / "manifest.jsonl").read_text())
     assert {"id", "file", "labels", "given", "free", "seed", "case", "patient", "slice", "split"} <= line.keys()
     header = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert header["model"] == generator.model_hash and header["sampling"]["solver"] == "dpmpp_2m"
+    assert header["model"] == generator.digest and header["sampling"]["solver"] == "dpmpp_2m"

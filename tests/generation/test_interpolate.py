@@ -16,8 +16,8 @@ from anatogen.diffusion.path import DDPMPath, FlowPath
 from anatogen.diffusion.path import Path as DiffusionPath
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Likeness
 from anatogen.generation.sample_set import SampleSet
+from anatogen.model import Similarity
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -55,7 +55,7 @@ def test_more_similarity_is_more_alike(longer_run: Path, dataset: PreparedDatase
 @pytest.mark.parametrize("similarity", [1.0, -0.1, 2.0])
 def test_similarity_out_of_range(similarity: float) -> None:
     with pytest.raises(SettingsError, match=r"outside \[0, 1\)"):
-        Likeness(np.zeros((1, 4, 4), np.float32), similarity)
+        Similarity(np.zeros((1, 4, 4), np.float32), similarity)
 
 
 def test_from_the_command_line(cli: Cli, run_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:

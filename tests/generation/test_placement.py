@@ -75,7 +75,7 @@ def test_nifti_samples(generator: Generator, dataset: PreparedDataset, tmp_path:
 
 
 def test_nifti_needs_a_scan(generator: Generator, tmp_path: Path) -> None:
-    request = Request("drawn", np.zeros((32, 32), np.int64), generator.schema.states(), 0)
+    request = Request(np.zeros((32, 32), np.int64), generator.schema.states(), 0, id="drawn")
     with pytest.raises(DataError, match="drawn has no place in a scan"):
         write_sample_set(generator, [request], tmp_path / "out", image_format="nifti")
 
@@ -138,7 +138,7 @@ def test_free_classes_are_not_exported_as_truth(generator: Generator, dataset: P
         export_nnunet(samples, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     whole = SampleSet(samples.folder, samples.header, [samples.entries[0].model_copy(update={"free": ()})])
-    unconditional = SampleSet(samples.folder, samples.header.model_copy(update={"encoding": "none"}), whole.entries)
+    unconditional = SampleSet(samples.folder, samples.header.model_copy(update={"sees_labels": False}), whole.entries)
     with pytest.raises(DataError, match="made by an unconditional model"):
         export_nnunet(unconditional, tmp_path / "out")
     export_nnunet(whole, tmp_path / "out")

@@ -60,7 +60,7 @@ class OnlySeeds:
 
 
 def plain(count: int) -> list[Request]:
-    return [Request(str(i), np.zeros((2, 2), np.int64), ClassStates((True,)), 100 + i) for i in range(count)]
+    return [Request(np.zeros((2, 2), np.int64), ClassStates((True,)), 100 + i, id=str(i)) for i in range(count)]
 
 
 def outcomes(batch_size: int, retries: int = 3) -> tuple[list[Outcome], OnlySeeds]:

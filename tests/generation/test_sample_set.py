@@ -22,9 +22,9 @@ from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.files import safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, Measures, RejectedLine
-from anatogen.generation.plan import requests_alike, requests_combined, requests_from_dataset, requests_from_folder
+from anatogen.generation.plan import FolderMaps, Plan, requests_from_dataset
 from anatogen.generation.rejection import Verdict
-from anatogen.generation.request import ModelGeometry, Request
+from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.sampling import SamplingSettings
 from anatogen.settings import without_paths
@@ -42,11 +42,12 @@ def generator(dataset: PreparedDataset) -> Any:
 def made(generator: Any, out: Path, split: str = "test", count: int | None = 3, **more: Any) -> SampleSet:
     """A set of images of `split`; `states`, `absent`, ... go to the requests, the rest to the writer."""
     dataset = generator.dataset
-    asked = {key: more.pop(key) for key in ("absent", "seed", "per_mask", "paired") if key in more}
+    kinds = ("absent", "seed", "per_mask", "paired", "combine", "similarities")
+    asked = {key: more.pop(key) for key in kinds if key in more}
     states = more.pop("states", dataset.schema.states())
     requests = requests_from_dataset(dataset, dataset.split(split), states, count=count, **asked)
-    for change in more.pop("then", ()):
-        requests = change(requests)
+    if "settings" in more:
+        generator = generator.sampling_with(more.pop("settings"))
     return write_sample_set(generator, requests, out, **more)
 
 
@@ -59,11 +60,11 @@ def changes(dataset: PreparedDataset) -> dict[str, tuple[dict[str, Any], str]]:
     return {
         "split": ({"split": "val"}, "with split test, not val"),
         "given": ({"states": schema.states(given=["ball"])}, "with given ball, core, not ball"),
-        "absent": ({"absent": ["core"]}, "with absent none, not core"),
-        "combine": ({"then": [lambda r: requests_combined(r, schema, ["core"])]}, "with combine none, not core"),
+        "absent": ({"absent": ("core",)}, "with absent none, not core"),
+        "combine": ({"combine": ("core",)}, "with combine none, not core"),
         "paired": ({"paired": True}, "with paired none, not yes"),
         "seed": ({"seed": 1}, "with seed 0, not 1"),
-        "similarities": ({"then": [lambda r: requests_alike(dataset, r, [0.5])]}, "with similarities none, not 0.5"),
+        "similarities": ({"similarities": (0.5,)}, "with similarities none, not 0.5"),
         "steps": ({"settings": SamplingSettings(steps=4)}, "with steps 16, not 4"),
         "format": ({"image_format": "npy"}, "with format png, not npy"),
         "gate": ({"gates": [Rejects(set())]}, "with min_dice none, not 0.8"),
@@ -105,18 +106,14 @@ def test_another_source_of_label_maps_does_not_mix(generator: Any, tmp_path: Pat
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "map.npy", np.full((32, 32), value, np.uint8))
     made_of = {
-        name: requests_from_folder(
-            tmp_path / name, ModelGeometry(generator.schema, generator.size), generator.schema.states()
-        )
+        name: Plan(generator.schema.states()).requests(FolderMaps(tmp_path / name, generator.spec))
         for name in ("a", "b")
     }
     write_sample_set(generator, made_of["a"], tmp_path / "s")
     with pytest.raises(SettingsError, match="with label_maps name a, not b"):
         write_sample_set(generator, made_of["b"], tmp_path / "s")
     np.save(tmp_path / "a" / "map.npy", np.zeros((32, 32), np.uint8))
-    changed = requests_from_folder(
-        tmp_path / "a", ModelGeometry(generator.schema, generator.size), generator.schema.states()
-    )
+    changed = Plan(generator.schema.states()).requests(FolderMaps(tmp_path / "a", generator.spec))
     with pytest.raises(SettingsError, match="with label_maps fingerprint"):
         write_sample_set(generator, changed, tmp_path / "s")
     with pytest.raises(SettingsError, match="with label_maps kind folder, not data set"):
@@ -228,8 +225,8 @@ def test_names_never_become_paths(generator: Any, tmp_path: Path, name: str) -> 
     out = tmp_path / "deep" / "s"
     labels = np.zeros((32, 32), np.int64)
     requests = [
-        Request(name, labels, generator.schema.states(), 0),
-        Request("other", labels, generator.schema.states(), 1),
+        Request(labels, generator.schema.states(), 0, id=name),
+        Request(labels, generator.schema.states(), 1, id="other"),
     ]
     samples = write_sample_set(generator, requests, out)
     assert [e.id for e in samples.entries] == [safe, "other"] and len(list(out.rglob("*.png"))) == 4
@@ -241,7 +238,7 @@ def test_names_never_become_paths(generator: Any, tmp_path: Path, name: str) -> 
 
 def test_names_that_other_systems_cannot_tell_apart(generator: Any, tmp_path: Path) -> None:
     labels = np.zeros((32, 32), np.int64)
-    requests = [Request(name, labels, generator.schema.states(), i) for i, name in enumerate(("A", "a"))]
+    requests = [Request(labels, generator.schema.states(), i, id=name) for i, name in enumerate(("A", "a"))]
     for _ in range(2):
         samples = write_sample_set(generator, requests, tmp_path / "s")
         assert len({e.file.lower() for e in samples.entries}) == 2 and samples.entries[0].id == "A"
@@ -321,7 +318,7 @@ def test_keys_that_scripts_rely_on(generator: Any, tmp_path: Path) -> None:
         "split",
     } <= line.keys()
     assert list(line)[:4] == ["format", "id", "file", "labels"] and line["format"] == 2
-    assert (line["solver"], line["steps"], line["model"]) == ("dpmpp_2m", 16, generator.model_hash)
+    assert (line["solver"], line["steps"], line["model"]) == ("dpmpp_2m", 16, generator.digest)
     header = json.loads((tmp_path / "s" / "samples.json").read_text())
     assert header["format"] == 2 and header["image_format"] == "png" and header["request"]["seed"] == 0
     assert header["request"]["label_maps"]["fingerprint"] and header["about_model"]["dataset"]["fingerprint"]

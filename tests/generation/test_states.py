@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from anatogen.conditioning.edit import erase
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
-from anatogen.generation.plan import requests_alike, requests_combined, requests_from_dataset
-from anatogen.generation.request import Requests
+from anatogen.generation.manifest import Origin
+from anatogen.generation.plan import DatasetMaps, MapItem, Plan, requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.labels import LabelSchema
 from anatogen.reporting.overview import overview
@@ -42,22 +44,56 @@ def test_absent_classes_are_given_and_nowhere(dataset: PreparedDataset) -> None:
 
 
 def test_every_combination_once_with_one_seed() -> None:
-    schema = LabelSchema.from_names(["a", "b", "c"])
-    plain = Requests(2, lambda i: _request(i, schema))
-    made = requests_combined(plain, schema, ["a", "c"])
+    source = Maps(LabelSchema.from_names(["a", "b", "c"]))
+    schema = source.schema
+    made = Plan(schema.states(), combine=("a", "c")).requests(source)
     assert [r.states.free_names(schema) for r in made] == 2 * [[], ["c"], ["a"], ["a", "c"]]
-    assert len({r.id for r in made}) == 8 and {r.seed for r in made[:4]} == {0}
+    assert len({r.id for r in made}) == 8 and len({r.seed for r in made}) == 2 and len({r.seed for r in made[:4]}) == 1
+    assert [made.id_of(i) for i in range(8)] == [r.id for r in made]
     with pytest.raises(SettingsError, match="512 combinations"):
-        names = [f"c{i}" for i in range(9)]
-        requests_combined(plain, LabelSchema.from_names(names), names)
+        names = tuple(f"c{i}" for i in range(9))
+        many = Maps(LabelSchema.from_names(names))
+        Plan(many.schema.states(), combine=names).requests(many)
     with pytest.raises(SettingsError, match="no class 'd'"):
-        requests_combined(plain, schema, ["d"])
+        Plan(schema.states(), combine=("d",)).requests(source)
 
 
-def _request(number: int, schema: LabelSchema):  # type: ignore[no-untyped-def]
-    from anatogen.generation.request import Request
+class Maps:
+    """Two empty label maps."""
 
-    return Request(f"r{number}", np.zeros((8, 8), dtype=np.int64), schema.states(), seed=number)
+    def __init__(self, schema: LabelSchema) -> None:
+        self.schema, self.asked, self.read = schema, dict[str, Any](), list[int]()
+
+    def __len__(self) -> int:
+        return 2
+
+    def name(self, number: int) -> str:
+        return f"r{number}"
+
+    def item(self, number: int) -> MapItem:
+        self.read.append(number)
+        return MapItem(np.zeros((8, 8), dtype=np.int64), self.schema.states(), Origin())
+
+
+def test_names_are_found_without_reading_label_maps() -> None:
+    source = Maps(LabelSchema.from_names(["a", "b"]))
+    made = Plan(source.schema.states(), combine=("a",), per_mask=2).requests(source)
+    assert made.id_of(3) == "r0_01_free1" and made[2:4].id_of(1) == "r0_01_free1" and source.read == []
+    assert made[3].id == "r0_01_free1" and source.read == [0]
+
+
+def test_similarity_needs_real_images() -> None:
+    source = Maps(LabelSchema.from_names(["a"]))
+    with pytest.raises(SettingsError, match="no real images"):
+        Plan(source.schema.states(), similarities=(0.5,)).requests(source)[0]
+
+
+def test_combinations_and_similarities_multiply(dataset: PreparedDataset) -> None:
+    source = DatasetMaps(dataset, dataset.split("test")[:2])
+    made = Plan(dataset.schema.states(), combine=("ball",), similarities=(0.0, 0.5)).requests(source)
+    ends = ["free0_alike0", "free0_alike0.5", "free1_alike0", "free1_alike0.5"]
+    assert [r.id.split("_00_")[1] for r in made] == 2 * ends and len({r.id for r in made}) == 8
+    assert [r.start.similarity for r in made if r.start is not None] == 4 * [0.0, 0.5]
 
 
 def test_requests_are_a_sequence(dataset: PreparedDataset) -> None:
@@ -65,10 +101,11 @@ def test_requests_are_a_sequence(dataset: PreparedDataset) -> None:
     assert [r.id for r in made[1:3]] == [made[1].id, made[2].id] and made[-1].id == made[3].id
     with pytest.raises(IndexError):
         made[4]
-    alike = requests_alike(dataset, made, [0.2, 0.2, 0.4])
-    assert len(alike) == 8  # one and the same similarity is made once
+    source = DatasetMaps(dataset, dataset.split("test")[:4])
+    similar = Plan(dataset.schema.states(), similarities=(0.2, 0.2, 0.4)).requests(source)
+    assert len(similar) == 8  # one and the same similarity is made once
     with pytest.raises(SettingsError, match="outside"):
-        requests_alike(dataset, made, [1.0])
+        Plan(dataset.schema.states(), similarities=(1.0,)).requests(source)
 
 
 @pytest.mark.parametrize("form", ["png", "npy", "nifti"])
@@ -120,8 +157,8 @@ def test_from_the_command_line(cli, run_folder: Path, dataset_folder: Path, tmp_
 
 def test_the_overview_draws_every_kind_of_set(longer_run: Path, dataset: PreparedDataset, tmp_path: Path) -> None:
     generator = Generator.load(longer_run, device="cpu")
-    plain = requests_from_dataset(dataset, dataset.split("test")[:2], dataset.schema.states(), paired=True)
-    combined = write_sample_set(generator, requests_combined(plain, dataset.schema, ["ball"]), tmp_path / "a")
-    alike = write_sample_set(generator, requests_alike(dataset, plain, [0.0, 0.5]), tmp_path / "b")
-    for samples in (combined, alike):
+    source, plan = DatasetMaps(dataset, dataset.split("test")[:2]), Plan(dataset.schema.states(), paired=True)
+    combined = write_sample_set(generator, replace(plan, combine=("ball",)).requests(source), tmp_path / "a")
+    similar = write_sample_set(generator, replace(plan, similarities=(0.0, 0.5)).requests(source), tmp_path / "b")
+    for samples in (combined, similar):
         assert overview(samples).startswith(b"\x89PNG")

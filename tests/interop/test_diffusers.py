@@ -17,9 +17,8 @@ from anatogen.conditioning.encode import Condition
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, ModelError
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request
 from anatogen.interop.diffusers import export_checkpoint, import_checkpoint
-from anatogen.model import load_denoiser
+from anatogen.model import Query, load_denoiser
 from anatogen.seeds import derive_seed
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
@@ -73,7 +72,7 @@ def test_ddim_50_gives_what_diffusers_gives(dataset: PreparedDataset, tmp_path: 
     path = generator.denoiser.path
     start = own * float(path.sigma(path.times(50, "leading")[0]))  # ours begins with sigma(t) eps
     theirs = their_loop(model, start[None], labels[None] if guided else None)
-    request = Request("x", labels.numpy(), generator.schema.states(), seed)
+    request = Query(labels.numpy(), generator.schema.states(), seed)
     [(_, ours)] = list(generator.generate([request]))
     assert generator.settings.solver == "ddim" and generator.settings.steps == 50
     assert np.abs(ours - theirs[0].clamp(-1, 1).numpy()).max() < 1e-4

@@ -16,8 +16,8 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.generation.plan import requests_from_dataset, requests_from_folder
-from anatogen.generation.request import ModelGeometry
+from anatogen.generation.plan import FolderMaps, Plan, requests_from_dataset
+from anatogen.generation.request import ModelSpec
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.interop.nnunet_export import export_nnunet
 from cohorts import RealImages
@@ -156,9 +156,8 @@ def test_drawn_maps_get_what_is_typical(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, "sagittal")
     (tmp_path / "maps").mkdir()
     np.save(tmp_path / "maps" / "a.npy", np.ones((32, 32), np.uint8))
-    requests = requests_from_folder(
-        tmp_path / "maps", ModelGeometry(dataset.schema, dataset.size), dataset.schema.states()
-    )
+    source = FolderMaps(tmp_path / "maps", ModelSpec(dataset.schema, dataset.size))
+    requests = Plan(dataset.schema.states()).requests(source)
     samples = write_sample_set(RealImages(dataset), requests, tmp_path / "samples")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="--dataset DATASET"):
         export_nnunet(samples, tmp_path / "out")

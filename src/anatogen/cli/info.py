@@ -44,12 +44,12 @@ def _print_dataset(found: DatasetDescription) -> None:
 
 
 def _print_run(found: RunDescription) -> None:
-    print(
-        f"{found.path}: run, {found.network} of {found.parameters / 1e6:.1f} M parameters, "
-        f"{found.diffusion_path} path, predicts {found.target}"
-    )
+    network = f"{found.network} of {found.parameters / 1e6:.1f} M parameters" if found.parameters is not None else ""
+    more = f"{network}, {found.diffusion_path} path, predicts {found.target}" if network else found.kind
+    print(f"{found.path}: run, {more}")
     print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s)")
-    print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
+    if found.encoding is not None:
+        print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
     print(f"  classes: {', '.join(found.classes)}")
     print(f"  {_training(found)}")
 
@@ -57,6 +57,8 @@ def _print_run(found: RunDescription) -> None:
 def _training(found: RunDescription) -> str:
     from anatogen.progress import format_duration
 
+    if found.steps == 0:
+        return f"not trained: it returns one of {found.images} training images"
     if found.steps is None:
         return f"imported from {found.imported_from or 'a checkpoint'}"
     took = f" in {format_duration(found.seconds)}" if found.seconds is not None else ""
@@ -65,7 +67,8 @@ def _training(found: RunDescription) -> str:
 
 
 def _print_samples(found: SamplesDescription) -> None:
-    print(f"{found.path}: {found.images} samples ({found.format}), {found.solver}, {found.steps} steps")
+    how = f"{found.solver}, {found.steps} steps" if found.solver is not None else "without a solver"
+    print(f"{found.path}: {found.images} samples ({found.format}), {how}")
     print(f"  classes: {', '.join(found.classes)}")
     print(f"  free: {'; '.join(', '.join(names) or 'none' for names in found.free)}")
 

@@ -14,6 +14,9 @@ from anatogen.cli.common import device_option, guarded
 def train(
     dataset: Path = typer.Argument(help="A prepared data set."),
     out: Path = typer.Option(..., help="New folder for the run."),
+    model: str = typer.Option(
+        "denoiser", help="denoiser, or retrieval: the training image with the nearest label map, to compare with."
+    ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     mask_ablation: bool | None = typer.Option(
         None, "--mask-ablation/--no-mask-ablation", help="Train with classes left free (MAT) or on full maps (STD)."
@@ -54,8 +57,11 @@ def train(
     base = own if resume and own.is_file() else None
     settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
 
-    result = run_workflow(TrainRequest(dataset, out, settings, device, resume))
-    print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
+    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model))
+    if result.steps:
+        print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
+    else:
+        print(f"{out}: {model} from {result.images} training images")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
 
 

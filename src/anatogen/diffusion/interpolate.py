@@ -1,21 +1,54 @@
 """Adjustable similarity to a real image (Konz et al. 2024, section 3.2.2).
 
-The generation is halted at time t, mixed with the real image noised to t, and denoised from there. The two noises are
-independent, so that the literal mixture x = (1 - l) x_t(real) + l x'_t(generated) has less noise than time t has:
-sqrt((1 - l)^2 + l^2) of it. The variance-preserving mixture makes up for the missing part with fresh noise.
+Sampling is paused at time t, mixed with the real image noised to t, and continued from there. The two noises are
+independent, so the literal mixture x = (1 - l) x_t(real) + l x'_t(generated) has less noise than time t has:
+sqrt((1 - l)^2 + l^2) of it. The variance-preserving mixture adds the missing part as fresh noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from anatogen.diffusion.path import Path, match_dims
+from anatogen.diffusion.path import DDPMPath, Path, match_dims
 
 Mixing = Literal["literal", "variance_preserving"]
+Walk = Callable[[Tensor, Tensor], Tensor]
+"""(x (B, C, *spatial) at times[0], falling times) -> x at times[-1]."""
+
+
+@dataclass(frozen=True)
+class RealStart:
+    """The real images that a batch of samples is to be similar to.
+
+    Attributes:
+        images: x0 (B, C, *spatial) in [-1, 1].
+        similarity: 1 - lambda of the paper (B,), in [0, 1); larger is more similar.
+        step: The timestep of 1000 at which sampling is paused; 240 in the paper. Other paths than `ddpm` pause at the same
+            noise-to-image ratio.
+        mixing: How the two latents are mixed; see `mix`.
+        noise: Draws standard normal noise like `images`, a source of its own.
+    """
+
+    images: Tensor
+    similarity: Tensor
+    step: int
+    mixing: Mixing
+    noise: Callable[[], Tensor]
+
+
+def interpolate(walk: Walk, noise: Tensor, times: Tensor, path: Path, start: RealStart) -> Tensor:
+    """Walk from `noise` to where sampling is paused, mix in the real images, and walk on to the images at times[-1]."""
+    paper, at = DDPMPath(), torch.tensor(start.step / 1000, dtype=torch.float64)
+    pause = path.time_of(paper.sigma(at) / paper.alpha(at))
+    before, after = times[times > pause], times[times < pause]
+    generated = walk(noise, torch.cat([before, pause[None]]))
+    mixed = mix(start.images, generated, float(pause), path, start.similarity, start.noise, start.mixing)
+    return walk(mixed, torch.cat([pause[None], after]))
 
 
 def mix(
@@ -27,11 +60,14 @@ def mix(
     noise: Callable[[], Tensor],
     mixing: Mixing = "variance_preserving",
 ) -> Tensor:
-    """The mixed latent at time `t`, from which a solver goes on to the image.
+    """The mixed latent at time `t`, from which a solver continues to the image.
 
-    real: images x0 (B, C, *spatial). generated: x'_t (B, C, *spatial) of a generation that was halted at t. similarity:
-    1 - lambda of the paper (B,), in [0, 1); more is more alike. noise: draws standard normal noise like `real`; it is
-    drawn twice whatever `mixing` says, so that both mixings see the same noise.
+    Args:
+        real: Images x0 (B, C, *spatial).
+        generated: x'_t (B, C, *spatial), of sampling that was paused at t.
+        similarity: 1 - lambda of the paper (B,), in [0, 1); larger is more similar.
+        noise: Draws standard normal noise like `real`, twice whatever `mixing` says, so that both mixings see the same noise.
+        mixing: `literal` is the paper's formula, `variance_preserving` keeps the noise of time t.
     """
     time = torch.tensor(t, dtype=torch.float64)
     alpha, sigma = float(path.alpha(time)), float(path.sigma(time))

@@ -12,7 +12,8 @@ callback: called after each step as callback(step, steps, x_t, x0), for progress
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -42,6 +43,42 @@ class Solver(Protocol):
     ) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step along a path, from `time` to the next one.
+
+    Attributes:
+        alpha, sigma: At `time`.
+        next_alpha, next_sigma: At the next time.
+        shrink: e = (alpha next_sigma) / (sigma next_alpha) in [0, 1), the share of the noise-to-image ratio that is left.
+    """
+
+    number: int
+    count: int
+    time: Tensor
+    alpha: float
+    sigma: float
+    next_alpha: float
+    next_sigma: float
+
+    @property
+    def shrink(self) -> float:
+        return (self.alpha * self.next_sigma) / (self.sigma * self.next_alpha)
+
+    def report(self, callback: Callback | None, x: Tensor, x0: Tensor) -> None:
+        """Tell `callback` what the step has reached."""
+        if callback is not None:
+            callback(self.number, self.count, x, x0)
+
+
+def steps_along(path: Path, times: Tensor) -> Iterator[Step]:
+    """The steps between neighbouring `times` (steps + 1,)."""
+    alphas, sigmas = path.alpha(times), path.sigma(times)
+    for i in range(len(times) - 1):
+        ends = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
+        yield Step(i, len(times) - 1, times[i], *ends)
+
+
 def ddim(
     denoise: Denoise,
     x: Tensor,
@@ -59,19 +96,15 @@ def ddim(
     tau = eta sigma_s sqrt(1 - e^2), e = (alpha_t sigma_s) / (alpha_s sigma_t): their Eq. 16 without alpha^2 + sigma^2 = 1.
     As in diffusers, `clip` bounds the image and leaves the direction eps as the network gave it.
     """
-    alphas, sigmas = path.alpha(times), path.sigma(times)
-    for i in range(len(times) - 1):
-        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
-        x0 = denoise(x, _time_like(x, times[i]))
-        eps = (x - alpha * x0) / sigma
+    for step in steps_along(path, times):
+        x0 = denoise(x, _time_like(x, step.time))
+        eps = (x - step.alpha * x0) / step.sigma
         x0 = _clipped(x0, clip)
-        shrink = (alpha * next_sigma) / (sigma * next_alpha)
-        put_back = eta * next_sigma * (1 - shrink**2) ** 0.5
-        x = next_alpha * x0 + max(0.0, next_sigma**2 - put_back**2) ** 0.5 * eps
+        put_back = eta * step.next_sigma * (1 - step.shrink**2) ** 0.5
+        x = step.next_alpha * x0 + max(0.0, step.next_sigma**2 - put_back**2) ** 0.5 * eps
         if put_back > 0:
             x = x + put_back * _draw(noise)
-        if callback is not None:
-            callback(i, len(times) - 1, x, x0)
+        step.report(callback, x, x0)
     return x
 
 
@@ -94,24 +127,20 @@ def dpmpp_2m(
     x0* = x0 + (x0 - previous x0) / (2 r), r = h_previous / h. The ends of the path (alpha = 0, sigma = 0) are exact,
     because e is computed as a ratio; the steps next to them are of first order.
     """
-    alphas, sigmas = path.alpha(times), path.sigma(times)
     previous_x0: Tensor | None = None
     previous_h = float("inf")
-    for i in range(len(times) - 1):
-        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
-        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
-        shrink = (alpha * next_sigma) / (sigma * next_alpha)  # e = exp(-h), in [0, 1)
-        h = -math.log(shrink) if shrink > 0 else float("inf")
+    for step in steps_along(path, times):
+        x0 = _clipped(denoise(x, _time_like(x, step.time)), clip)
+        h = -math.log(step.shrink) if step.shrink > 0 else float("inf")
         extrapolated = x0
         if previous_x0 is not None and h < float("inf"):
             extrapolated = x0 + (x0 - previous_x0) * (0.5 * h / previous_h)
-        kept = shrink**eta
-        x = (next_sigma / sigma) * kept * x + next_alpha * (1 - shrink * kept) * extrapolated
-        if eta > 0 and next_sigma > 0:
-            x = x + next_sigma * (1 - kept**2) ** 0.5 * _draw(noise)
+        kept = step.shrink**eta
+        x = (step.next_sigma / step.sigma) * kept * x + step.next_alpha * (1 - step.shrink * kept) * extrapolated
+        if eta > 0 and step.next_sigma > 0:
+            x = x + step.next_sigma * (1 - kept**2) ** 0.5 * _draw(noise)
         previous_x0, previous_h = x0, h
-        if callback is not None:
-            callback(i, len(times) - 1, x, x0)
+        step.report(callback, x, x0)
     return x
 
 
@@ -132,16 +161,12 @@ def ddpm(
     `clip` leaves eps alone, the mean is taken with the bounded image, as diffusers' DDPMScheduler does. `eta` scales the
     noise that is drawn; its default is the algorithm's.
     """
-    alphas, sigmas = path.alpha(times), path.sigma(times)
-    for i in range(len(times) - 1):
-        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
-        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
-        shrink = (alpha * next_sigma) / (sigma * next_alpha)
-        x = next_alpha * (1 - shrink**2) * x0 + shrink * next_sigma / sigma * x
-        if eta > 0 and next_sigma > 0:
-            x = x + eta * next_sigma * (1 - shrink**2) ** 0.5 * _draw(noise)
-        if callback is not None:
-            callback(i, len(times) - 1, x, x0)
+    for step in steps_along(path, times):
+        x0 = _clipped(denoise(x, _time_like(x, step.time)), clip)
+        x = step.next_alpha * (1 - step.shrink**2) * x0 + step.shrink * step.next_sigma / step.sigma * x
+        if eta > 0 and step.next_sigma > 0:
+            x = x + eta * step.next_sigma * (1 - step.shrink**2) ** 0.5 * _draw(noise)
+        step.report(callback, x, x0)
     return x
 
 
@@ -162,13 +187,11 @@ def heun(
     is 0, or ends where sigma is 0, is of first order. With eta > 0 a step goes down further, to where the noise that is
     put back (that of `ddim`) brings it up to the next time.
     """
-    alphas, sigmas = path.alpha(times), path.sigma(times)
-    for i in range(len(times) - 1):
-        alpha, sigma, next_alpha, next_sigma = (float(v) for v in (alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]))
-        shrink = (alpha * next_sigma) / (sigma * next_alpha)
-        put_back = eta * next_sigma * (1 - shrink**2) ** 0.5
+    for step in steps_along(path, times):
+        alpha, sigma, next_alpha, next_sigma = step.alpha, step.sigma, step.next_alpha, step.next_sigma
+        put_back = eta * next_sigma * (1 - step.shrink**2) ** 0.5
         down = max(0.0, next_sigma**2 - put_back**2) ** 0.5  # the noise left before any is put back, beside next_alpha
-        x0 = _clipped(denoise(x, _time_like(x, times[i])), clip)
+        x0 = _clipped(denoise(x, _time_like(x, step.time)), clip)
         following = next_alpha * x0 + down / sigma * (x - alpha * x0)
         if alpha > 0 and down > 0:
             time = path.time_of(torch.tensor(down / next_alpha, dtype=torch.float64))
@@ -178,8 +201,7 @@ def heun(
             slope_ahead = (following / next_alpha - ahead) / (down / next_alpha)
             following = next_alpha * (x / alpha + (down / next_alpha - sigma / alpha) * 0.5 * (slope + slope_ahead))
         x = following + put_back * _draw(noise) if put_back > 0 else following
-        if callback is not None:
-            callback(i, len(times) - 1, x, x0)
+        step.report(callback, x, x0)
     return x
 
 

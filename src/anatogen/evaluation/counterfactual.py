@@ -11,7 +11,7 @@ from anatogen.conditioning.edit import enlarge
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError
 from anatogen.generation.engine import Generator
-from anatogen.generation.request import Request
+from anatogen.model import Query
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
@@ -56,7 +56,7 @@ def grown_class(
     region = maps[chosen] == index
     edits = [maps[chosen], *(enlarge(maps[chosen], region, distance, into_background=True) for distance in pixels)]
     titles = ["as drawn", *(f"{class_name} +{distance:g} px" for distance in pixels)]
-    requests = [Request(t, m, schema.states(), seed) for t, m in zip(titles, edits, strict=True)]
+    requests = [Query(m, schema.states(), seed) for m in edits]
     images = np.stack([image for _, image in generator.generate(requests)])
     found = [int((m == index).sum()) for m in segment(images)]
     asked = [int((m == index).sum()) for m in edits]

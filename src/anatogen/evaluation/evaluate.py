@@ -137,7 +137,7 @@ def evaluate(
         "seed": samples.header.request.seed,
         "command": command,
         "version": version,
-        "sampling": samples.header.sampling.model_dump(mode="json"),
+        "sampling": samples.header.sampling.model_dump(mode="json") if samples.header.sampling else None,
         "model": samples.header.about_model.content(),
         "dataset": {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)},
     }
@@ -280,7 +280,7 @@ def _generator_of(samples: SampleSet, device: str, run: Path | None) -> tuple[Ge
             if run is not None:
                 raise
             continue
-        if generator.model_hash == samples.header.model:
+        if generator.digest == samples.header.model:
             return generator, place
         if run is not None:
             problem = f"is not the run that made the images of {samples.folder}"

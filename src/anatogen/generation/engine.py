@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,14 +16,12 @@ from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
 from anatogen.device import autocast, pick_device
-from anatogen.diffusion.interpolate import Mixing, mix
+from anatogen.diffusion.interpolate import Mixing, RealStart
 from anatogen.diffusion.noise import SampleNoise
-from anatogen.diffusion.path import DDPMPath
-from anatogen.diffusion.solvers import SOLVERS, Callback
+from anatogen.diffusion.solvers import Callback
 from anatogen.errors import SettingsError
-from anatogen.generation.request import Likeness, ModelGeometry, Request
-from anatogen.model import AboutModel, Denoiser, load_denoiser
-from anatogen.sampling import SamplingSettings
+from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, load_denoiser
+from anatogen.sampling import SamplingSettings, sample
 from anatogen.seeds import derive_seed
 
 
@@ -43,14 +42,14 @@ class Generator:
         settings: SamplingSettings,
         *,
         device: str = "auto",
-        model_hash: str = "",
+        digest: str = "",
         about: AboutModel | None = None,
         run: str = "",
     ) -> None:
         self.run = run  # the name of its folder
         self.device = pick_device(device)
         self.denoiser = denoiser.placed(self.device).eval()
-        self.settings, self.model_hash, self.about = settings, model_hash, about or AboutModel()
+        self.settings, self.digest, self.about = settings, digest, about or AboutModel()
         self.schema, self.size = denoiser.schema, denoiser.config.size
 
     @classmethod
@@ -59,14 +58,31 @@ class Generator:
         run = Path(run)
         denoiser, about = load_denoiser(run)
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
-        return cls(denoiser, about.sampling, device=device, model_hash=digest, about=about, run=run.resolve().name)
+        return cls(denoiser, about.sampling, device=device, digest=digest, about=about, run=run.resolve().name)
 
     @property
-    def geometry(self) -> ModelGeometry:
-        """What label maps it takes."""
+    def spec(self) -> ModelSpec:
+        """What it takes and gives."""
         dataset = self.about.dataset
-        values = dataset.label_values if dataset is not None else None
-        return ModelGeometry(self.schema, self.size, self.about.axis, self.about.spacing_mm, values)
+        return ModelSpec(
+            self.schema,
+            self.size,
+            self.about.axis,
+            self.about.spacing_mm,
+            dataset.label_values if dataset is not None else None,
+            channels=self.denoiser.config.image_channels,
+            sees_labels=self.denoiser.config.encoding != "none",
+            takes_free=self.about.mask_ablation,
+        )
+
+    @property
+    def takes_similarity(self) -> Literal[True]:
+        """It does."""
+        return True
+
+    def describe(self) -> AboutModel:
+        """What is known of it."""
+        return self.about
 
     def sample(
         self,
@@ -92,8 +108,8 @@ class Generator:
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
         settings = self.with_settings(steps=steps, solver=solver)
-        requests = [Request(f"{i}", labels.astype(np.int64), states, seed) for i, seed in enumerate(seeds)]
-        return np.stack([image for _, image in self.generate(requests, settings, batch_size=batch_size)])
+        asked = [Query(labels.astype(np.int64), states, seed) for seed in seeds]
+        return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
 
     def interpolate(
         self,
@@ -110,13 +126,13 @@ class Generator:
         solver: str | None = None,
         batch_size: int = 16,
     ) -> NDArray[np.float32]:
-        """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, more and more alike to `real` (C, *spatial).
+        """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, increasingly similar to `real` (C, *spatial).
 
-        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Likeness`. Raises SettingsError as
+        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Similarity`. Raises SettingsError as
         `sample` does, and for a similarity out of range or an image of another shape.
 
-        >>> alike = generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=generator.schema.names[:1])
-        >>> alike.shape == (3, *real.shape)
+        >>> similar = generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=generator.schema.names[:1])
+        >>> similar.shape == (3, *real.shape)
         True
         """
         self._require_map(labels)
@@ -125,12 +141,12 @@ class Generator:
                 f"the real image has shape {real.shape}, the model makes {(self.denoiser.config.image_channels, *self.size)}"
             )
         states = self.schema.states(given=given, free=free)
-        requests = [
-            Request(str(i), labels.astype(np.int64), states, seed, likeness=Likeness(real, s, step, mixing))
-            for i, s in enumerate(similarities)
+        asked = [
+            Query(labels.astype(np.int64), states, seed, start=Similarity(real, similarity, step, mixing))
+            for similarity in similarities
         ]
         settings = self.with_settings(steps=steps, solver=solver)
-        return np.stack([image for _, image in self.generate(requests, settings, batch_size=batch_size)])
+        return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
 
     def _require_map(self, labels: NDArray[np.integer]) -> None:
         if labels.shape != self.size:
@@ -145,59 +161,69 @@ class Generator:
         """
         return self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
 
+    def sampling_with(self, settings: SamplingSettings) -> Self:
+        """The same generator with other sampling settings."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     @torch.no_grad()
     def generate(
         self,
-        requests: Iterable[Request],
+        asked: Iterable[Q],
         settings: SamplingSettings | None = None,
         *,
         batch_size: int = 16,
         callback: Callback | None = None,
-    ) -> Iterator[tuple[Request, NDArray[np.float32]]]:
-        """Each request with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time.
+    ) -> Iterator[tuple[Q, NDArray[np.float32]]]:
+        """Each query with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time.
 
-        An image depends on its request alone: its noise comes from its own seed, on the CPU.
+        An image depends on its query alone: its noise comes from its own seed, on the CPU. A batch may mix queries that start
+        from noise with others that start from real images.
         """
         settings = settings or self.settings
-        remaining = iter(requests)
+        remaining = iter(asked)
         while batch := list(islice(remaining, batch_size)):
-            with autocast(self.device, settings.precision):
-                images = self._solve(batch, settings, callback)
-            yield from zip(batch, images.float().clamp(-1, 1).cpu().numpy(), strict=True)
+            images: dict[int, NDArray[np.float32]] = {}
+            for places in _groups(batch):
+                with autocast(self.device, settings.precision):
+                    made = self._solve([batch[i] for i in places], settings, callback)
+                images |= zip(places, made.float().clamp(-1, 1).cpu().numpy(), strict=True)
+            yield from ((query, images[i]) for i, query in enumerate(batch))
 
-    def _solve(self, batch: list[Request], settings: SamplingSettings, callback: Callback | None) -> Tensor:
-        path = self.denoiser.path
-        times = path.times(settings.steps, settings.grid)
+    def _solve(self, batch: Sequence[Query], settings: SamplingSettings, callback: Callback | None) -> Tensor:
+        """Images of queries that all start in the same way."""
         condition = Condition.of(
-            torch.from_numpy(np.stack([r.labels for r in batch])), torch.tensor([r.states.given for r in batch])
+            torch.from_numpy(np.stack([query.labels for query in batch])),
+            torch.tensor([query.states.given for query in batch]),
         )
-        denoise = self.denoiser.under(condition.to(self.device))
         shape = (self.denoiser.config.image_channels, *self.size)
-        noise = SampleNoise([derive_seed("sample", r.seed) for r in batch], shape, self.device)
-
-        def walk(x: Tensor, along: Tensor) -> Tensor:
-            return SOLVERS[settings.solver](
-                denoise, x, along, path, eta=settings.eta, noise=noise, clip=settings.clip, callback=callback
-            )
-
-        start = noise() * float(path.sigma(times[0]))
-        alike = [r.likeness for r in batch if r.likeness is not None]
-        if not alike:
-            return walk(start, times)
-        if len(alike) < len(batch) or len({(a.step, a.mixing) for a in alike}) > 1:
-            raise ValueError("requests of one batch must all be alike to an image, at one step and by one mixing")
-        # Halt where the paper does, whatever the path: at the noise-to-image ratio of its step.
-        paper, at = DDPMPath(), torch.tensor(alike[0].step / 1000, dtype=torch.float64)
-        halt = path.time_of(paper.sigma(at) / paper.alpha(at))
-        before, after = times[times > halt], times[times < halt]
-        generated = walk(start, torch.cat([before, halt[None]]))
-        mixed = mix(
-            torch.from_numpy(np.stack([a.image for a in alike])).to(self.device),
-            generated,
-            float(halt),
-            path,
-            torch.tensor([a.similarity for a in alike]).to(self.device),
-            SampleNoise([derive_seed("mix", r.seed) for r in batch], shape, self.device),
-            alike[0].mixing,
+        return sample(
+            self.denoiser.under(condition.to(self.device)),
+            self.denoiser.path,
+            settings,
+            SampleNoise([derive_seed("sample", query.seed) for query in batch], shape, self.device),
+            start=self._start(batch, shape),
+            callback=callback,
         )
-        return walk(mixed, torch.cat([halt[None], after]))
+
+    def _start(self, batch: Sequence[Query], shape: Sequence[int]) -> RealStart | None:
+        similar = [query.start for query in batch if query.start is not None]
+        if not similar:
+            return None
+        return RealStart(
+            torch.from_numpy(np.stack([each.image for each in similar])).to(self.device),
+            torch.tensor([each.similarity for each in similar]).to(self.device),
+            similar[0].step,
+            similar[0].mixing,
+            SampleNoise([derive_seed("mix", query.seed) for query in batch], shape, self.device),
+        )
+
+
+def _groups(batch: Sequence[Query]) -> list[list[int]]:
+    """The places of the queries that can be sampled together: from noise, or paused at one step and mixed in one way."""
+    groups: dict[tuple[int, str] | None, list[int]] = {}
+    for place, query in enumerate(batch):
+        key = None if query.start is None else (query.start.step, query.start.mixing)
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())

@@ -15,12 +15,12 @@ from anatogen.data.foreign_maps import Window, bring
 from anatogen.data.label_values import to_classes, whole_labels
 from anatogen.data.matching import match_classes, some
 from anatogen.errors import DataError, SettingsError
-from anatogen.generation.request import ModelGeometry
 from anatogen.io.npy import read_npy
 from anatogen.io.nrrd import read_seg_nrrd
 from anatogen.io.pictures import read_label_picture
 from anatogen.io.volumes import VOLUMES, read_volume, volume_ending
 from anatogen.labels import ClassStates, LabelSchema
+from anatogen.model import ModelSpec
 from anatogen.volume import SLICE_AXES, Volume, canonical
 
 Fit = Literal["crop", "pad"]
@@ -42,7 +42,7 @@ class FolderMap:
 
 
 def maps_in(
-    folder: Path, model: ModelGeometry, *, renames: Mapping[str, str] | None = None, fit: Fit = "crop"
+    folder: Path, model: ModelSpec, *, renames: Mapping[str, str] | None = None, fit: Fit = "crop"
 ) -> list[FolderMap]:
     """The label maps in `folder`, in order of their names, brought to the size of `model`.
 
@@ -81,7 +81,7 @@ def _is_map(file: Path) -> bool:
     return known and not file.name.startswith(".") and file.is_file()
 
 
-def _read_array(path: Path, model: ModelGeometry) -> NDArray[np.int64]:
+def _read_array(path: Path, model: ModelSpec) -> NDArray[np.int64]:
     labels: NDArray[Any] = read_label_picture(path) if path.suffix.lower() == ".png" else read_npy(path)
     if labels.dtype.kind not in "iu":
         raise DataError(f"holds values of type {labels.dtype}", path=path, hint="Store label maps as integers")
@@ -101,7 +101,7 @@ def _check_values(labels: NDArray[Any], schema: LabelSchema, path: Path) -> None
         )
 
 
-def _of_volume(file: Path, model: ModelGeometry, renames: Mapping[str, str] | None, fit: Fit) -> list[FolderMap]:
+def _of_volume(file: Path, model: ModelSpec, renames: Mapping[str, str] | None, fit: Fit) -> list[FolderMap]:
     """The maps of one volume."""
     volume, states = _read_volume(file, model, renames)
     _check_values(volume.array, model.schema, file)
@@ -128,7 +128,7 @@ def _of_volume(file: Path, model: ModelGeometry, renames: Mapping[str, str] | No
     ]
 
 
-def _read_volume(file: Path, model: ModelGeometry, renames: Mapping[str, str] | None) -> tuple[Volume, ClassStates]:
+def _read_volume(file: Path, model: ModelSpec, renames: Mapping[str, str] | None) -> tuple[Volume, ClassStates]:
     """The label map with the model's values, and which of its classes it speaks for."""
     schema = model.schema
     if file.name.lower().endswith(".seg.nrrd"):

@@ -230,3 +230,5 @@ FORMATS = {
     ),
     "dicom": Format("", _write_dicom, _read_dicom_image, _read_dicom_labels, label_ending=".dcm", most_channels=1),
 }
+FORMATS_OF_SCANS = ("nifti", "dicom")
+"""Formats whose files other programs take for scans."""

@@ -126,8 +126,15 @@ class GateSettings(Part):
 class Header(Document):
     """samples.json: what all images of a set have in common.
 
-    image_format: see `FORMATS`. model: digest of the weights. run: the name of its folder. encoding: how the model sees label
-    maps ("none": not at all). gate: what decided which images are kept, None where all are. version, command: of the first call.
+    Attributes:
+        version, command: Of the first call.
+        model: Digest of the model.
+        run: The name of its folder.
+        sees_labels: Whether label maps make a difference to the model.
+        real_patients: Whether the images are those of real patients.
+        image_format: See `FORMATS`.
+        sampling: How the model sampled, None where it has no steps.
+        gate: What decided which images are kept, None where all are.
     """
 
     FORMAT: ClassVar[int] = FORMAT
@@ -139,9 +146,10 @@ class Header(Document):
     run: str = ""
     classes: tuple[tuple[str, str], ...]
     channels: tuple[str, ...] = ()
-    encoding: str | None = None
+    sees_labels: bool = True
+    real_patients: bool = False
     image_format: str
-    sampling: SamplingSettings
+    sampling: SamplingSettings | None = None
     request: Asked = Asked()
     gate: GateSettings | None = None
     about_model: AboutModel = AboutModel()
@@ -151,7 +159,9 @@ class Header(Document):
         """Version 0.1 called the format of images "format", had no number for its own, and lists where channels were unknown."""
         judge = (raw.get("request") or {}).get("judge")
         gate = {**raw["gate"], "judge": judge} if raw.get("gate") else None
-        return {**raw, "image_format": raw["format"], "gate": gate, "channels": raw.get("channels") or ()}
+        sees = raw.get("encoding") != "none"
+        more = {"image_format": raw["format"], "gate": gate, "sees_labels": sees, "channels": raw.get("channels") or ()}
+        return {**raw, **more}
 
     @property
     def label_schema(self) -> LabelSchema:

@@ -12,7 +12,7 @@ from anatogen.errors import DataError, SettingsError
 from anatogen.files import is_empty, safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, PlaceInScan, PlaceLine, RejectedLine
-from anatogen.generation.request import Request
+from anatogen.generation.request import Request, Requests
 from anatogen.settings import Document
 
 HEADER, MANIFEST, REJECTED, PLACES = "samples.json", "manifest.jsonl", "rejected.jsonl", "places.jsonl"
@@ -108,19 +108,21 @@ class Ledger:
         Raises SettingsError where two of them have one id.
         """
         seen: set[str] = set()
-        for request in requests:
-            name = self.name_of(request)
+        for number in range(len(requests)):
+            # The label map of a request that is settled is not read again.
+            own = requests.id_of(number) if isinstance(requests, Requests) else requests[number].id
+            name = self.name_of(own)
             if name in seen:
-                raise SettingsError(f"two images are both called '{request.id}'", hint="Give each request its own id")
+                raise SettingsError(f"two images are both called '{own}'", hint="Give each request its own id")
             seen.add(name)
             self._names[name.lower()] = name
             if name not in self._settled:
-                yield request
+                yield requests[number]
 
-    def name_of(self, request: Request) -> str:
-        """The id that `request` has in the set, after which its files are named; see `safe_name`."""
-        name = safe_name(request.id)
-        return name if self._names.get(name.lower(), name) == name else safe_name(request.id, {name.lower()})
+    def name_of(self, own: str) -> str:
+        """The id that the request with the id `own` has in the set, after which its files are named; see `safe_name`."""
+        name = safe_name(own)
+        return name if self._names.get(name.lower(), name) == name else safe_name(own, {name.lower()})
 
     def add(self, line: Line) -> None:
         """Write down an image whose files are there."""

@@ -1,14 +1,15 @@
-"""What to make: requests for the label maps of a data set, of another one, or of a folder."""
+"""What to make: a source of label maps, and a plan that turns each of its items into requests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,196 +20,312 @@ from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
-from anatogen.generation.engine import Generator
 from anatogen.generation.folder_maps import maps_in
 from anatogen.generation.header import Asked, LabelMaps
 from anatogen.generation.manifest import Origin
-from anatogen.generation.request import Likeness, ModelGeometry, Request, Requests, asked_of, check_likeness
+from anatogen.generation.request import Request, Requests
 from anatogen.labels import ClassStates, LabelSchema
+from anatogen.model import ImageModel, ModelSpec, Similarity, check_similarity
 from anatogen.seeds import derive_seed
 
 MOST_COMBINATIONS = 256
+Fit = Literal["crop", "pad"]
 
 
-def requests_from_dataset(
-    dataset: PreparedDataset,
-    rows: Sequence[Row],
-    states: ClassStates,
-    *,
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-    paired: bool = False,
-) -> Requests:
-    """`per_mask` requests for each row's label map, of as many rows, spread evenly, as `count` images in all want.
+@dataclass(frozen=True)
+class MapItem:
+    """One label map.
 
-    A class is given where `states` and the case's annotation have it; those in `absent` are erased from the map and
-    given. Each seed depends on `seed`, the row and the repetition alone, so that more images later leave these as they
-    are. paired: each request takes along the real image of its map, with which it shares the given classes.
+    Attributes:
+        labels: int64 (*spatial).
+        known: Which classes it was annotated for; the others are free, whatever is asked for.
+        origin: Where it is from.
+        place: The grid and units of its scan, where it is of one.
+        real: The real image (C, *spatial) in [-1, 1] that it was annotated on, where there is one.
     """
-    places = _places(len(rows), per_mask, count)
-    emptied = _Emptied(dataset.schema, absent)
 
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        row = rows[place]
-        item = dataset.load([row])
-        return Request(
-            id=f"{row.id}_{repeat:02d}",
-            labels=emptied.labels(item.labels[0].numpy()),
-            states=emptied.states(states.and_also(dataset.states(row))),
-            seed=derive_seed(seed, row.id, repeat),
-            place=Placement.of(dataset, row),
-            origin=_origin(row, repeat, emptied.names),
-            partner=item.images[0].numpy() if paired else None,
+    labels: NDArray[np.int64]
+    known: ClassStates
+    origin: Origin
+    place: Placement | None = None
+    real: NDArray[np.float32] | None = None
+
+
+class MapSource(Protocol):
+    """Where label maps come from."""
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The classes of the maps."""
+        ...
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What the header of a sample set says of the source: fields of `Asked`."""
+        ...
+
+    def __len__(self) -> int:
+        """How many maps there are."""
+        ...
+
+    def name(self, number: int) -> str:
+        """A name of map `number`, its own in the source, found without reading the map; seeds derive from it."""
+        ...
+
+    def item(self, number: int) -> MapItem:
+        """Map `number`."""
+        ...
+
+
+class DatasetMaps:
+    """The label maps of `rows` of a data set that was prepared as the model's was."""
+
+    def __init__(self, dataset: PreparedDataset, rows: Sequence[Row]) -> None:
+        self.dataset, self.rows, self.schema = dataset, rows, dataset.schema
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """See `MapSource`."""
+        return {"label_maps": maps_of(self.dataset, "data set"), "split": _splits(self.rows)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, number: int) -> str:
+        """See `MapSource`."""
+        return self.rows[number].id
+
+    def item(self, number: int) -> MapItem:
+        """See `MapSource`."""
+        row = self.rows[number]
+        read = self.dataset.load([row])
+        return MapItem(
+            read.labels[0].numpy(),
+            self.dataset.states(row),
+            _origin(row),
+            Placement.of(self.dataset, row),
+            read.images[0].numpy(),
         )
 
-    asked = _asked(states, dataset.schema, absent, seed=seed, per_mask=per_mask, count=count)
-    asked |= {"label_maps": maps_of(dataset, "data set"), "split": _splits(rows), "paired": paired or None}
-    return Requests(len(places), make, Asked(**asked))
 
+class ForeignMaps:
+    """The label maps of another data set, brought to the classes and the geometry of a model.
 
-def requests_combined(requests: Sequence[Request], schema: LabelSchema, names: Sequence[str]) -> Requests:
-    """Each of `requests` with every combination of the classes `names` given or free (Konz et al. 2024, Fig. 3).
+    Classes are matched by name (see `match_classes`); those that the data set lacks are free. Maps that show none of the
+    matched classes are left out.
 
-    The seed stays, so that images differ by what is given alone. First comes everything given, last everything free; a class that
-    a request has free already stays so. Raises SettingsError for unknown names, or for more than 256 combinations.
+    Raises:
+        SettingsError: Classes or axes do not match.
+        DataError: The anatomy does not fit.
     """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        rows: Sequence[Row],
+        model: ModelSpec,
+        *,
+        renames: Mapping[str, str] | None = None,
+        fit: Fit = "crop",
+    ) -> None:
+        self.schema = model.schema
+        self._maps = maps_of(dataset, "another data set")
+        self._asked = {"label_maps": self._maps, "split": _splits(rows), "rename": _renamed(renames), "fit": fit}
+        brought = maps_from_dataset(
+            dataset, rows, model.schema, model.size, model.axis, model.spacing_mm, renames, fit=fit
+        )
+        self._found = [(row, labels.astype(np.uint16), known) for row, labels, known in brought]
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """See `MapSource`."""
+        return self._asked
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def name(self, number: int) -> str:
+        """See `MapSource`."""
+        return self._found[number][0].id
+
+    def item(self, number: int) -> MapItem:
+        """See `MapSource`."""
+        row, labels, known = self._found[number]
+        origin = _origin(row).model_copy(update={"elsewhere": self._maps.name})
+        return MapItem(labels.astype(np.int64), known, origin)
+
+
+class FolderMaps:
+    """The label maps in a folder: PNG, NPY, or volumes drawn on a scan. Raises DataError as `maps_in` does."""
+
+    def __init__(
+        self, folder: Path, model: ModelSpec, *, renames: Mapping[str, str] | None = None, fit: Fit = "crop"
+    ) -> None:
+        self.folder, self.schema = folder, model.schema
+        self._maps = maps_in(folder, model, renames=renames, fit=fit)
+        self._more = {"rename": _renamed(renames), "fit": fit if fit != "crop" else None}
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """See `MapSource`."""
+        digest = hashlib.sha256()
+        for file in dict.fromkeys(each.file for each in self._maps):
+            digest.update((self.folder / file).read_bytes())
+        name = self.folder.resolve().name
+        return {"label_maps": LabelMaps(kind="folder", name=name, fingerprint=digest.hexdigest()[:16]), **self._more}
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def name(self, number: int) -> str:
+        """See `MapSource`."""
+        return self._maps[number].name
+
+    def item(self, number: int) -> MapItem:
+        """See `MapSource`."""
+        found = self._maps[number]
+        return MapItem(found.read(), found.states, Origin(file_of_map=found.file, slice_of_map=found.slice))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make of each label map.
+
+    Attributes:
+        states: A class is given where these and the map's annotation have it.
+        absent: Classes that are removed from the maps and enforced as absent.
+        combine: Every combination of these classes given or free (Konz et al. 2024, Fig. 3), first everything given, last
+            everything free, from the same seed.
+        similarities: An image for each similarity to the map's real image, in [0, 1), from the same seed; see `Similarity`.
+        step, mixing: Of the similarities.
+        paired: Keep the real image of each map beside the generated one.
+        seed: The seed of an image depends on this one, the name of its map and the repetition alone, so that more images later
+            leave these as they are.
+        per_mask: Images of each map, before combinations and similarities.
+        count: Images in all, before combinations and similarities, of maps spread evenly; None: of every map.
+    """
+
+    states: ClassStates
+    absent: tuple[str, ...] = ()
+    combine: tuple[str, ...] | None = None
+    similarities: tuple[float, ...] | None = None
+    step: int = 240
+    mixing: Mixing = "variance_preserving"
+    paired: bool = False
+    seed: int = 0
+    per_mask: int = 1
+    count: int | None = None
+
+    def requests(self, source: MapSource) -> Requests:
+        """The requests for the maps of `source`.
+
+        Raises SettingsError for an unknown class, more than 256 combinations, a similarity out of range, or no image at all.
+        """
+        return _Requests(self, source).all()
+
+
+class _Requests:
+    """The requests of a plan: for each map and repetition those of every combination, and of each every similarity."""
+
+    def __init__(self, plan: Plan, source: MapSource) -> None:
+        self.plan, self.source = plan, source
+        self.places = _places(len(source), plan.per_mask, plan.count)
+        self.emptied = _Emptied(source.schema, plan.absent)
+        self.combinations = (
+            _combinations(source.schema, plan.combine) if plan.combine is not None else [frozenset[int]()]
+        )
+        self.similarities = list(dict.fromkeys(plan.similarities)) if plan.similarities is not None else []
+        for similarity in self.similarities:
+            check_similarity(similarity, plan.step)
+
+    def all(self) -> Requests:
+        count = len(self.places) * len(self.combinations) * max(1, len(self.similarities))
+        return Requests(count, self.make, self.asked, name=self.name)
+
+    def _parts(self, number: int) -> tuple[int, int, int, float | None]:
+        """The map, the repetition, the combination and the similarity of request `number`."""
+        similarity = None
+        if self.similarities:
+            number, place = divmod(number, len(self.similarities))
+            similarity = self.similarities[place]
+        number, combination = divmod(number, len(self.combinations))
+        return *self.places[number], combination, similarity
+
+    def name(self, number: int) -> str:
+        map_number, repeat, combination, similarity = self._parts(number)
+        name = f"{self.source.name(map_number)}_{repeat:02d}"
+        if self.plan.combine is not None:
+            name += f"_free{combination:0{len(str(len(self.combinations) - 1))}d}"
+        return name if similarity is None else f"{name}_alike{similarity:.6g}"
+
+    def make(self, number: int) -> Request:
+        plan = self.plan
+        map_number, repeat, combination, similarity = self._parts(number)
+        item, freed = self.source.item(map_number), self.combinations[combination]
+        states = self.emptied.states(plan.states.and_also(item.known))
+        origin = item.origin.model_copy(update={"repeat": repeat, "absent": self.emptied.names})
+        request = Request(
+            self.emptied.labels(item.labels),
+            ClassStates(tuple(given and i not in freed for i, given in enumerate(states.given, start=1))),
+            derive_seed(plan.seed, self.source.name(map_number), repeat),
+            id=self.name(number),
+            origin=origin,
+            place=item.place,
+            partner=_real(item) if plan.paired else None,
+        )
+        if similarity is None:
+            return request
+        change = {
+            "similarity": similarity,
+            "weight": round(1 - similarity, 6),
+            "halted_at": plan.step,
+            "mixing": plan.mixing,
+        }
+        return replace(
+            request,
+            start=Similarity(_real(item), similarity, plan.step, plan.mixing),
+            origin=origin.model_copy(update=change),
+        )
+
+    @cached_property
+    def asked(self) -> Asked:
+        plan, schema = self.plan, self.source.schema
+        similar = {"similarities": tuple(self.similarities), "step": plan.step, "mixing": plan.mixing}
+        return Asked(
+            **self.source.asked,
+            **(similar if self.similarities else {}),
+            given=tuple(plan.states.given_names(schema)),
+            free=tuple(plan.states.free_names(schema)),
+            absent=plan.absent or None,
+            combine=tuple(dict.fromkeys(plan.combine)) if plan.combine is not None else None,
+            paired=plan.paired or None,
+            seed=plan.seed,
+            per_mask=plan.per_mask,
+            count=plan.count,
+        )
+
+
+def requests_from_dataset(dataset: PreparedDataset, rows: Sequence[Row], states: ClassStates, **more: Any) -> Requests:
+    """The requests for the label maps of `rows`; more: further fields of `Plan`."""
+    return Plan(states, **more).requests(DatasetMaps(dataset, rows))
+
+
+def _combinations(schema: LabelSchema, names: Sequence[str]) -> list[frozenset[int]]:
+    """The classes to free, every combination, fewest first. Raises SettingsError for unknown names and more than 256."""
     chosen = [schema.index_of(name) for name in dict.fromkeys(names)]
     if 2 ** len(chosen) > MOST_COMBINATIONS:
         raise SettingsError(
             f"{len(chosen)} classes have {2 ** len(chosen)} combinations, more than {MOST_COMBINATIONS}",
             hint="Name the classes to combine, for instance --combine " + ",".join(names[:3]),
         )
-    every = [set(np.compress(kept, chosen).tolist()) for kept in product((False, True), repeat=len(chosen))]
-    every.sort(key=len)
-
-    def make(number: int) -> Request:
-        request, combination = requests[number // len(every)], number % len(every)
-        freed = every[combination]
-        given = tuple(g and i not in freed for i, g in enumerate(request.states.given, start=1))
-        digits = len(str(len(every) - 1))
-        return replace(request, id=f"{request.id}_free{combination:0{digits}d}", states=ClassStates(given))
-
-    asked = asked_of(requests).model_copy(update={"combine": tuple(dict.fromkeys(names))})
-    return Requests(len(requests) * len(every), make, asked)
+    every = [frozenset(np.compress(kept, chosen).tolist()) for kept in product((False, True), repeat=len(chosen))]
+    return sorted(every, key=len)
 
 
-def requests_alike(
-    dataset: PreparedDataset,
-    requests: Sequence[Request],
-    similarities: Sequence[float],
-    *,
-    step: int = 240,
-    mixing: Mixing = "variance_preserving",
-) -> Requests:
-    """For each of `requests_from_dataset`'s, one for each similarity to the real image of its label map, the seed the same."""
-    by_place: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}
-    similarities = list(dict.fromkeys(similarities))
-    for similarity in similarities:
-        check_likeness(similarity, step)
-
-    def make(number: int) -> Request:
-        request, similarity = requests[number // len(similarities)], similarities[number % len(similarities)]
-        row = by_place.get((request.origin.case, request.origin.slice))
-        if row is None:
-            raise ValueError(f"request {request.id} is not of a label map of {dataset.folder}")
-        image = dataset.load([row]).images[0].numpy()
-        change = {"similarity": similarity, "weight": round(1 - similarity, 6), "halted_at": step, "mixing": mixing}
-        return replace(
-            request,
-            id=f"{request.id}_alike{similarity:.6g}",
-            likeness=Likeness(image, similarity, step, mixing),
-            origin=request.origin.model_copy(update=change),
-        )
-
-    more = {"similarities": tuple(similarities), "step": step, "mixing": mixing}
-    return Requests(len(requests) * len(similarities), make, asked_of(requests).model_copy(update=more))
-
-
-def requests_from_elsewhere(
-    dataset: PreparedDataset,
-    rows: Sequence[Row],
-    model: ModelGeometry,
-    states: ClassStates,
-    *,
-    renames: Mapping[str, str] | None = None,
-    fit: Literal["crop", "pad"] = "crop",
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-) -> Requests:
-    """Requests for label maps of another data set, brought to the classes and the geometry of `model`.
-
-    Classes are matched by name (see `match_classes`); those that `dataset` lacks are free. Maps that show none of the
-    matched classes are left out. Raises SettingsError where classes or axes do not match, DataError where anatomy does not
-    fit.
-    """
-    maps = maps_of(dataset, "another data set")
-    found = [
-        (row, labels.astype(np.uint16), own)
-        for row, labels, own in maps_from_dataset(
-            dataset, rows, model.schema, model.size, model.axis, model.spacing_mm, renames, fit=fit
-        )
-    ]
-    places = _places(len(found), per_mask, count)
-    emptied = _Emptied(model.schema, absent)
-
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        row, labels, own = found[place]
-        return Request(
-            id=f"{row.id}_{repeat:02d}",
-            labels=emptied.labels(labels.astype(np.int64)),
-            states=emptied.states(states.and_also(own)),
-            seed=derive_seed(seed, row.id, repeat),
-            origin=_origin(row, repeat, emptied.names).model_copy(update={"elsewhere": maps.name}),
-        )
-
-    asked = _asked(states, model.schema, absent, seed=seed, per_mask=per_mask, count=count)
-    renamed = tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items()))
-    asked |= {"label_maps": maps, "split": _splits(rows), "rename": renamed or None, "fit": fit}
-    return Requests(len(places), make, Asked(**asked))
-
-
-def requests_from_folder(
-    folder: Path,
-    model: ModelGeometry,
-    states: ClassStates,
-    *,
-    renames: Mapping[str, str] | None = None,
-    fit: Literal["crop", "pad"] = "crop",
-    absent: Sequence[str] = (),
-    seed: int = 0,
-    per_mask: int = 1,
-    count: int | None = None,
-) -> Requests:
-    """Requests for the label maps in `folder`: PNG, NPY, or volumes drawn on a scan (see `maps_in`)."""
-    maps = maps_in(folder, model, renames=renames, fit=fit)
-    places = _places(len(maps), per_mask, count)
-    emptied = _Emptied(model.schema, absent)
-
-    def make(number: int) -> Request:
-        place, repeat = places[number]
-        drawn = maps[place]
-        return Request(
-            id=f"{drawn.name}_{repeat:02d}",
-            labels=emptied.labels(drawn.read()),
-            states=emptied.states(states.and_also(drawn.states)),
-            seed=derive_seed(seed, drawn.name, repeat),
-            origin=Origin(file_of_map=drawn.file, slice_of_map=drawn.slice, repeat=repeat, absent=emptied.names),
-        )
-
-    digest = hashlib.sha256()
-    for file in dict.fromkeys(drawn.file for drawn in maps):
-        digest.update((folder / file).read_bytes())
-    renamed = tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items()))
-    asked = _asked(states, model.schema, absent, seed=seed, per_mask=per_mask, count=count)
-    asked |= {"rename": renamed or None, "fit": fit if fit != "crop" else None}
-    source = LabelMaps(kind="folder", name=folder.resolve().name, fingerprint=digest.hexdigest()[:16])
-    return Requests(len(places), make, Asked(**asked, label_maps=source))
+def _real(item: MapItem) -> NDArray[np.float32]:
+    if item.real is None:
+        raise SettingsError("these label maps have no real images", hint="Give a prepared data set as --masks")
+    return item.real
 
 
 class _Emptied:
@@ -234,18 +351,16 @@ def maps_of(dataset: PreparedDataset, kind: Literal["data set", "another data se
     return LabelMaps(kind=kind, name=str(info.source.get("name", dataset.folder.name)), fingerprint=digest)
 
 
-def _asked(states: ClassStates, schema: LabelSchema, absent: Sequence[str], **more: int | None) -> dict[str, Any]:
-    """What every way of making requests has in common, as the header of a sample set holds it."""
-    given, free = tuple(states.given_names(schema)), tuple(states.free_names(schema))
-    return {"given": given, "free": free, "absent": tuple(absent) or None, **more}
-
-
 def _splits(rows: Sequence[Row]) -> str:
     return ", ".join(sorted({row.split for row in rows}))
 
 
-def _origin(row: Row, repeat: int, absent: tuple[str, ...]) -> Origin:
-    return Origin(case=row.case, patient=row.patient, slice=row.slice, split=row.split, repeat=repeat, absent=absent)
+def _renamed(renames: Mapping[str, str] | None) -> tuple[str, ...] | None:
+    return tuple(sorted(f"{ours}={theirs}" for ours, theirs in (renames or {}).items())) or None
+
+
+def _origin(row: Row) -> Origin:
+    return Origin(case=row.case, patient=row.patient, slice=row.slice, split=row.split)
 
 
 def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
@@ -260,25 +375,25 @@ def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int
     return [(place, repeat) for place in chosen for repeat in range(per_mask)][:count]
 
 
-def check_same_anatomy(generator: Generator, dataset: PreparedDataset) -> None:
+def check_same_anatomy(model: ImageModel, dataset: PreparedDataset) -> None:
     """Raises SettingsError where a model and a data set differ in classes, image size or channels."""
-    if generator.schema.names != dataset.schema.names:
-        ours, theirs = ", ".join(generator.schema.names), ", ".join(dataset.schema.names)
+    spec = model.spec
+    if spec.schema.names != dataset.schema.names:
+        ours, theirs = ", ".join(spec.schema.names), ", ".join(dataset.schema.names)
         raise SettingsError(
             f"the model knows the classes {ours}, the data set has {theirs}",
             path=dataset.folder,
             hint="Name the prepared data set that the model was trained on, or one with its classes",
         )
-    channels = generator.denoiser.config.image_channels
-    if channels != dataset.channels:
+    if spec.channels != dataset.channels:
         raise SettingsError(
-            f"the model makes images of {channels} channels, the data set has {dataset.channels}",
+            f"the model makes images of {spec.channels} channels, the data set has {dataset.channels}",
             path=dataset.folder,
             hint="Use a model that was trained on such images",
         )
-    if generator.size != dataset.size:
+    if spec.size != dataset.size:
         raise SettingsError(
-            f"the model makes images of {generator.size}, the data set has {dataset.size}",
+            f"the model makes images of {spec.size}, the data set has {dataset.size}",
             path=dataset.folder,
             hint="Prepare the data with the size that the model was trained on",
         )

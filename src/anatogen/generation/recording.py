@@ -11,43 +11,46 @@ from numpy.typing import NDArray
 
 from anatogen import __version__
 from anatogen.files import writing
-from anatogen.generation.engine import Generator
 from anatogen.generation.formats import Format, Maker
 from anatogen.generation.header import AboutModel, GateSettings, Header
 from anatogen.generation.ledger import Ledger
 from anatogen.generation.manifest import Line, RejectedLine
 from anatogen.generation.rejection import Gate, Outcome
 from anatogen.generation.request import Request, asked_of
-from anatogen.sampling import SamplingSettings
+from anatogen.model import HasSteps, ImageModel
 from anatogen.settings import command_of_process
 
 
 def header_of(
-    generator: Generator,
+    model: ImageModel,
     requests: Sequence[Request],
-    settings: SamplingSettings,
     image_format: str,
     gate: GateSettings | None = None,
     command: str | None = None,
 ) -> Header:
     """What a set of `requests` says of its making; the one place where this is put together."""
-    count = generator.denoiser.config.image_channels
-    about = AboutModel.of(generator.about.record())
-    named = about.channels if about.channels is not None and len(about.channels) == count else None
+    spec = model.spec
+    about = AboutModel.of(model.describe().record())
+    named = about.channels if about.channels is not None and len(about.channels) == spec.channels else None
     return Header(
         version=__version__,
         command=command_of_process() if command is None else command,
-        model=generator.model_hash,
-        run=generator.run,
-        classes=tuple((c.name, c.colour) for c in generator.schema.classes),
-        channels=named or (("image",) if count == 1 else tuple(f"channel {c + 1}" for c in range(count))),
-        encoding=generator.denoiser.config.encoding,
+        model=model.digest,
+        run=model.run,
+        classes=tuple((c.name, c.colour) for c in spec.schema.classes),
+        channels=named or _channel_names(spec.channels),
+        sees_labels=spec.sees_labels,
+        real_patients=spec.real_patients,
         image_format=image_format,
-        sampling=settings,
+        sampling=model.settings if isinstance(model, HasSteps) else None,
         request=asked_of(requests),
         gate=gate,
         about_model=about,
     )
+
+
+def _channel_names(count: int) -> tuple[str, ...]:
+    return ("image",) if count == 1 else tuple(f"channel {c + 1}" for c in range(count))
 
 
 def gate_settings(gates: Sequence[Gate], retries: int) -> GateSettings:
@@ -83,7 +86,8 @@ class ImageFiles:
 
     def _write_image(self, outcome: Outcome, image: NDArray[np.float32]) -> Line:
         request, folder, schema = outcome.request, self.ledger.folder, self.maker.schema
-        name = self.ledger.name_of(request)
+        sampling = self.header.sampling
+        name = self.ledger.name_of(request.id)
         place = self.ledger.place(request.place) if request.place is not None else None
         line = Line(
             **dict(request.origin),
@@ -96,8 +100,8 @@ class ImageFiles:
             free=tuple(request.states.free_names(schema)),
             seed=request.seed,
             rejected=tuple(each.as_rejected() for each in outcome.rejected),
-            solver=self.header.sampling.solver,
-            steps=self.header.sampling.steps,
+            solver=sampling.solver if sampling is not None else None,
+            steps=sampling.steps if sampling is not None else None,
             model=self.header.model,
             place=place,
         )
@@ -115,7 +119,7 @@ class ImageFiles:
         request, schema = outcome.request, self.maker.schema
         return RejectedLine(
             **dict(request.origin),
-            id=self.ledger.name_of(request),
+            id=self.ledger.name_of(request.id),
             given=tuple(request.states.given_names(schema)),
             free=tuple(request.states.free_names(schema)),
             tries=tuple(each.as_rejected() for each in outcome.tries),

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.errors import SettingsError
-from anatogen.generation.engine import Generator
 from anatogen.generation.header import GateSettings
 from anatogen.generation.manifest import Measures, RejectedTry
 from anatogen.generation.request import Request
-from anatogen.sampling import SamplingSettings
+from anatogen.model import ImageModel
 from anatogen.seeds import derive_seed
 
 
@@ -79,9 +78,8 @@ def retry_seed(seed: int, number: int) -> int:
 
 
 def generate_gated(
-    generator: Generator,
+    model: ImageModel,
     requests: Iterable[Request],
-    settings: SamplingSettings | None = None,
     *,
     gates: Sequence[Gate] = (),
     retries: int = 0,
@@ -105,7 +103,7 @@ def generate_gated(
         if not batch:
             return
         made = [replace(job.request, seed=retry_seed(job.request.seed, len(job.tries))) for job in batch]
-        images = [image for _, image in generator.generate(made, settings, batch_size=batch_size)]
+        images = [image for _, image in model.generate(made, batch_size=batch_size)]
         verdicts = _judge(gates, made, images)
         for job, request, image, verdict in zip(batch, made, images, verdicts, strict=True):
             job.take(request, image, verdict, retries)

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.placement import Placement
-from anatogen.errors import DataError, Interrupted, OutputError
+from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
 from anatogen.files import locked
-from anatogen.generation.engine import Generator
-from anatogen.generation.formats import FORMATS, Item, Maker, Scale, require_format
+from anatogen.generation.formats import FORMATS, FORMATS_OF_SCANS, Item, Maker, Scale, require_format
 from anatogen.generation.header import GateSettings, Header, run_beside
 from anatogen.generation.ledger import (
     HEADER,
@@ -36,7 +35,7 @@ from anatogen.generation.recording import ImageFiles, gate_settings, header_of
 from anatogen.generation.rejection import Gate, Outcome, generate_gated
 from anatogen.generation.request import Request
 from anatogen.labels import ClassStates, LabelSchema
-from anatogen.sampling import SamplingSettings
+from anatogen.model import ImageModel
 from anatogen.settings import last_part
 
 
@@ -184,11 +183,10 @@ class SampleSet:
 
 
 def write_sample_set(
-    generator: Generator,
+    model: ImageModel,
     requests: Sequence[Request],
     out: Path,
     *,
-    settings: SamplingSettings | None = None,
     image_format: str = "png",
     batch_size: int = 16,
     gates: Sequence[Gate] = (),
@@ -207,21 +205,25 @@ def write_sample_set(
     every image was rejected.
     """
     paired = len(requests) > 0 and requests[0].partner is not None
-    form = require_format(image_format, generator.denoiser.config.image_channels, paired=paired)
+    form = require_format(image_format, model.spec.channels, paired=paired)
+    if model.spec.real_patients and image_format in FORMATS_OF_SCANS:
+        raise SettingsError(
+            f"its images are those of real patients, and {image_format} files could be taken for synthetic scans",
+            hint="Use --format png or npy",
+        )
     gate = gate_settings(gates, retries) if gates else None
-    header = header_of(generator, requests, settings or generator.settings, image_format, gate, command)
+    header = header_of(model, requests, image_format, gate, command)
     require_own_folder(out)
     with locked(out):
         ledger, header = Ledger.open(out, header)
         written, settled = len(ledger.lines), len(ledger.lines) + len(ledger.rejected)
         written, settled = (min(count, len(requests)) for count in (written, settled))
-        files = ImageFiles(ledger, form, Maker(generator.schema, header.model, header.channels), header, paired)
+        files = ImageFiles(ledger, form, Maker(model.spec.schema, header.model, header.channels), header, paired)
         try:
             files.make_folders()
             for outcome in generate_gated(
-                generator,
+                model,
                 ledger.open_requests(requests),
-                header.sampling,
                 gates=gates,
                 retries=retries,
                 batch_size=batch_size,
@@ -270,9 +272,19 @@ def require_true_maps(samples: SampleSet) -> None:
             path=samples.folder,
             hint="Sample with every class given",
         )
-    if samples.header.encoding == "none":
+    if not samples.header.sees_labels:
         raise DataError(
             "was made by an unconditional model, which does not see the label maps",
             path=samples.folder,
             hint="Sample with a model that was trained on label maps",
+        )
+
+
+def require_synthetic(samples: SampleSet) -> None:
+    """Raises DataError where the images are those of real patients."""
+    if samples.header.real_patients:
+        raise DataError(
+            "consists of real patients' images (it was made by nearest-map retrieval), so it is not exported",
+            path=samples.folder,
+            hint="Sample with a trained model",
         )

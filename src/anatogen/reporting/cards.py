@@ -271,7 +271,11 @@ def _class_table(header: Header | None, counts: SetCounts) -> Table | None:
 
 
 def _process(results: Results, header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
-    sampling = header.sampling.model_dump() if header is not None else results.get("sampling") or {}
+    sampling = (
+        header.sampling.model_dump()
+        if header is not None and header.sampling is not None
+        else results.get("sampling") or {}
+    )
     asked = header.request.seed if header is not None else None
     return [
         ("model, by the hash of its weights", header.model if header is not None else None),

@@ -49,16 +49,17 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """A run."""
+    """A run. network, parameters, diffusion_path, target, encoding: of a denoiser; None of other kinds of model."""
 
     path: Path
-    network: str
-    parameters: int
-    diffusion_path: str
-    target: str
+    kind: str
+    network: str | None
+    parameters: int | None
+    diffusion_path: str | None
+    target: str | None
     size: tuple[int, ...]
     channels: int
-    encoding: str
+    encoding: str | None
     mask_ablation: bool
     classes: tuple[str, ...]
     steps: int | None
@@ -75,8 +76,8 @@ class SamplesDescription:
     path: Path
     images: int
     format: str
-    solver: str
-    steps: int
+    solver: str | None
+    steps: int | None
     classes: tuple[str, ...]
     free: tuple[tuple[str, ...], ...]
 
@@ -130,21 +131,25 @@ def _dataset(path: Path) -> DatasetDescription:
 
 
 def _run(path: Path) -> RunDescription:
-    from anatogen.model import load_denoiser
+    from anatogen.generation.kinds import load_model
+    from anatogen.model import HasDenoiser, read_run
 
-    denoiser, about = load_denoiser(path)
-    config = denoiser.config
+    model = load_model(path, device="cpu")
+    spec, about = model.spec, model.describe()
+    denoiser = model.denoiser if isinstance(model, HasDenoiser) else None
+    config = denoiser.config if denoiser is not None else None
     return RunDescription(
         path=path,
-        network=config.network.name,
-        parameters=sum(p.numel() for p in denoiser.parameters()),
-        diffusion_path=config.path,
-        target=config.target,
-        size=tuple(config.size),
-        channels=config.image_channels,
-        encoding=config.encoding,
+        kind=read_run(path).kind,
+        network=config.network.name if config is not None else None,
+        parameters=sum(p.numel() for p in denoiser.parameters()) if denoiser is not None else None,
+        diffusion_path=config.path if config is not None else None,
+        target=config.target if config is not None else None,
+        size=spec.size,
+        channels=spec.channels,
+        encoding=config.encoding if config is not None else None,
         mask_ablation=about.mask_ablation,
-        classes=tuple(denoiser.schema.names),
+        classes=tuple(spec.schema.names),
         steps=about.steps,
         images=about.images,
         seconds=about.seconds,
@@ -157,12 +162,13 @@ def _samples(path: Path) -> SamplesDescription:
     from anatogen.generation.sample_set import SampleSet
 
     samples = SampleSet.open(path)
+    sampling = samples.header.sampling
     return SamplesDescription(
         path=path,
         images=len(samples.entries),
         format=samples.header.image_format,
-        solver=samples.header.sampling.solver,
-        steps=samples.header.sampling.steps,
+        solver=sampling.solver if sampling is not None else None,
+        steps=sampling.steps if sampling is not None else None,
         classes=tuple(samples.schema.names),
         free=tuple(sorted({entry.free for entry in samples.entries})),
     )

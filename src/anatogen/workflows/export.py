@@ -53,7 +53,7 @@ class ExportResult:
 def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportResult:
     """Write the export. Raises DataError where the sample set copies training patients, or its maps are not its images' truth."""
     from anatogen.data.store import PreparedDataset
-    from anatogen.generation.sample_set import SampleSet
+    from anatogen.generation.sample_set import SampleSet, require_synthetic
     from anatogen.interop.diffusers import export_checkpoint
     from anatogen.interop.nnunet_export import export_nnunet, require_exportable
 
@@ -61,6 +61,7 @@ def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportR
         export_checkpoint(request.source, request.out)
         return ExportResult(request.out, 0, 0, (), ())
     opened = SampleSet.open(request.source)
+    require_synthetic(opened)
     require_exportable(opened, request.out)
     with watched_by(monitor):
         known = _require_no_copies(opened, request.dataset, request.accept_copies)

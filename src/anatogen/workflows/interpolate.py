@@ -45,24 +45,31 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
     from anatogen.data.store import PreparedDataset
-    from anatogen.generation.engine import Generator
-    from anatogen.generation.plan import check_same_anatomy, requests_alike, requests_from_dataset
+    from anatogen.generation.kinds import load_model, require_ability
+    from anatogen.generation.plan import DatasetMaps, Plan, check_same_anatomy
     from anatogen.generation.sample_set import write_sample_set
+    from anatogen.model import HasSimilarity
 
     maps = request.maps
-    generator = Generator.load(request.run, device=request.device)
-    settings = request.solver.of(generator)
+    model = load_model(request.run, device=request.device)
+    require_ability(model, HasSimilarity, "similarity to a real image", request.run)  # type: ignore[type-abstract]
+    model = request.solver.applied(model, request.run)
     dataset = PreparedDataset.open(maps.masks)
-    check_same_anatomy(generator, dataset)
-    states = generator.schema.states(given=maps.given, free=maps.free)
-    plain = requests_from_dataset(dataset, dataset.split(maps.split), states, seed=maps.seed, count=maps.count)
-    requests = requests_alike(dataset, plain, request.similarities, step=request.step, mixing=request.mixing)
+    check_same_anatomy(model, dataset)
+    plan = Plan(
+        model.spec.schema.states(given=maps.given, free=maps.free),
+        similarities=request.similarities,
+        step=request.step,
+        mixing=request.mixing,
+        seed=maps.seed,
+        count=maps.count,
+    )
+    requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split)))
     with watched_by(monitor), stage("interpolating", len(requests), "images") as bar:
         samples = write_sample_set(
-            generator,
+            model,
             requests,
             request.out,
-            settings=settings,
             image_format=request.format,
             command=request.command or None,
             progress=lambda done, total: bar.update(done),

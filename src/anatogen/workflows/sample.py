@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
-    from anatogen.generation.engine import Generator
+    from anatogen.generation.plan import MapSource
     from anatogen.generation.rejection import Gate, Outcome
     from anatogen.generation.request import Requests
     from anatogen.generation.sample_set import SampleSet
-    from anatogen.labels import ClassStates
+    from anatogen.model import ImageModel
 
 DEFAULT_RETRIES = 3
 FITS = ("crop", "pad")
@@ -29,9 +29,19 @@ class SolverChoice:
     steps: int | None = None
     eta: float | None = None
 
-    def of(self, generator: Generator) -> Any:
-        """The sampling settings of `generator` with these changes. Raises SettingsError for an unknown solver."""
-        return generator.with_settings(solver=self.solver, steps=self.steps, eta=self.eta)
+    def applied(self, model: ImageModel, run: Path) -> ImageModel:
+        """`model` with these changes. Raises SettingsError for an unknown solver, or where the model has no steps."""
+        from anatogen.generation.kinds import require_ability
+        from anatogen.model import HasSteps
+
+        if self == SolverChoice():
+            return model
+        named = {"--solver": self.solver, "--steps": self.steps, "--eta": self.eta}
+        first = next(name for name, value in named.items() if value is not None)
+        walking = require_ability(model, HasSteps, first, run)  # type: ignore[type-abstract]
+        settings = walking.with_settings(solver=self.solver, steps=self.steps, eta=self.eta)
+        changed: ImageModel = walking.sampling_with(settings)  # type: ignore[assignment]
+        return changed
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,9 @@ class MapChoice:
         if self.fit not in FITS:
             raise SettingsError(f"there is no --fit '{self.fit}'", hint=nearest(self.fit, FITS))
 
-    def combined(self, generator: Generator) -> tuple[str, ...] | None:
+    def combined(self, model: ImageModel) -> tuple[str, ...] | None:
         """The classes whose combinations are asked for."""
-        return tuple(generator.schema.names) if self.combine == "all" else self.combine
+        return tuple(model.spec.schema.names) if self.combine == "all" else self.combine
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ class GateChoice:
         if self.min_dice is not None and not 0 < self.min_dice <= 1:
             raise SettingsError(f"--min-dice must be in (0, 1], got {self.min_dice:g}", hint="Choose for instance 0.8")
 
-    def build(self, generator: Generator, masks: Path, device: str) -> list[Gate]:
+    def build(self, model: ImageModel, masks: Path, device: str) -> list[Gate]:
         """The gates."""
         from anatogen.evaluation.copies import require_training_data
         from anatogen.generation.gates import copy_gate, dice_gate
@@ -120,13 +130,13 @@ class GateChoice:
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
 
-        dataset = self._dataset(generator, masks)
-        check_same_anatomy(generator, dataset)
+        dataset = self._dataset(model, masks)
+        check_same_anatomy(model, dataset)
         source = dataset.info.source
         judge = DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint"))
         gates: list[Gate] = []
         if self.reject_copies:
-            require_training_data(AboutModel.of(generator.about.record()), dataset)
+            require_training_data(AboutModel.of(model.describe().record()), dataset)
         if self.min_dice is not None:
             if len(dataset.size) != 2:
                 raise SettingsError(
@@ -140,7 +150,7 @@ class GateChoice:
                 gates.append(copy_gate(search, judge=judge, progress=lambda done, total: bar.update(done)))
         return gates
 
-    def _dataset(self, generator: Generator, masks: Path) -> PreparedDataset:
+    def _dataset(self, model: ImageModel, masks: Path) -> PreparedDataset:
         from anatogen.data.store import PreparedDataset
         from anatogen.evaluation.copies import trained_on
         from anatogen.generation.header import AboutModel
@@ -149,7 +159,7 @@ class GateChoice:
             return PreparedDataset.open(self.judge)
         if (masks / "dataset.json").is_file():
             dataset = PreparedDataset.open(masks)
-            if trained_on(AboutModel.of(generator.about.record()), dataset) and generator.geometry.is_that_of(dataset):
+            if trained_on(AboutModel.of(model.describe().record()), dataset) and model.spec.is_that_of(dataset):
                 return dataset
         raise SettingsError(
             "is not the prepared data set that the model was trained on, so it cannot judge the images",
@@ -187,44 +197,58 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
 
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
-    from anatogen.generation.engine import Generator
-    from anatogen.generation.plan import requests_combined
-    from anatogen.generation.sample_set import write_sample_set
+    from anatogen.generation.kinds import load_model
+    from anatogen.generation.plan import Plan
 
     gate, maps = request.gate, request.maps
     gate.check()
     maps.check()
-    generator = Generator.load(request.run, device=request.device)
-    settings = request.solver.of(generator)
-    states = generator.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
+    model = request.solver.applied(load_model(request.run, device=request.device), request.run)
+    states = model.spec.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
     with watched_by(monitor):
-        requests, notes = _requests(generator, maps, states)
-        if (combined := maps.combined(generator)) is not None:
-            requests = requests_combined(requests, generator.schema, combined)
-        if (combined or not all(states.given)) and not generator.about.mask_ablation:
+        source, notes = _source(model, maps)
+        plan = Plan(
+            states,
+            absent=maps.absent,
+            combine=maps.combined(model),
+            paired=maps.paired,
+            seed=maps.seed,
+            per_mask=maps.per_mask,
+            count=maps.count,
+        )
+        if (plan.combine or not all(states.given)) and not model.spec.takes_free:
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")
-        gates = gate.build(generator, maps.masks, request.device) if gate.wanted else []
-        tries_rejected = 0
-
-        def judged(outcome: Outcome) -> None:
-            nonlocal tries_rejected
-            tries_rejected += len(outcome.rejected)
-
-        with stage("sampling", len(requests), "images") as bar:
-            samples = write_sample_set(
-                generator,
-                requests,
-                request.out,
-                settings=settings,
-                image_format=request.format,
-                batch_size=request.batch_size,
-                gates=gates,
-                retries=gate.tries_again if gates else 0,
-                command=request.command or None,
-                progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
-                judged=judged,
-            )
+        if model.spec.real_patients:
+            notes.append("note: these are real patients' images, not synthetic ones, and cannot be exported")
+        if maps.per_mask > 1 and not model.spec.seeds_vary:
+            notes.append("note: the seed makes no difference to this kind of model")
+        gates = gate.build(model, maps.masks, request.device) if gate.wanted else []
+        samples = _written(model, plan.requests(source), request, gates)
     return SampleResult(samples, overview_of(samples), tuple(notes))
+
+
+def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> SampleSet:
+    from anatogen.generation.sample_set import write_sample_set
+
+    tries_rejected = 0
+
+    def judged(outcome: Outcome) -> None:
+        nonlocal tries_rejected
+        tries_rejected += len(outcome.rejected)
+
+    with stage("sampling", len(requests), "images") as bar:
+        return write_sample_set(
+            model,
+            requests,
+            request.out,
+            image_format=request.format,
+            batch_size=request.batch_size,
+            gates=gates,
+            retries=request.gate.tries_again if gates else 0,
+            command=request.command or None,
+            progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
+            judged=judged,
+        )
 
 
 def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> Path | None:
@@ -235,38 +259,24 @@ def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> P
     return samples.folder / name if name else None
 
 
-def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tuple[Requests, list[str]]:
-    """The requests for the label maps: of the model's own geometry, of another data set, or in a folder; and notes."""
+def _source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
+    """The label maps: of the model's own geometry, of another data set, or in a folder; and notes."""
     from anatogen.data.matching import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
-    from anatogen.generation.plan import (
-        check_same_anatomy,
-        requests_from_dataset,
-        requests_from_elsewhere,
-        requests_from_folder,
-    )
+    from anatogen.generation.plan import DatasetMaps, FolderMaps, ForeignMaps, check_same_anatomy
 
     fit = cast(Literal["crop", "pad"], maps.fit)
-    how_many: dict[str, Any] = {
-        "absent": maps.absent,
-        "seed": maps.seed,
-        "per_mask": maps.per_mask,
-        "count": maps.count,
-    }
     if not (maps.masks / "dataset.json").is_file():
         if maps.paired:
             hint = "Give a prepared data set as --masks"
             raise SettingsError("a folder of label maps has no real images", path=maps.masks, hint=hint)
-        found = requests_from_folder(
-            maps.masks, generator.geometry, states, renames=parse_renames(maps.renames), fit=fit, **how_many
-        )
-        return found, []
+        return FolderMaps(maps.masks, model.spec, renames=parse_renames(maps.renames), fit=fit), []
     dataset = PreparedDataset.open(maps.masks)
     rows = dataset.split(maps.split)
-    if not maps.renames and generator.geometry.is_that_of(dataset):
+    if not maps.renames and model.spec.is_that_of(dataset):
         if maps.paired:
-            check_same_anatomy(generator, dataset)
-        return requests_from_dataset(dataset, rows, states, paired=maps.paired, **how_many), []
+            check_same_anatomy(model, dataset)
+        return DatasetMaps(dataset, rows), []
     if maps.paired:
         raise SettingsError(
             "holds label maps of other classes or another geometry; its images cannot be paired with the model's",
@@ -274,6 +284,5 @@ def _requests(generator: Generator, maps: MapChoice, states: ClassStates) -> tup
             hint="Leave --paired out, or prepare the data as the model's was",
         )
     renames = parse_renames(maps.renames)
-    note = match_classes(generator.schema, dataset.schema, renames).summary()
-    found = requests_from_elsewhere(dataset, rows, generator.geometry, states, renames=renames, fit=fit, **how_many)
-    return found, [note]
+    note = match_classes(model.spec.schema, dataset.schema, renames).summary()
+    return ForeignMaps(dataset, rows, model.spec, renames=renames, fit=fit), [note]

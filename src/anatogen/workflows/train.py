@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anatogen.errors import SettingsError
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
+    from anatogen.data.store import PreparedDataset
     from anatogen.training.config import RunSettings
 
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 class TrainRequest:
     """What `anatogen train` is asked for.
 
-    settings: None for the run's own on a resume, for the defaults elsewhere. resume: go on with the unfinished run in `out`.
+    Attributes:
+        settings: None for the run's own on a resume, for the defaults elsewhere.
+        resume: Continue the unfinished run in `out`.
+        model: The kind of model: "denoiser", or "retrieval", which learns nothing.
     """
 
     dataset: Path
@@ -25,6 +30,7 @@ class TrainRequest:
     settings: RunSettings | None
     device: str = "auto"
     resume: bool = False
+    model: str = "denoiser"
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,21 @@ class TrainResult:
 
 def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResult:
     """Train the model of `request`. Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far."""
+    from anatogen.baselines.retrieval import RETRIEVAL
     from anatogen.check.patients import leak_in
     from anatogen.data.store import PreparedDataset
+    from anatogen.generation.kinds import require_kind
     from anatogen.model import read_about
     from anatogen.training.train import train as run
 
+    require_kind(request.model)
     dataset = PreparedDataset.open(request.dataset)
     warning = leak_in(dataset)
     if warning:
         warning = f"{request.dataset}: {warning}. Prepare the data again: cases of one patient stay in one split now"
         logging.getLogger(__name__).warning(warning)
+    if request.model == RETRIEVAL:
+        return _made_retrieval(dataset, request, warning)
     begun = False
 
     def moved(share: float, text: str) -> None:
@@ -70,3 +81,21 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
         )
     about = read_about(request.out)
     return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning)
+
+
+def _made_retrieval(dataset: PreparedDataset, request: TrainRequest, warning: str) -> TrainResult:
+    """Nearest-map retrieval, for which nothing is trained. Raises SettingsError for settings of a training."""
+    from anatogen.baselines.retrieval import make_retrieval
+    from anatogen.files import is_empty, locked
+    from anatogen.training.config import RunSettings
+
+    if request.resume or request.settings not in (None, RunSettings()):
+        raise SettingsError(
+            "retrieval is not trained, so it takes no training settings",
+            hint="Leave out --resume, --preset, --config, --set and lengths",
+        )
+    if not is_empty(request.out):
+        raise SettingsError("already exists", path=request.out, hint="Choose another folder or remove it")
+    with locked(request.out):
+        about = make_retrieval(dataset, request.out)
+    return TrainResult(request.out, 0, about.images or 0, 0.0, warning)

@@ -12,12 +12,12 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation.sections.base import spread
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
-from anatogen.generation.request import Request
 from anatogen.judges.segmenter import Segmenter
 from anatogen.labels import LabelSchema
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.metrics.texture import power_ratio
 from anatogen.metrics.variation import seed_variation
+from anatogen.model import Query
 from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -37,7 +37,7 @@ def freed_figure(dataset: PreparedDataset, rows: Sequence[Row], generator: Gener
     freed += [schema.names] if len(schema.names) > 1 else []
     lines = []
     for labels, row in zip(batch.labels.numpy(), batch.rows, strict=True):
-        requests = [Request(str(i), labels, schema.states(free=list(names)), seed=0) for i, names in enumerate(freed)]
+        requests = [Query(labels, schema.states(free=list(names)), 0) for names in freed]
         pictures = []
         for names, (_, image) in zip(freed, generator.generate(requests), strict=True):
             title = "all given" if not names else "all free" if names == schema.names else f"{names[0]} free"

@@ -143,7 +143,7 @@ class Realism:
         }
         results["warnings"] += self._warnings(made)
         ratio = np.array(results["power_ratio"])
-        curves = {f"{self.subject.samples.header.sampling.steps} steps": ratio, **self.more_curves}
+        curves = {self._curve_name(): ratio, **self.more_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."
@@ -157,6 +157,10 @@ class Realism:
             Figure("power", "Is the texture right?", figures.power_against_frequency(curves), caption, "realism"),
             Figure("noise", "Is the noise right?", figures.distributions(noise), noise_caption, "realism"),
         ]
+
+    def _curve_name(self) -> str:
+        sampling = self.subject.samples.header.sampling
+        return f"{sampling.steps} steps" if sampling is not None else "generated"
 
     def _warnings(self, made: Measured) -> list[str]:
         heldout = {row.patient for row in self.subject.dataset.rows if row.split == "heldout"}

@@ -1,0 +1,1 @@
+"""Generators to compare with, each an `ImageModel`."""
