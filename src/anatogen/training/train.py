@@ -22,7 +22,7 @@ from anatogen.training.fit import ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length
 
-_OURS = ("config.yaml", "metrics.jsonl", "checkpoints")
+_OURS = ("config.yaml", "metrics.jsonl", "checkpoints", "previews", "training.html", "tensorboard")
 
 
 def train(
