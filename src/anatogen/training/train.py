@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -142,6 +143,7 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
             for name in ("config.yaml", "metrics.jsonl"):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
             with suppress(OSError):
                 (out / "checkpoints").rmdir()
         raise
