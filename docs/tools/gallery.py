@@ -1,8 +1,9 @@
-"""Makes the pictures of the README's gallery by the commands that stand beside them there, on the brain template.
+"""Makes the pictures of the README by the commands that stand beside them there, on real patients.
 
-The data is the ICBM 2009a template (Fonov et al. 2011) that ships with nilearn, deformed: no single person's scan.
+The hippocampus of the Medical Segmentation Decathlon (T1 MRI, CC-BY-SA 4.0) and head-and-neck CT of OpenKBP (MIT), both in
+nnU-Net's raw layout. Intermediate files that exist already are taken as they are, so that a stopped run can go on.
 
-Example: python docs/tools/gallery.py --work /path/for/intermediate/files
+Example: python docs/tools/gallery.py Dataset004_Hippocampus Dataset101_HeadNeckCT --work /path/for/intermediate/files
 """
 
 from __future__ import annotations
@@ -14,38 +15,55 @@ import sys
 import tempfile
 from pathlib import Path
 
+from anatogen.data.store import PreparedDataset
+from anatogen.evaluation.counterfactual import grown_class
+from anatogen.generation.engine import Generator
+from anatogen.judges.of_dataset import segmenter_for
+
 IMAGES = Path(__file__).resolve().parents[1] / "images"
-PREPARE = "prepare brain-template data/brains --size 64"
-TRAIN = "train data/brains --out runs/brains --steps 2000 --set conditioning.ablated_share=0.5"
-OTHER = "prepare brain-template data/other --size 96 --seed 7 --merge 'CSF=cerebrospinal fluid' --drop 'white matter'"
+DATA = {
+    "data/hippocampus": "prepare {hippocampus} data/hippocampus --size 64 --axis sagittal",
+    "runs/hippocampus": "train data/hippocampus --out runs/hippocampus --steps 1500",
+    "data/head-neck": "prepare {head_neck} data/head-neck --size 64 --fit crop --spacing 4,4,3 --window -200 800 "
+    "--split train=60,heldout=15,val=8,test=17",
+    "runs/head-neck": "train data/head-neck --out runs/head-neck --steps 1500",
+    "data/other": "prepare hippocampus data/other --size 96 --axis sagittal --merge head=anterior --drop posterior",
+}
 GALLERY = {
-    "combinations": "sample runs/brains --masks data/brains --count 3 --combine all --out combinations",
-    "seeds": "sample runs/brains --masks data/brains --count 18 --per-mask 6 --free 'cerebrospinal fluid,white matter' --out seeds",
-    "absent": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --absent 'cerebrospinal fluid' --out absent",
-    "similarity": "interpolate runs/brains --masks data/brains --count 3 --given 'grey matter' "
+    "combinations": "sample runs/hippocampus --masks data/hippocampus --count 4 --combine all --out combinations",
+    "seeds": "sample runs/head-neck --masks data/head-neck --count 18 --per-mask 6 --free mandible --out seeds",
+    "absent": "sample runs/head-neck --masks data/head-neck --count 12 --per-mask 4 --absent mandible --out absent",
+    "similarity": "interpolate runs/hippocampus --masks data/hippocampus --count 3 --given anterior "
     "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
-    "pairs": "sample runs/brains --masks data/brains --count 12 --per-mask 4 --given 'grey matter' --paired --out pairs",
-    "elsewhere": "sample runs/brains --masks data/other --count 12 --per-mask 4 --rename 'cerebrospinal fluid=CSF' --out elsewhere",
+    "pairs": "sample runs/hippocampus --masks data/hippocampus --count 12 --per-mask 4 --given anterior --paired --out pairs",
+    "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head --out elsewhere",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("hippocampus", type=Path, help="Dataset004_Hippocampus")
+    parser.add_argument("head_neck", type=Path, help="Dataset101_HeadNeckCT")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-gallery")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    folders = {name: shlex.quote(str(getattr(options, name).resolve())) for name in ("hippocampus", "head_neck")}
 
-    def call(command: str, made: str) -> None:
+    for made, command in (DATA | GALLERY).items():
         if not (options.work / made).exists():
+            command = command.format(**folders)
             print(f"anatogen {command}", flush=True)
             subprocess.run([sys.executable, "-m", "anatogen", *shlex.split(command)], cwd=options.work, check=True)
-
-    call(PREPARE, "data/brains")
-    call(TRAIN, "runs/brains")
-    call(OTHER, "data/other")
-    for name, command in GALLERY.items():
-        call(command, name)
+    for name in GALLERY:
         (IMAGES / f"{name}.png").write_bytes((options.work / name / "overview.png").read_bytes())
+    (IMAGES / "edit.png").write_bytes(edited(options.work))
+
+
+def edited(work: Path) -> bytes:
+    """PNG: a test patient's label map with the anterior hippocampus grown step by step, and the image that follows each map."""
+    dataset = PreparedDataset.open(work / "data/hippocampus")
+    generator = Generator.load(work / "runs/hippocampus")
+    return grown_class(dataset, generator, dataset.split("test"), "anterior", segmenter_for(dataset)).png
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def train(
     """Train a model on the split "train". Ctrl-C stops training and saves the current model and a checkpoint.
 
     Training ends at the first of --steps, --epochs and --max-time that is reached. Checkpoints are written every five
-    minutes (training.checkpoint_every); after an interruption add --resume to the same command.
+    minutes (training.checkpoint_every); after an interruption add --resume to the same command. Previews of validation
+    label maps, and their Dice in a longer training, are in training.html (settings live.previews and live.dice).
 
     Example: anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
     """
@@ -62,6 +63,8 @@ def train(
         print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
     else:
         print(f"{out}: {model} from {result.images} training images")
+    if result.page is not None:
+        print(f"Curves and previews: {result.page}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
 
 

@@ -61,6 +61,11 @@ def segmenter_for(
         )
 
 
+def has_segmenter(dataset: PreparedDataset) -> bool:
+    """Whether the folder of `dataset` has a trained segmenter, of whatever settings."""
+    return any(dataset.folder.glob("segmenter-*.safetensors"))
+
+
 def encoder_for(
     dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
 ) -> Encoder:

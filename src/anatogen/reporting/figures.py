@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 Picture = tuple[str, NDArray[Any]]
 
@@ -151,6 +152,32 @@ def points(values: dict[str, dict[str, NDArray[np.float64]]], label: str) -> byt
     axis.set(ylabel=label, xlim=(-0.6, len(classes) - 0.4))
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3, axis="y")
+    figure.tight_layout()
+    return _png(figure)
+
+
+def curves(
+    values: dict[str, list[tuple[int, float]]], label: str, *, ceiling: float | None = None, logarithmic: bool = False
+) -> bytes:
+    """Curves of (step, value) pairs against the training's steps, and a dashed line at `ceiling`."""
+    figure = Figure(figsize=(6, 3))
+    axis = figure.subplots()
+    if ceiling is not None:
+        axis.axhline(ceiling, color="0.5", linestyle="--", label="real images (ceiling)")
+    for name, pairs in values.items():
+        axis.plot(
+            [step for step, _ in pairs],
+            [value for _, value in pairs],
+            linewidth=2 if name in ("mean", label) else 1,
+            marker="o" if len(pairs) < 3 else "",
+            label=name,
+        )
+    if logarithmic and any(value > 0 for pairs in values.values() for _, value in pairs):
+        axis.set_yscale("log")
+    axis.set(xlabel="step", ylabel=label)
+    if len(values) > 1 or ceiling is not None:
+        axis.legend(fontsize=8)
+    axis.grid(alpha=0.3, which="both")
     figure.tight_layout()
     return _png(figure)
 

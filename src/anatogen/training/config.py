@@ -98,6 +98,25 @@ class TrainingSettings(Settings):
         return value
 
 
+class LiveSettings(Settings):
+    """What is shown of a model while it trains: fixed validation maps, sampled with fixed noise and the averaged weights.
+
+    Attributes:
+        previews: Write `previews/` and `training.html`.
+        dice: Measure the Dice of the previews, for which the data set's auxiliary segmenter is trained first where there is
+            none. `auto`: where there is one, or where the training is longer than 2,000 steps or ten minutes.
+        maps: How many label maps.
+        share: Of the training's time, at most.
+        seed: Of the noise.
+    """
+
+    previews: bool = True
+    dice: Literal["auto", "on", "off"] = "auto"
+    maps: int = Field(8, ge=1)
+    share: float = Field(0.05, gt=0, le=1)
+    seed: int = 0
+
+
 class RunSettings(Settings):
     """Everything that decides what `train` makes of a data set."""
 
@@ -108,6 +127,7 @@ class RunSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     augment: AugmentSettings = AugmentSettings()
     sampling: SamplingSettings = SamplingSettings()
+    live: LiveSettings = LiveSettings()
 
 
 # Konz et al. 2024, section 3 and Appendix A. The reference implementation keeps no moving average of the weights.

@@ -24,7 +24,16 @@ from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
 
 # What changes neither the weights that come out nor what is trained on: a resume may change it.
-FREE_ON_RESUME = ("training.micro_batch_size", "training.checkpoint_every", "training.checkpoints_kept")
+FREE_ON_RESUME = (
+    "training.micro_batch_size",
+    "training.checkpoint_every",
+    "training.checkpoints_kept",
+    "live.previews",
+    "live.dice",
+    "live.maps",
+    "live.share",
+    "live.seed",
+)
 
 
 def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
@@ -73,8 +82,8 @@ class DenoiserTask:
     @property
     def recipe(self) -> Mapping[str, str]:
         """Settings and data that a checkpoint belongs to."""
-        free = {name.removeprefix("training.") for name in FREE_ON_RESUME}
-        kept = self.settings.model_dump_json(exclude={"training": free})
+        free = {name.removeprefix("training.") for name in FREE_ON_RESUME if name.startswith("training.")}
+        kept = self.settings.model_dump_json(exclude={"training": free, "live": True})
         return {
             "settings": hashlib.sha256(kept.encode()).hexdigest()[:16],
             "training data": self.dataset.digest_of("train"),

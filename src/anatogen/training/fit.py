@@ -17,6 +17,7 @@ from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.checkpoints import Checkpoints, Part
 from anatogen.training.config import TrainingSettings
+from anatogen.training.events import Events
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.interrupt import stop_signals
 from anatogen.training.monitor import MetricsLog, SkippedSteps, Suspects
@@ -68,7 +69,8 @@ def fit(
     )
     if resume and (step := checkpoints.restore()) is not None:
         _log.info("%s: goes on after step %d", out, step)
-    log = MetricsLog(out / "metrics.jsonl", after=state.step)
+    events = Events(out / "tensorboard", after=state.step)
+    log = MetricsLog(out / "metrics.jsonl", after=state.step, events=events)
     skipped = SkippedSteps(state)
     pace = Pace(settings, state, clock)
     stream = data.stream(state.step, state.attempt)

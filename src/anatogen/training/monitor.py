@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anatogen.training.events import Events
 from anatogen.training.state import TrainingState
 
 _log = logging.getLogger(__name__)
@@ -28,11 +29,13 @@ class MetricsLog:
     Args:
         path: The file; lines of steps past `after` were lost with the steps and are removed.
         every: Seconds between two lines.
+        events: Where each line goes, too.
     """
 
-    def __init__(self, path: Path, *, after: int = 0, every: float = 5.0) -> None:
+    def __init__(self, path: Path, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:
         _keep_lines(path, after)
         self._file = path.open("a", encoding="utf-8")
+        self._events = events
         self._every, self._last = every, time.monotonic()
         self._measures: dict[str, list[Tensor]] = {}
         self._step, self._rate, self._images = 0, 0.0, 0
@@ -63,10 +66,14 @@ class MetricsLog:
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self._file.write(json.dumps(known) + "\n")
         self._file.flush()
+        if self._events is not None:
+            self._events.write(known)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self._file.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from anatogen.training.fit import ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length
 
-_OURS = ("config.yaml", "metrics.jsonl", "checkpoints")
+_OURS = ("config.yaml", "metrics.jsonl", "checkpoints", "previews", "training.html", "tensorboard")
 
 
 def train(
@@ -54,12 +55,8 @@ def train(
         Interrupted: Ctrl-C or a signal has stopped it; a checkpoint and the model so far are saved.
     """
     out = Path(out)
+    settings = settings_of(out, settings, resume=resume)
     resume = resume and (out / "config.yaml").is_file()
-    if resume:
-        settings = _settings_to_resume(out, settings)
-    else:
-        _require_free(out)
-    settings = settings or RunSettings()
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
 
     # All that can fail is built before anything is written.
@@ -87,6 +84,17 @@ def train(
                 hint = _how_to_resume(dataset, out) if _checkpoints(out) else None
                 raise Interrupted(stopped.problem, path=out, hint=hint) from stopped
     return out
+
+
+def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSettings:
+    """The settings that a training into `out` has: those `asked` for, on a resume the run's own, else the defaults.
+
+    Raises SettingsError where `out` is taken, or where there is nothing to resume or it was begun with others.
+    """
+    if resume and (out / "config.yaml").is_file():
+        return _settings_to_resume(out, asked)
+    _require_free(out)
+    return asked or RunSettings()
 
 
 def _checkpoints(out: Path) -> list[Path]:
@@ -142,6 +150,7 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
             for name in ("config.yaml", "metrics.jsonl"):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
             with suppress(OSError):
                 (out / "checkpoints").rmdir()
         raise

@@ -35,13 +35,19 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The run's folder, and how long it was trained. warning: what the names of cases say of patients in two splits."""
+    """The run's folder, and how long it was trained.
+
+    Attributes:
+        warning: What the names of cases say of patients in two splits.
+        page: training.html, where previews were written.
+    """
 
     run: Path
     steps: int
     images: int
     seconds: float
     warning: str = ""
+    page: Path | None = None
 
 
 def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResult:
@@ -51,7 +57,9 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import require_kind
     from anatogen.model import read_about
+    from anatogen.training.train import settings_of
     from anatogen.training.train import train as run
+    from anatogen.workflows.live import live_for
 
     require_kind(request.model)
     dataset = PreparedDataset.open(request.dataset)
@@ -70,17 +78,22 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
             begun = True
         bar.update(share, text or None)
 
-    with watched_by(monitor), stage("training", 1.0, "s") as bar:
-        run(
-            dataset,
-            request.out,
-            request.settings,
-            device=request.device,
-            resume=request.resume,
-            progress=moved,
-        )
+    with watched_by(monitor):
+        settings = settings_of(request.out, request.settings, resume=request.resume)
+        live = live_for(dataset, request.out, settings, device=request.device)
+        with stage("training", 1.0, "s") as bar:
+            run(
+                dataset,
+                request.out,
+                settings,
+                device=request.device,
+                resume=request.resume,
+                hooks=[live.hook()] if live is not None else [],
+                progress=moved,
+            )
+        page = live.last() if live is not None else None
     about = read_about(request.out)
-    return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning)
+    return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning, page)
 
 
 def _made_retrieval(dataset: PreparedDataset, request: TrainRequest, warning: str) -> TrainResult:

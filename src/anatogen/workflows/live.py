@@ -1,0 +1,189 @@
+"""Does the model follow the label maps? Previews and Dice on fixed validation maps while it trains."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.data.store import PreparedDataset
+from anatogen.device import give_back_memory
+from anatogen.errors import AnatogenError, Interrupted
+from anatogen.files import writing
+from anatogen.generation.engine import Generator
+from anatogen.generation.plan import requests_from_dataset
+from anatogen.metrics.overlap import class_means, dice_by_group
+from anatogen.model import load_denoiser
+from anatogen.reporting import figures
+from anatogen.reporting.training_page import write_training_page
+from anatogen.training.hooks import Hook, Moment
+
+if TYPE_CHECKING:
+    from anatogen.judges.segmenter import Segmenter
+    from anatogen.model import Denoiser
+    from anatogen.training.config import RunSettings, TrainingSettings
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY = 5  # steps between two looks at the clock
+_FIRST = 20.0  # seconds of training before the first preview
+_GROWTH = 0.03  # of the time trained lies at least between two previews, so that days give a few hundred
+_SHOWN = 4
+
+
+class Live:
+    """Samples fixed validation maps with fixed noise and the averaged weights now and then.
+
+    Each time it writes `previews/STEP.png` and `training.html` to the run and returns `dice`, `dice/CLASS` and `dice_ceiling`
+    (the same auxiliary segmenter on the real images) for metrics.jsonl. It takes no random numbers from the training, at most
+    `live.share` of its time, and never ends it: after an error it says so and stays silent.
+
+    Args:
+        dataset: The data set that is trained on; its split "val" is shown.
+        run: The run's folder.
+        settings: Of the run.
+        segmenter: Trained on the held-out patients; None leaves the Dice out.
+        device: Where to sample.
+        clock: Seconds that only rise.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        run: Path,
+        settings: RunSettings,
+        segmenter: Segmenter | None,
+        *,
+        device: str = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.dataset, self.run, self.settings, self.segmenter, self.device = dataset, run, settings, segmenter, device
+        self._clock, self._failed = clock, False
+        rows = dataset.split("val")
+        count = min(settings.live.maps, len(rows))
+        chosen = [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)]
+        self._real = dataset.load(chosen)
+        self._requests = requests_from_dataset(dataset, chosen, dataset.schema.states(), seed=settings.live.seed)
+        self._patients = np.array([row.patient for row in chosen])
+        self._ceiling = self._dice(self._real.images.numpy()) if segmenter is not None else {}
+        self._began = clock()
+        self._next = self._began + _FIRST
+
+    def hook(self) -> Hook:
+        """What `fit` calls."""
+        return Hook("live", _LOOK_EVERY, self._call)
+
+    def show(self, step: int, model: Denoiser) -> Mapping[str, float]:
+        """Write the preview of `step` and the page; returns the measures."""
+        generator = Generator(model, self.settings.sampling, device=self.device)
+        images = np.stack([image for _, image in generator.generate(self._requests)])
+        with writing(self.run / "previews" / f"{step:09d}.png") as path:
+            path.write_bytes(self._picture(images))
+        measures = self._dice(images) if self.segmenter is not None else {}
+        if "dice" in measures and "dice" in self._ceiling:
+            measures["dice_ceiling"] = self._ceiling["dice"]
+        return measures
+
+    def last(self) -> Path | None:
+        """Write the preview and the page of the finished training; returns the page, None where it could not be written."""
+        try:
+            model, about = load_denoiser(self.run)
+            measures = self.show(about.steps or 0, model)
+            with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": about.steps or 0, **measures}) + "\n")
+            return write_training_page(self.run, finished=True)
+        except (AnatogenError, OSError, RuntimeError, ValueError) as error:
+            _log.warning("the last preview was not written: %s", error)
+            return None
+
+    def _call(self, moment: Moment) -> Mapping[str, float] | None:
+        now = self._clock()
+        if self._failed or now < self._next:
+            return None
+        try:
+            measures = self.show(moment.step, moment.model())
+            write_training_page(self.run)
+        except Interrupted:
+            raise
+        except (AnatogenError, OSError, RuntimeError, ValueError) as error:
+            self._failed = True
+            _log.warning("there will be no more previews: %s", error)
+            return None
+        finally:
+            give_back_memory()
+        after = self._clock()
+        wait = max((after - now) / self.settings.live.share, _GROWTH * (after - self._began), _FIRST)
+        self._next = after + wait
+        return measures
+
+    def _dice(self, images: NDArray[np.float32]) -> dict[str, float]:
+        """Mean Dice of the classes, and that of each, between what the segmenter finds and the label maps."""
+        assert self.segmenter is not None
+        schema = self.dataset.schema
+        scores = dice_by_group(
+            self.segmenter(images),
+            self._real.truth.numpy(),
+            self._patients,
+            schema.count,
+            self._real.annotated.numpy(),
+        )
+        of_classes = class_means(scores, axis=0)
+        found = {f"dice/{name}": float(value) for name, value in zip(schema.names, of_classes, strict=True)}
+        found = {"dice": float(class_means(of_classes, axis=0))} | found
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
+    def _picture(self, images: NDArray[np.float32]) -> bytes:
+        """PNG: a line a label map: the map, the generated image, the same with the map outlined, and the real image."""
+        schema, lines = self.dataset.schema, []
+        labels, real = self._real.labels.numpy(), self._real.images.numpy()
+        for i in range(min(_SHOWN, len(images))):
+            lines.append(
+                [
+                    ("label map", figures.coloured(labels[i], schema)),
+                    ("generated", figures.gray(images[i])),
+                    ("with the map", figures.outlined(images[i], labels[i], schema)),
+                    ("real", figures.gray(real[i])),
+                ]
+            )
+        return figures.grid(lines)
+
+
+def live_for(
+    dataset: PreparedDataset,
+    run: Path,
+    settings: RunSettings,
+    *,
+    device: str,
+    clock: Callable[[], float] = time.monotonic,
+) -> Live | None:
+    """The previews of a training, where `settings.live` and the data set allow them; trains the segmenter where it is wanted.
+
+    With `live.dice: auto` the segmenter is used where the data set has one already, or where the training is a long one
+    (over 2,000 steps, or ten minutes): training it takes minutes on a CPU.
+    """
+    if not settings.live.previews or len(dataset.size) != 2 or "val" not in dataset.split_names:
+        return None
+    return Live(dataset, run, settings, _segmenter(dataset, settings, device), device=device, clock=clock)
+
+
+def _segmenter(dataset: PreparedDataset, settings: RunSettings, device: str) -> Segmenter | None:
+    from anatogen.judges.of_dataset import has_segmenter, segmenter_for
+
+    if settings.live.dice == "off" or "heldout" not in dataset.split_names:
+        return None
+    if settings.live.dice == "on" or _is_long(settings.training) or has_segmenter(dataset):
+        return segmenter_for(dataset, device=device)
+    return None
+
+
+def _is_long(how: TrainingSettings) -> bool:
+    """Whether no limit ends the training within 2,000 steps or ten minutes."""
+    few_steps = how.steps is not None and how.steps <= 2000
+    short = how.max_time_s is not None and how.max_time_s < 600
+    few_epochs = how.epochs is not None and how.epochs <= 5
+    return not (few_steps or short or few_epochs)

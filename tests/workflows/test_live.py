@@ -1,0 +1,142 @@
+"""Previews while a model trains: they tell the truth, change nothing and end nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anatogen.data.store import PreparedDataset
+from anatogen.io.tensors import read_tensors
+from anatogen.reporting.training_page import read_metrics, series, write_training_page
+from anatogen.training.config import RunSettings, build_settings
+from anatogen.training.hooks import Moment
+from anatogen.training.train import train
+from anatogen.workflows.live import Live, live_for
+from anatogen.workflows.train import TrainRequest
+from anatogen.workflows.train import train as train_workflow
+
+
+class Clock:
+    """Rises by a second whenever it is read."""
+
+    def __init__(self, step: float = 1.0) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+class TrueSegmenter:
+    """Finds the label maps exactly in the real images, and nothing in others."""
+
+    def __init__(self, dataset: PreparedDataset) -> None:
+        batch = dataset.load(dataset.split("val"))
+        self.known = {
+            image.tobytes(): labels for image, labels in zip(batch.images.numpy(), batch.truth.numpy(), strict=True)
+        }
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return np.stack([self.known.get(image.tobytes(), np.zeros(image.shape[1:], np.int64)) for image in images])
+
+
+def settings(**more: object) -> RunSettings:
+    return build_settings(
+        values=["network.width=16", "sampling.steps=2"], training={"steps": 30, "batch_size": 4}, **more
+    )
+
+
+def test_a_training_is_the_same_with_and_without_previews(dataset: PreparedDataset, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "plain", settings(), device="cpu")
+    live = Live(dataset, tmp_path / "shown", settings(), None, device="cpu", clock=Clock(10))
+    train(dataset, tmp_path / "shown", settings(), device="cpu", hooks=[live.hook()])
+    assert list((tmp_path / "shown" / "previews").glob("*.png"))
+    plain, shown = (read_tensors(tmp_path / name / "model.safetensors") for name in ("plain", "shown"))
+    assert all(torch.equal(plain[name], shown[name]) for name in plain)
+
+
+def test_the_dice_of_real_images_is_the_ceiling_and_of_noise_far_below(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    live = Live(dataset, tmp_path, settings(), TrueSegmenter(dataset), device="cpu")  # type: ignore[arg-type]
+    assert live._ceiling["dice"] == 1
+    noise = np.random.default_rng(0).normal(size=live._real.images.shape).astype(np.float32)
+    assert live._dice(noise)["dice"] == 0
+
+
+def test_previews_keep_to_their_share_of_the_time(dataset: PreparedDataset, tmp_path: Path) -> None:
+    clock = Clock()
+    live = Live(dataset, tmp_path, settings(live={"share": 0.05}), None, device="cpu", clock=clock)
+    spent = [0.0]
+
+    def show(step: int, model: object) -> dict[str, float]:
+        clock.now += 30
+        spent[0] += 30
+        return {}
+
+    live.show = show  # type: ignore[method-assign]
+    for step in range(5, 20_000, 5):
+        live._call(Moment(step, 0.0, lambda: None, {}))
+    assert 0.02 < spent[0] / clock.now <= 0.05
+
+
+def test_a_preview_that_fails_ends_nothing(
+    dataset: PreparedDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = Live(dataset, tmp_path / "run", settings(), None, device="cpu", clock=Clock(10))
+
+    def show(step: int, model: object) -> dict[str, float]:
+        raise RuntimeError("out of memory")
+
+    live.show = show  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        train(dataset, tmp_path / "run", settings(), device="cpu", hooks=[live.hook()])
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert sum("no more previews" in message for message in caplog.messages) == 1
+
+
+def test_the_workflow_leaves_a_page_and_a_last_preview(dataset: PreparedDataset, tmp_path: Path) -> None:
+    result = train_workflow(TrainRequest(dataset.folder, tmp_path / "run", settings(), "cpu"))
+    assert result.page == tmp_path / "run" / "training.html"
+    text = result.page.read_text(encoding="utf-8")
+    assert "Training is finished" in text and "http-equiv" not in text and "http://" not in text
+    assert (tmp_path / "run" / "previews" / "000000030.png").exists()
+
+
+def test_without_previews_nothing_is_written(dataset: PreparedDataset, tmp_path: Path) -> None:
+    off = settings(live={"previews": False})
+    assert live_for(dataset, tmp_path, off, device="cpu") is None
+    result = train_workflow(TrainRequest(dataset.folder, tmp_path / "run", off, "cpu"))
+    assert result.page is None and not (tmp_path / "run" / "previews").exists()
+
+
+def test_a_short_training_does_not_train_a_segmenter(dataset: PreparedDataset, tmp_path: Path) -> None:
+    live = live_for(dataset, tmp_path, settings(), device="cpu")
+    assert live is not None and live.segmenter is None
+
+
+def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo', encoding="utf-8")
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 0.5}]
+    text = write_training_page(tmp_path).read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' in text
+
+
+def test_a_series_is_thinned_without_moving_its_mean() -> None:
+    lines = [{"step": i, "loss": float(i % 7)} for i in range(4000)]
+    thinned = series(lines, "loss")
+    assert len(thinned) == 400 and thinned[-1][0] == 3999
+    assert np.isclose(np.mean([value for _, value in thinned]), np.mean([i % 7 for i in range(4000)]))
+    assert series([{"step": 1, "loss": None}], "loss") == []
+
+
+def test_measures_reach_metrics_jsonl(dataset: PreparedDataset, tmp_path: Path) -> None:
+    live = Live(dataset, tmp_path / "run", settings(), TrueSegmenter(dataset), device="cpu", clock=Clock(10))  # type: ignore[arg-type]
+    train(dataset, tmp_path / "run", settings(), device="cpu", hooks=[live.hook()])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any(line.get("dice_ceiling") == 1 for line in lines)
