@@ -1,9 +1,9 @@
 """Makes the pictures of the README by the commands that stand beside them there, on real patients.
 
-The hippocampus of the Medical Segmentation Decathlon (T1 MRI, CC-BY-SA 4.0) and head-and-neck CT of OpenKBP (MIT), both in
-nnU-Net's raw layout. Intermediate files that exist already are taken as they are, so that a stopped run can go on.
+The hippocampus of the Medical Segmentation Decathlon (T1 MRI, CC-BY-SA 4.0) in nnU-Net's raw layout. Intermediate files that
+exist already are taken as they are, so that a stopped run can go on.
 
-Example: python docs/tools/gallery.py Dataset004_Hippocampus Dataset101_HeadNeckCT --work /path/for/intermediate/files
+Example: python docs/tools/gallery.py Dataset004_Hippocampus --work /path/for/intermediate/files
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ IMAGES = Path(__file__).resolve().parents[1] / "images"
 DATA = {
     "data/hippocampus": "prepare {hippocampus} data/hippocampus --size 64 --axis sagittal",
     "runs/hippocampus": "train data/hippocampus --out runs/hippocampus --steps 1500",
-    "data/head-neck": "prepare {head_neck} data/head-neck --size 64 --fit crop --spacing 4,4,3 --window -200 800 "
-    "--split train=60,heldout=15,val=8,test=17",
-    "runs/head-neck": "train data/head-neck --out runs/head-neck --steps 1500",
     "data/other": "prepare hippocampus data/other --size 96 --axis sagittal --merge head=anterior --drop posterior",
 }
+SAMPLE = "sample runs/hippocampus --masks data/hippocampus"
 GALLERY = {
-    "combinations": "sample runs/hippocampus --masks data/hippocampus --count 4 --combine all --out combinations",
-    "seeds": "sample runs/head-neck --masks data/head-neck --count 18 --per-mask 6 --free mandible --out seeds",
-    "absent": "sample runs/head-neck --masks data/head-neck --count 12 --per-mask 4 --absent mandible --out absent",
+    "combinations": f"{SAMPLE} --count 4 --combine all --out combinations",
+    "seeds": f"{SAMPLE} --count 18 --per-mask 6 --free posterior --out seeds",
+    "absent": f"{SAMPLE} --count 12 --per-mask 4 --absent posterior --out absent",
     "similarity": "interpolate runs/hippocampus --masks data/hippocampus --count 3 --given anterior "
     "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
-    "pairs": "sample runs/hippocampus --masks data/hippocampus --count 12 --per-mask 4 --given anterior --paired --out pairs",
+    "pairs": f"{SAMPLE} --count 12 --per-mask 4 --given anterior --paired --out pairs",
     "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head --out elsewhere",
 }
 
@@ -43,15 +41,14 @@ GALLERY = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hippocampus", type=Path, help="Dataset004_Hippocampus")
-    parser.add_argument("head_neck", type=Path, help="Dataset101_HeadNeckCT")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-gallery")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    folders = {name: shlex.quote(str(getattr(options, name).resolve())) for name in ("hippocampus", "head_neck")}
+    source = shlex.quote(str(options.hippocampus.resolve()))
 
     for made, command in (DATA | GALLERY).items():
         if not (options.work / made).exists():
-            command = command.format(**folders)
+            command = command.format(hippocampus=source)
             print(f"anatogen {command}", flush=True)
             subprocess.run([sys.executable, "-m", "anatogen", *shlex.split(command)], cwd=options.work, check=True)
     for name in GALLERY:
