@@ -198,12 +198,12 @@ def test_bad_input_is_refused() -> None:
         with pytest.raises(SettingsError, match="between 0 and 1"):
             usefulness(REAL, REAL, VALIDATION, TEST, 3, real_shares=shares)
     for seeds in ((), (1, 1)):
-        with pytest.raises(SettingsError, match="one seed or more"):
+        with pytest.raises(SettingsError, match="at least one seed"):
             usefulness(REAL, REAL, VALIDATION, TEST, 3, seeds=seeds)
     smaller = Parts(REAL.images[..., :8], REAL.labels[..., :8], REAL.annotated, REAL.groups)
-    with pytest.raises(DataError, match="1 x 16 x 8, 16 x 8, 2 do not fit the real ones of 1 x 16 x 16, 16 x 16, 2"):
+    with pytest.raises(DataError, match="1 x 16 x 8, 16 x 8, 2 do not match the real ones of 1 x 16 x 16, 16 x 16, 2"):
         usefulness(REAL, smaller, VALIDATION, TEST, 3)
-    with pytest.raises(DataError, match="equally many"):
+    with pytest.raises(DataError, match="as many label maps"):
         Parts(REAL.images, REAL.labels, REAL.annotated, REAL.groups[:-1])
     with pytest.raises(DataError, match="at least one"):
         Parts(REAL.images[:0], REAL.labels[:0], REAL.annotated[:0], REAL.groups[:0])

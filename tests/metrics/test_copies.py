@@ -226,15 +226,15 @@ def test_what_does_not_fit_is_refused() -> None:
     images = np.zeros((2, 1, 8, 8), np.float32)
     with pytest.raises(DataError, match="cannot be compared"):
         nearest_neighbours(images, images[:, :, :6])
-    with pytest.raises(DataError, match="no image to compare"):
+    with pytest.raises(DataError, match="no images to compare"):
         nearest_neighbours(images, images[:0])
     with pytest.raises(DataError, match="too small"):
         nearest_neighbours(images, images, shifts=4)
     with pytest.raises(DataError, match="finite"):
         copy_rate(np.array([np.nan]), np.ones(4))
-    with pytest.raises(DataError, match="2 patients are named for 3"):
+    with pytest.raises(DataError, match="2 patients do not match 3"):
         copy_rate(np.ones(3), np.ones(4), np.arange(2), np.arange(4))
-    with pytest.raises(DataError, match="no share"):
+    with pytest.raises(DataError, match="must be in .0, 1."):
         copy_threshold(np.ones(3), level=1.5)
     assert nearest_neighbours(images, images).distance.tolist() == [1, 1]  # flat images are like nothing
 

@@ -103,9 +103,9 @@ def test_few_patients_decide_nothing() -> None:
         assert found.decided is decided and found.least_p == pytest.approx(0.5 ** (count - 1))
         if decided:
             assert found.by == ("mmd",)
-    with pytest.raises(DataError, match="two patients or more"):
+    with pytest.raises(DataError, match="at least two patients"):
         Cohort.of(patients(1), patients(1))
-    with pytest.raises(DataError, match="no pairs"):
+    with pytest.raises(DataError, match="not paired"):
         Cohort.of(patients(4), patients(4)[::-1])
 
 

@@ -181,7 +181,7 @@ def test_bad_input_is_named() -> None:
             volume_error_by_group(maps, maps, np.arange(3), 2, spacing)
     with pytest.raises(SettingsError, match=r"\(1, 16, 16\) and \(3, 16, 16\)"):
         missed_by_group(maps[:1], maps, np.arange(3), 2)
-    with pytest.raises(SettingsError, match="tolerance of -1 mm"):
+    with pytest.raises(SettingsError, match="tolerance must be 0 mm or more, got -1"):
         surface_dice_by_group(maps, maps, np.arange(3), 2, (1, 1), tolerance_mm=-1)
 
 

@@ -131,9 +131,9 @@ def test_paper_unet_runs_small() -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "words"),
     [
-        ({"channels": (32, 40)}, (16, 16), "40 is no multiple of 32"),
+        ({"channels": (32, 40)}, (16, 16), "40 is not a multiple of 32"),
         ({"channels": (32, 64)}, (16, 16, 16), "16 x 16 x 16"),
-        ({"channels": (32, 64), "options": {"down_block_types": ["DownBlock2D"]}}, (16, 16), "diffusers builds no"),
+        ({"channels": (32, 64), "options": {"down_block_types": ["DownBlock2D"]}}, (16, 16), "diffusers cannot build"),
     ],
 )  # fmt: skip
 def test_paper_unet_refuses(settings: dict[str, object], size: tuple[int, ...], words: str) -> None:

@@ -73,7 +73,7 @@ def test_a_numpy_scalar_is_a_number_and_what_cannot_be_kept_is_named(tmp_path: P
     """MONAI #8355, nnU-Net #2681: a NumPy scalar in a checkpoint makes it unreadable without pickle."""
     Checkpoints(tmp_path, {"part": Anything({"best": np.float64(0.5), "at": np.int64(3)})}).save(1)
     assert restored(tmp_path)[1] == {"best": 0.5, "at": 3} and type(restored(tmp_path)[1]["best"]) is float
-    with pytest.raises(TypeError, match="part/value/what: a set cannot be kept"):
+    with pytest.raises(TypeError, match="part/value/what: a set cannot be saved"):
         to_json({"value": {"what": {1, 2}}}, "part", {})
     assert from_json(to_json((1, 2), "p", {}), {}) == (1, 2)
 
@@ -129,10 +129,10 @@ def test_a_damaged_one_is_passed_over_with_a_word(
         document.write_text("")
     step, value = restored(tmp_path)
     assert step == 10 and value["weights"][0] == 10
-    assert "000000020.json: is damaged" in caplog.text and "the checkpoint before it is used" in caplog.text
+    assert "000000020.json: is damaged" in caplog.text and "using the previous checkpoint" in caplog.text
     for file in tmp_path.glob("*.json"):
         file.write_text("{")
-    with pytest.raises(ModelError, match="no checkpoint is whole"):
+    with pytest.raises(ModelError, match="no checkpoint is intact"):
         restored(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 def test_a_newer_format_and_another_recipe_are_refused_in_one_line(tmp_path: Path) -> None:
     saved(tmp_path, 10, recipe={"training data": "a", "settings": "b"})
-    with pytest.raises(SettingsError, match="was begun with other training data"):
+    with pytest.raises(SettingsError, match="was started with different training data"):
         restored(tmp_path, recipe={"training data": "c", "settings": "b"})
     file = tmp_path / "000000010.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))

@@ -152,7 +152,7 @@ def test_sigterm_and_resume_on_the_command_line(dataset_folder: Path, tmp_path: 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     error = next(line for line in said.splitlines() if line.startswith("error: "))
-    assert "the model so far is saved as model.safetensors and its state in checkpoints" in error
+    assert "the current model is saved as model.safetensors and its state in checkpoints" in error
     assert f"Resume it with: anatogen train {dataset_folder} --out {out} --resume" in error
     about = read_about(out)
     assert not about.finished and f"after step {about.steps};" in error
@@ -198,11 +198,11 @@ def test_other_settings_or_data_are_not_resumed(
 ) -> None:
     out = broken(dataset, tmp_path / "run")
     code, _, err = cli("train", dataset.folder, "--out", out, "--resume", "--set", "training.learning_rate=0.1")
-    assert code == 2 and "was begun with another training.learning_rate" in err
+    assert code == 2 and "was started with a different training.learning_rate" in err
     code, _, err = cli("train", dataset.folder, "--out", out, "--resume", "--preset", "paper")
     assert code == 2 and "two presets are named" in err
     monkeypatch.setattr(PreparedDataset, "digest_of", lambda self, split: "other")
-    with pytest.raises(SettingsError, match="was begun with other training data"):
+    with pytest.raises(SettingsError, match="was started with different training data"):
         train(dataset, out, device="cpu", resume=True)
     assert len(list((out / "checkpoints").glob("*.json"))) == 2
 
@@ -297,7 +297,7 @@ def test_stopped_before_the_first_step(dataset: PreparedDataset, tmp_path: Path)
     def press(share: float, text: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="before its first step, nothing was saved"):
+    with pytest.raises(Interrupted, match="before its first step; nothing was saved"):
         train(dataset, tmp_path / "run", SETTINGS, device="cpu", progress=press)
     assert [f.name for f in (tmp_path / "run").iterdir() if f.name != ".lock"] == []
 
@@ -345,7 +345,9 @@ def test_the_second_is_told_that_another_trains(dataset: PreparedDataset, tmp_pa
     held.wait(60)
     try:
         for resume in (False, True):
-            with pytest.raises(OutputError, match="another process is writing here.* Another training runs there"):
+            with pytest.raises(
+                OutputError, match="another process is writing here.* Another training is running there"
+            ):
                 train(dataset, out, SETTINGS, device="cpu", resume=resume)
     finally:
         let_go.set()

@@ -69,7 +69,7 @@ def test_ctrl_c_saves_the_model_and_says_so(dataset: PreparedDataset, tmp_path: 
         if share >= 0.5:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"after step 3; the model so far is saved as model\.safetensors"):
+    with pytest.raises(Interrupted, match=r"after step 3; the current model is saved as model\.safetensors"):
         train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu", progress=press)
     assert load_denoiser(tmp_path / "run")[1].steps == 3
 

@@ -1,4 +1,4 @@
-"""Usefulness: a segmenter trained on synthetic, on real or on both images, tested on real patients (Konz et al. 2024, Table 2)."""
+"""Utility: a segmenter trained on synthetic, real or both images, tested on real patients (Konz et al. 2024)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then
 
 @dataclass(frozen=True)
 class Parts:
-    """Images with label maps, which need not be in memory (`Lazy`).
+    """Images with label maps; they need not be in memory (`Lazy`).
 
-    images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial), -1 where unknown. annotated: bool (N, C-1), which classes the
-    label map speaks for; for a synthetic image those that were annotated and given. groups: (N,), the patient of each.
+    Attributes:
+        images: float32 (N, C, *spatial) in [-1, 1].
+        labels: int64 (N, *spatial), -1 where unknown.
+        annotated: Bool (N, C-1), the classes that the label map covers; for a synthetic image those annotated and
+            given.
+        groups: (N,), the patient of each image.
+
+    Raises:
+        DataError: There are no images, or the numbers of items differ.
     """
 
     images: Items
@@ -39,7 +46,9 @@ class Parts:
     def __post_init__(self) -> None:
         counts = {len(part) for part in (self.images, self.labels, self.annotated, self.groups)}
         if counts == {0} or len(counts) > 1:
-            raise DataError("images, label maps, annotated classes and patients must be equally many, and at least one")
+            raise DataError(
+                "there must be as many label maps, annotated classes and patients as images, and at least one"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,13 +59,14 @@ class Parts:
         return self.images, self.labels, self.annotated
 
     def of_patients(self, count: int, seed: int) -> Parts:
-        """The images of `count` patients, chosen by `seed`; a larger count has the smaller one's patients too.
+        """The images of `count` patients, chosen by `seed`; a larger count includes the patients of a smaller one.
 
-        Raises SettingsError where there are not as many.
+        Raises:
+            SettingsError: There are fewer patients.
         """
         patients = np.unique(self.groups)
         if not 1 <= count <= len(patients):
-            raise SettingsError(f"{count} of {len(patients)} real patients were asked for")
+            raise SettingsError(f"{count} of {len(patients)} real patients were requested")
         order = np.random.default_rng(derive_seed("real patients", seed)).permutation(len(patients))
         places = torch.from_numpy(np.flatnonzero(np.isin(self.groups, patients[order[:count]])))
         images, labels = (_some(items, places) for items in (self.images, self.labels))
@@ -65,14 +75,25 @@ class Parts:
 
 @dataclass(frozen=True)
 class Usefulness:
-    """What training on one mixture of images is worth, on real test patients.
+    """The utility of one training mixture, on real test patients.
 
-    real_share: how many of the images it saw were real, 0 to 1. seeds: of the trainings, one each.
-    real_images, real_patients, synthetic_images: how many there were to draw from (real_images: for each seed).
-    patients: of the test, in the order of `scores`. scores: Dice (seeds, patients, C-1), NaN where the patient has not
-    got the class. mean, ci95: over classes and patients, seeds averaged, by `mean_interval`. per_class: (C-1,).
-    difference, difference_ci95: to training on the real images alone, paired by patient. Intervals are None where there are
-    too few patients for one, or where they do not differ, as no_interval and no_difference_interval then say.
+    Attributes:
+        name: "real", "synthetic" or, for instance, "real 1 : 2 synthetic".
+        real_share: Share of real images among the images drawn, 0 to 1.
+        seeds: The seed of each training.
+        steps: Steps of each training.
+        real_images: Number of real images available, for each seed.
+        real_patients: Number of real patients available.
+        synthetic_images: Number of synthetic images available.
+        patients: The test patients, in the order of `scores`.
+        scores: Dice (seeds, patients, C-1), NaN where the patient lacks the class.
+        mean: Mean over seeds, classes and patients.
+        ci95: 95 % interval of `mean` over patients, by `mean_interval`; None where there is none.
+        per_class: Mean of each class, (C-1,).
+        difference: Difference from training on real images alone, paired by patient.
+        difference_ci95: 95 % interval of `difference`; None where there is none.
+        no_interval: Why `ci95` is None.
+        no_difference_interval: Why `difference_ci95` is None.
     """
 
     name: str
@@ -94,11 +115,14 @@ class Usefulness:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
-        """Sums up `scores` (seeds, patients, C-1), beside training on the real images alone (None: that is what it is).
+        """Summarise scores, compared with training on real images alone.
 
-        about: the fields that do not follow from the scores.
+        Args:
+            scores: (seeds, patients, C-1).
+            reference: The result for real images alone; None if this is it.
+            **about: The fields that do not follow from the scores.
         """
-        averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
+        averaged = scores.mean(axis=0)  # NaN for one seed is NaN for all
         mean, ci95, no_interval = mean_interval(averaged, within=(0, 1))
         less = averaged if reference is None else reference.scores.mean(axis=0)
         difference, difference_ci95, no_difference = mean_interval(averaged - less, within=(-1, 1))
@@ -115,7 +139,7 @@ class Usefulness:
         )
 
     def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """For report.json: its keys mean, per_class and ci95, and what the figures rest on."""
+        """The entry of report.json: mean, per_class, ci95 and the numbers they rest on."""
         return {
             "name": self.name,
             "mean": self.mean,
@@ -170,9 +194,9 @@ def usefulness(
     """
     shares = [1.0, *dict.fromkeys(share for share in map(float, real_shares) if share != 1)]
     if not all(0 <= share <= 1 for share in shares):
-        raise SettingsError("a share of real images must lie between 0 and 1")
+        raise SettingsError("a share of real images must be between 0 and 1")
     if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingsError("usefulness needs one seed or more, each of them once")
+        raise SettingsError("utility needs at least one seed, without duplicates")
     _check_shapes(real, synthetic, validation, test)
     chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
     total = len(shares) * len(seeds) * settings.steps
@@ -214,14 +238,14 @@ def usefulness(
 
 
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
-    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
+    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient lacks the class."""
     return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
-    """`utility` of report.json: real, synthetic and both (the first mixture), where there are, and all mixtures.
+    """The entry `utility` of report.json: real, synthetic and both (the first mixture) if present, and all mixtures.
 
-    The first mixture and not the best, which would be chosen on the test patients.
+    It is the first mixture and not the best, which would be chosen on the test patients.
     """
     mixtures = [r for r in results if 0 < r.real_share < 1]
     named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
@@ -238,14 +262,14 @@ def name_of(real_share: float) -> str:
 
 
 def _some(items: Items, places: Tensor) -> Items:
-    """The items at `places`, not read before they are needed where the others are not."""
+    """The items at `places`, read on demand where `items` are."""
     if isinstance(items, Tensor):
         return items[places]
     return Lazy((len(places), *items.shape[1:]), lambda asked: items[places[torch.tensor(asked)]])
 
 
 def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[Part, Tensor | None]:
-    """The images to train on, and how often each is drawn (N,); None: all alike."""
+    """The images to train on, and the relative probability (N,) of each; None for uniform."""
     if share in (0, 1):
         return (real if share else synthetic).tensors, None
     weights = [torch.full((len(real),), share / len(real)), torch.full((len(synthetic),), (1 - share) / len(synthetic))]
@@ -254,13 +278,13 @@ def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[Part, Tensor 
 
 
 def _check_shapes(real: Parts, *others: Parts) -> None:
-    """Raises DataError where images differ in size, channels or classes."""
+    """Raise DataError where images differ in size, channels or classes."""
     wanted = [tuple(part.shape[1:]) for part in real.tensors]
     for other in others:
         found = [tuple(part.shape[1:]) for part in other.tensors]
         if found != wanted:
             raise DataError(
-                f"images, label maps and classes of {_shapes(found)} do not fit the real ones of {_shapes(wanted)}",
+                f"images, label maps and classes of {_shapes(found)} do not match the real ones of {_shapes(wanted)}",
                 hint="Use samples of a model that was trained on this data set",
             )
 

@@ -1,4 +1,4 @@
-"""How much anatomy differs between images of one label map that differ in their seed alone."""
+"""How much anatomy varies between images of one label map that differ in their seed only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from anatogen.metrics.overlap import class_means
 
 
 def seed_variation(found: NDArray[np.integer], class_count: int) -> NDArray[np.float64]:
-    """1 - Dice between the anatomies of two seeds, the mean over all pairs of seeds: (maps, C-1), 0 the same, 1 apart.
+    """1 - Dice between the anatomies of two seeds, averaged over all pairs of seeds.
 
-    found: label maps (maps, seeds, *spatial), for instance a segmenter's. Two images that both lack a class agree on it;
-    NaN where no seed of a map has it.
+    Args:
+        found: Label maps (maps, seeds, *spatial), for instance a segmenter's.
+        class_count: C, the background included.
+
+    Returns:
+        (maps, C-1): 0 the same, 1 disjoint. Two images that both lack a class agree on it; NaN where no seed of a map
+        has it.
     """
     maps, seeds = found.shape[:2]
     pairs = []
