@@ -74,6 +74,69 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class UsefulnessData:
+    """The images that `usefulness` trains and tests on.
+
+    Attributes:
+        real: Real images to train on.
+        synthetic: Synthetic images to train on.
+        validation: Real images that select the best weights of each training.
+        test: Real images of the test patients.
+
+    Raises:
+        DataError: The images differ in size, channels or classes.
+    """
+
+    real: Parts
+    synthetic: Parts
+    validation: Parts
+    test: Parts
+
+    def __post_init__(self) -> None:
+        wanted = [tuple(part.shape[1:]) for part in self.real.tensors]
+        for other in (self.synthetic, self.validation, self.test):
+            found = [tuple(part.shape[1:]) for part in other.tensors]
+            if found != wanted:
+                raise DataError(
+                    f"images, label maps and classes of {_shapes(found)} do not match the real ones of {_shapes(wanted)}",
+                    hint="Use samples of a model that was trained on this data set",
+                )
+
+    @property
+    def class_count(self) -> int:
+        """C, the background included."""
+        return self.real.annotated.shape[1] + 1
+
+
+@dataclass(frozen=True)
+class UsefulnessSettings:
+    """What `usefulness` trains.
+
+    Attributes:
+        real_shares: For each mixture, the share of real images among the images drawn: 0 synthetic only, 1 real only.
+            Real only is always trained, and first.
+        real_patients: Number of real patients to train on, chosen anew for each seed (the low-data setting, in which
+            synthetic images help most); by default all.
+        segmenter: Settings of each training; `seeds` replaces its seed.
+        seeds: One training of each mixture per seed.
+
+    Raises:
+        SettingsError: A share is outside [0, 1], or there are no or repeated seeds.
+    """
+
+    real_shares: tuple[float, ...] = REAL_SHARES
+    real_patients: int | None = None
+    segmenter: SegmenterSettings = SegmenterSettings()
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in self.real_shares):
+            raise SettingsError("a share of real images must be between 0 and 1")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SettingsError("utility needs at least one seed, without duplicates")
+
+
+@dataclass(frozen=True)
 class Usefulness:
     """The utility of one training mixture, on real test patients.
 
@@ -163,75 +226,73 @@ class Usefulness:
 
 
 def usefulness(
-    real: Parts,
-    synthetic: Parts,
-    validation: Parts,
-    test: Parts,
-    class_count: int,
+    data: UsefulnessData,
+    settings: UsefulnessSettings = UsefulnessSettings(),
     *,
-    real_shares: Sequence[float] = REAL_SHARES,
-    real_patients: int | None = None,
-    settings: SegmenterSettings = SegmenterSettings(),
-    seeds: Sequence[int] = (0,),
     device: torch.device | None = None,
     cache: Path | None = None,
     real_cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Usefulness]:
-    """Train the segmenter on mixtures of `real` and `synthetic`, each with the same steps, seeds and validation; test it on `test`.
+    """Train the segmenter on mixtures of real and synthetic images, and test each on real patients.
 
-    real_shares: for each mixture, the share of real images among those a training draws: 1 real only (always there, and
-    first: the others are compared with it), 0 synthetic only. real_patients: how many of the real patients are used, chosen
-    anew for each seed; the low-data setting, in which augmentation helps most. The synthetic images stay as they are, so it
-    is for the caller to say from whose label maps they were made.
-    cache: where trained segmenters are kept (see `train_segmenter`); real_cache: where those trained on real images alone are.
-    progress: called with (steps done, steps in all, what is going on).
+    All trainings have the same steps, seeds and validation. The synthetic images stay the same with fewer real patients,
+    so the caller should report whose label maps they follow. A class counts for the test patients who have it, so every
+    mixture is scored on the same classes and patients, and a difference of means is the mean of differences; false
+    positives in patients without the class do not count. Intervals are over patients; `scores` shows the variation
+    between seeds.
 
-    A class counts for a test patient who has it, so that every mixture is scored on the same classes and patients, and a
-    difference of means is the mean of differences; what is found in a patient without the class does not count.
-    Intervals are over patients; `scores` shows how far the seeds are apart. Raises DataError where images do not fit one
-    another, SettingsError for a share outside [0, 1] or seeds or patients that there are none of.
+    Args:
+        data: The images.
+        settings: Mixtures, seeds and the segmenter.
+        device: By default the CPU.
+        cache: A folder for trained segmenters; see `train_segmenter`.
+        real_cache: A folder for those trained on real images alone; by default `cache`.
+        progress: Called with (step, steps of all trainings, text).
+
+    Returns:
+        A result for each mixture; the first is real images alone, which the others are compared with.
+
+    Raises:
+        SettingsError: There are fewer real patients than `settings.real_patients`.
     """
-    shares = [1.0, *dict.fromkeys(share for share in map(float, real_shares) if share != 1)]
-    if not all(0 <= share <= 1 for share in shares):
-        raise SettingsError("a share of real images must be between 0 and 1")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingsError("utility needs at least one seed, without duplicates")
-    _check_shapes(real, synthetic, validation, test)
-    chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
-    total = len(shares) * len(seeds) * settings.steps
+    real = data.real
+    shares = [1.0, *dict.fromkeys(share for share in map(float, settings.real_shares) if share != 1)]
+    patients, seeds, steps = settings.real_patients, settings.seeds, settings.segmenter.steps
+    chosen = [real if patients is None else real.of_patients(patients, seed) for seed in seeds]
+    total = len(shares) * len(seeds) * steps
     results: list[Usefulness] = []
     for share in shares:
         scores = []
         for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
-            before = (len(results) * len(seeds) + k) * settings.steps
+            before = (len(results) * len(seeds) + k) * steps
             doing = f"{name_of(share)}, seed {seed}"
-            images, weights = _mixture(some, synthetic, share)
+            images, weights = _mixture(some, data.synthetic, share)
             segmenter = train_segmenter(
                 images,
-                validation.tensors,
-                class_count,
-                replace(settings, seed=seed),
+                data.validation.tensors,
+                data.class_count,
+                replace(settings.segmenter, seed=seed),
                 weights=weights,
                 device=device,
                 cache=(real_cache or cache) if share == 1 else cache,
                 progress=_shifted(progress, before, total, doing),
             )
-            scores.append(tally_of(segmenter, test.tensors, class_count).dice_by(test.groups))
+            scores.append(tally_of(segmenter, data.test.tensors, data.class_count).dice_by(data.test.groups))
             if progress is not None:
-                progress(before + settings.steps, total, doing)
+                progress(before + steps, total, doing)
         results.append(
             Usefulness.of(
                 np.stack(scores),
                 results[0] if results else None,
                 name=name_of(share),
                 real_share=share,
-                seeds=tuple(seeds),
-                steps=settings.steps,
+                seeds=seeds,
+                steps=steps,
                 real_images=tuple(len(some) if share else 0 for some in chosen),
                 real_patients=len(np.unique(chosen[0].groups)) if share else 0,
-                synthetic_images=len(synthetic) if share < 1 else 0,
-                patients=np.unique(test.groups),
+                synthetic_images=len(data.synthetic) if share < 1 else 0,
+                patients=np.unique(data.test.groups),
             )
         )
     return results
@@ -275,18 +336,6 @@ def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[Part, Tensor 
     weights = [torch.full((len(real),), share / len(real)), torch.full((len(synthetic),), (1 - share) / len(synthetic))]
     images, labels = Joined(real.images, synthetic.images), Joined(real.labels, synthetic.labels)
     return (images, labels, torch.cat([real.annotated, synthetic.annotated])), torch.cat(weights)
-
-
-def _check_shapes(real: Parts, *others: Parts) -> None:
-    """Raise DataError where images differ in size, channels or classes."""
-    wanted = [tuple(part.shape[1:]) for part in real.tensors]
-    for other in others:
-        found = [tuple(part.shape[1:]) for part in other.tensors]
-        if found != wanted:
-            raise DataError(
-                f"images, label maps and classes of {_shapes(found)} do not match the real ones of {_shapes(wanted)}",
-                hint="Use samples of a model that was trained on this data set",
-            )
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
