@@ -1,11 +1,11 @@
-"""Which solver, and how many steps? Dice and realism against the steps of every solver, on one model of each path.
+"""Which solver, and how many steps? Dice and realism as functions of the steps, for one model of each path.
 
 Example: python benchmarks/solvers.py --time 20m --work /path/for/intermediate/files
 
-The model of the flow path is the default one of `paper_tables.py`, taken as it is where it is there. Realism: the power of
-generated over real images in 16 rings of spatial frequency, as the mean of |log2| over the rings (0 is right); the noise
-(Immerkaer 1996) over that of real images; and the kernel distance (KID x 1000) of features of an encoder trained on the data
-set's held-out patients. A call of the network is what costs time: heun makes two a step.
+The model of the flow path is the default one of `paper_tables.py` if it exists. Realism: the power of generated over
+real images in 16 rings of spatial frequency, as the mean of |log2| over the rings (0 is right); noise (Immerkaer 1996)
+relative to real images; and the kernel distance (KID x 1000) of features of an encoder trained on the data set's
+held-out patients. The cost is the number of network evaluations: heun needs two per step.
 """
 
 from __future__ import annotations
