@@ -114,7 +114,7 @@ def test_only_trainers_that_there_are() -> None:
 def test_a_gpu_by_its_number(
     installed: Installed, nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """nnU-Net takes the first GPU that it sees; the user's own choice of them, and of processes, is kept."""
+    """nnU-Net uses the first visible GPU; the user's choice of GPUs and processes is kept."""
     seen: list[dict[str, str]] = []
     monkeypatch.setattr("anatogen.judges.nnunet._run", lambda command, environment, log: seen.append(environment))
     monkeypatch.setenv("nnUNet_n_proc_DA", "7")
@@ -153,7 +153,7 @@ def test_no_process_outlives_us(installed: Installed, nnunet: Path, tmp_path: Pa
 
 
 def _runs(number: int) -> bool:
-    """Whether a process is there and is not only waiting to be counted out."""
+    """Whether a process exists and is not a zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(number)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
@@ -172,7 +172,7 @@ class nnUNetTrainer_of_a_test(nnUNetTrainer):
 
 @pytest.mark.skipif(not REAL_THING, reason="nnU-Net is not installed")
 def test_nnunet_itself_finds_what_it_was_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices with a bar and a dot, lopsided, as `volumes_of` writes them: the predictions lie where the label maps do."""
+    """Asymmetric slices with a bar and a dot, written by `volumes_of`: predictions match the label maps."""
     from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
 
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ SETTINGS = SegmenterSettings(steps=45, batch_size=6, learning_rate=5e-3, validat
 
 
 def squares(patients: int, seed: int, each: int = 4) -> Parts:
-    """A dark ground with a grey (1) and a bright (2) square, `each` images a patient; the last patient has no bright one."""
+    """A grey (1) and a bright (2) square on black, `each` images per patient; the last patient has no bright one."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((patients * each, 16, 16), dtype=np.int64)
     for i in range(len(labels)):
@@ -44,7 +44,7 @@ REAL, VALIDATION, TEST = squares(6, 0), squares(2, 1), squares(5, 2)
 
 
 def wrong(parts: Parts) -> Parts:
-    """The same images with one another's label maps."""
+    """The same images with permuted label maps."""
     return Parts(parts.images, parts.labels.roll(5, dims=0), parts.annotated, parts.groups)
 
 
@@ -55,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def copies(cache: Path) -> list[Usefulness]:
-    """The synthetic images are the real ones. Only the real ones' segmenters are kept, so that the others are trained."""
+    """The synthetic images are the real ones. Only segmenters of real images are cached, so the others are trained."""
     data = UsefulnessData(REAL, REAL, VALIDATION, TEST)
     return usefulness(data, UsefulnessSettings((0, 0.5), segmenter=SETTINGS, seeds=(3, 5)), real_cache=cache)
 
@@ -117,7 +117,7 @@ def test_the_report_gets_the_first_mixture(copies: list[Usefulness]) -> None:
 
 
 def test_few_real_patients_and_all_synthetic_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the segmenter is given: the images of the same few patients, in every mixture, drawn as the share says."""
+    """The segmenter gets the images of the same few patients in every mixture, drawn according to the share."""
     seen: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []
 
     def stand_in(train, validation, class_count, settings, *, weights, **_):  # type: ignore[no-untyped-def]
@@ -149,7 +149,7 @@ def test_patients_are_chosen_by_seed() -> None:
 
 
 def test_what_is_found_in_a_patient_without_the_class_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: everything is called bright. Grey 0; bright 2 * 25 / (25 + 256) in those who have it."""
+    """Everything is predicted bright: grey 0; bright 2 * 25 / (25 + 256) in the patients who have it."""
     monkeypatch.setattr(
         utility, "train_segmenter", lambda *_, **__: lambda images: np.full((len(images), 16, 16), 2, dtype=np.int64)
     )

@@ -15,7 +15,7 @@ NAN = np.nan
 
 
 def maps(*voxels: tuple[int, int]) -> np.ndarray:
-    """Label maps (N, 20, 20), each with so many voxels of class 1 and of class 2."""
+    """Label maps (N, 20, 20) with these numbers of voxels of class 1 and class 2."""
     flat = np.zeros((len(voxels), 400), np.int64)
     for labels, (one, two) in zip(flat, voxels, strict=True):
         labels[:one], labels[200 : 200 + two] = 1, 2

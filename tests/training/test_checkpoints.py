@@ -179,7 +179,7 @@ def test_killed_between_any_two_file_operations_of_a_save(tmp_path: Path) -> Non
 
 
 def test_the_same_step_written_again(tmp_path: Path) -> None:
-    """After going back a checkpoint is written over: a kill in the middle leaves the one before."""
+    """After a return to a checkpoint it is overwritten; a kill in the middle leaves the previous one."""
     saved(tmp_path, 10, 20)
 
     def kill(operation: str) -> None:
@@ -194,7 +194,7 @@ def test_the_same_step_written_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kill_of_the_process_while_it_writes(tmp_path: Path) -> None:
-    """SIGKILL, at every operation: what no `finally` cleans up after."""
+    """SIGKILL at every operation, which no `finally` can clean up after."""
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_in_another_memory_format_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """Weights that lie channels-last want moments that do: a fused optimizer pairs them by their place in memory."""
+    """Channels-last weights need channels-last moments: a fused optimizer pairs them by memory position."""
 
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)

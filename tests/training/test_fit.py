@@ -26,7 +26,7 @@ SHORT = TrainingSettings(steps=20, batch_size=8, warmup_steps=5, checkpoint_ever
 
 
 class Killed(BaseException):
-    """What no handler catches."""
+    """An exception that no handler catches."""
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -34,7 +34,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def kill_after(step: int) -> Callable[[float, str], None]:
-    """A progress callback that ends the process's work, as a kill does, after `step` steps."""
+    """A progress callback that simulates a kill after `step` steps."""
     calls = [-1]  # the first call is before the first step
 
     def progress(share: float, text: str) -> None:
@@ -73,7 +73,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, killed: int) -> N
 
 
 def test_what_is_resumed_is_not_the_start(tmp_path: Path) -> None:
-    """A resume that began anew would pass the test above: say where it began."""
+    """A resume that starts over would pass the test above, so check where it starts."""
     data = Gaussian()
     with pytest.raises(Killed):
         trained(tmp_path, progress=kill_after(11), data=data)
@@ -96,7 +96,7 @@ def test_the_size_of_a_micro_batch_changes_rounding_only(tmp_path: Path, micro: 
 
 
 def test_draws_are_nobody_elses(tmp_path: Path) -> None:
-    """Neither the global state of the generators nor a hook that uses it changes a training, and it changes neither."""
+    """Global random state and hooks that use it have no effect on a training, and the training leaves it unchanged."""
     whole = trained(tmp_path / "a")
     torch.manual_seed(1234)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
@@ -259,7 +259,7 @@ def test_out_of_memory_names_the_setting_that_fits(tmp_path: Path, monkeypatch: 
 
 
 def test_nothing_is_read_from_the_device_in_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`.item()` waits for a GPU: between two lines of the log and two looks at skipped steps there is none."""
+    """`.item()` waits for a GPU: there is none between two log lines or two reads of skipped steps."""
     reads = []
     for name in ("item", "tolist", "__bool__", "__float__"):
         original = getattr(Tensor, name)

@@ -47,7 +47,7 @@ def kill_after(step: int) -> Callable[[float, str], None]:
 
 @pytest.fixture(scope="module")
 def whole(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that nobody disturbed."""
+    """An uninterrupted training."""
     return train(dataset_folder, tmp_path_factory.mktemp("whole") / "run", SETTINGS, device="cpu")
 
 
@@ -87,7 +87,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(
 def test_ten_steps_kill_9_ten_steps(
     dataset_folder: Path, dataset: PreparedDataset, tmp_path: Path, whole: Path
 ) -> None:
-    """SIGKILL at ten moments: in steps, and between the file operations of a save. One process each, no cleaning up."""
+    """SIGKILL at ten moments, in steps and between the file operations of a save, in a process each."""
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -182,7 +182,7 @@ def test_a_plain_rerun_says_how_to_resume(
 def test_the_same_command_with_resume_begins_and_goes_on(
     dataset: PreparedDataset, tmp_path: Path, whole: Path, cli: Callable[..., tuple[int, str, str]]
 ) -> None:
-    """A job script holds one command: --resume begins a run where there is none."""
+    """A job script has one command: --resume starts a run if there is none."""
     out = tmp_path / "run"
     code, _, err = cli(*command(dataset.folder, out, "--resume")[3:])
     assert code == 0, err
@@ -218,7 +218,7 @@ def test_a_torn_checkpoint_is_passed_over(
 
 
 def test_one_fit_with_a_hook_for_the_denoiser_too(dataset: PreparedDataset, tmp_path: Path, whole: Path) -> None:
-    """A hook gets the averaged model, and a preview that it draws disturbs nothing."""
+    """A hook gets the averaged model, and sampling a preview has no side effects."""
     seen = []
 
     def preview(moment: Moment) -> dict[str, float]:
@@ -318,7 +318,7 @@ def test_what_others_put_into_the_folder_stays(dataset: PreparedDataset, tmp_pat
 
 @pytest.mark.slow
 def test_two_trainings_into_one_folder(dataset_folder: Path, tmp_path: Path, whole: Path) -> None:
-    """Two processes at once: one trains undisturbed, the other gets one line."""
+    """Two processes at once: one trains undisturbed, the other reports a one-line error."""
     out = tmp_path / "run"
     both = [
         subprocess.Popen(command(dataset_folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

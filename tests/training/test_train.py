@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_model(dataset: PreparedDataset, tmp_path: 
 
 
 def test_it_learns(longer_run: Path, dataset: PreparedDataset) -> None:
-    """The bright core lies where the map says, in maps of patients that were never trained on."""
+    """The bright core is where the map shows it, in maps of unseen patients."""
     from anatogen.generation.engine import Generator
 
     generator = Generator.load(longer_run, device="cpu")

@@ -124,7 +124,7 @@ def train_encoder(
     with alone(kept):
         if kept is None or not read_weights(kept, network):  # another process may have trained it meanwhile
             _fit(network, train, settings, device, progress)
-            if kept is not None and is_writable(kept.parent):  # a read-only data set can be evaluated all the same
+            if kept is not None and is_writable(kept.parent):  # a read-only data set can still be evaluated
                 write_weights(kept, network.state_dict())
     return Encoder(network, device, digest)
 

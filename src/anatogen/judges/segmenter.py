@@ -162,7 +162,7 @@ def _trained(
             if progress is not None:
                 progress(step + 1, settings.steps, training.standing)
     training.network.load_state_dict(training.best_weights)
-    if kept is not None and checkpoint is not None:  # a read-only data set can be evaluated all the same
+    if kept is not None and checkpoint is not None:  # a read-only data set can still be evaluated
         write_weights(kept, training.best_weights)
         checkpoint.unlink(missing_ok=True)
     return training

@@ -282,7 +282,7 @@ _SMALLEST: dict[str, Callable[[int], int]] = {
 
 
 def smallest_count(metric: str, feature_size: int = 128) -> int:
-    """The number of images in each set below which `metric` is unreliable: a rule of thumb, stated beside the value.
+    """The number of images in each set below which `metric` is unreliable: a rule of thumb, reported with the value.
 
     Args:
         metric: fid, kid, mmd, precision_recall, diversity, local_noise or power.
