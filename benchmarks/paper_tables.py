@@ -23,7 +23,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import Segmenter
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.intervals import mean_interval
 from anatogen.metrics.overlap import class_means
 from anatogen.progress import parse_duration, stage
@@ -49,7 +49,7 @@ def dice_with_freed(
             bar.advance()
     counted = real.annotated.numpy() & np.array(states.given)
     found = segmenter(np.stack(images))
-    of_images = tally(found, real.labels.numpy(), dataset.schema.count, 1.0, counted, surfaces=False)
+    of_images = confusion_counts(found, real.labels.numpy(), dataset.schema.count, 1.0, counted, surfaces=False)
     return of_images.dice_by(np.array([row.patient for row in rows]))
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     }
     real = dataset.load(rows)
     patients = np.array([row.patient for row in rows])
-    ceiling = tally(
+    ceiling = confusion_counts(
         segmenter(real.images), real.labels.numpy(), dataset.schema.count, 1.0, real.annotated.numpy(), surfaces=False
     ).dice_by(patients)
     what = "Shares of ablated draws" if options.only_shares else "STD, MAT-onehot and MAT-index"

@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 from anatogen.evaluation.sections.likeness import correlation
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
 from anatogen.progress import parse_duration, stage
 from common import ROOT, hippocampus, machine, trained, write_section
@@ -67,8 +67,12 @@ def main() -> None:
                     bar.advance()
             made = np.stack(images)
             seen = segmenter(made)
-            obeyed = tally(seen, labels, schema.count, surfaces=False).dice_by(patients)[:, given - 1 : given]
-            free = np.delete(tally(seen, in_real, schema.count, surfaces=False).dice_by(patients), given - 1, axis=1)
+            obeyed = confusion_counts(seen, labels, schema.count, surfaces=False).dice_by(patients)[
+                :, given - 1 : given
+            ]
+            free = np.delete(
+                confusion_counts(seen, in_real, schema.count, surfaces=False).dice_by(patients), given - 1, axis=1
+            )
             found[mixing].append(
                 {
                     "similarity": similarity,

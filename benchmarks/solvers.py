@@ -23,7 +23,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.encoder import train_encoder
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.distances import kernel_distance
 from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
 from anatogen.progress import parse_duration, stage
@@ -50,7 +50,7 @@ class Judge:
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         found, patients = self.segmenter(images), np.array([row.patient for row in self.rows])
-        of_images = tally(found, self.real.labels.numpy(), self.dataset.schema.count, surfaces=False)
+        of_images = confusion_counts(found, self.real.labels.numpy(), self.dataset.schema.count, surfaces=False)
         ratio = power_ratio(images, self.real.images.numpy())
         return {
             "dice": mean(of_images.dice_by(patients)),

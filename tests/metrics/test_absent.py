@@ -8,7 +8,7 @@ import torch
 
 from anatogen.generation.gates import given_dice
 from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import dice_by_group
 
 NAN = np.nan
@@ -22,8 +22,8 @@ def maps(*voxels: tuple[int, int]) -> np.ndarray:
     return flat.reshape(-1, 20, 20)
 
 
-def counts_of(found: np.ndarray, asked: np.ndarray, spacing: float = 1.0) -> Tally:
-    return tally(found, asked, 3, spacing, surfaces=False)
+def counts_of(found: np.ndarray, asked: np.ndarray, spacing: float = 1.0) -> ConfusionCounts:
+    return confusion_counts(found, asked, 3, spacing, surfaces=False)
 
 
 ASKED = maps((50, 20), (50, 0), (50, 0), (50, 0))  # class 2 is in patient a, and in one of its two images

@@ -32,7 +32,7 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
 
@@ -76,15 +76,15 @@ class Segmenter:
         return torch.cat(results).numpy()
 
 
-def tally_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> Tally:
+def confusion_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> ConfusionCounts:
     """Confusion counts of `segment`'s label maps against those of `part`, read in blocks; no surface distances."""
     images, labels, annotated = part
-    tallies, start = [], 0
+    counts, start = [], 0
     for shown, truth in zip(blocks_of(images), blocks_of(labels), strict=True):
         counted = annotated[start : start + len(shown)].numpy()
-        tallies.append(tally(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
+        counts.append(confusion_counts(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
         start += len(shown)
-    return Tally.joined(tallies)
+    return ConfusionCounts.joined(counts)
 
 
 def train_segmenter(
@@ -212,8 +212,8 @@ class _Training:
         self.step += 1
 
     def validate(self, validation: Part, class_count: int) -> None:
-        """Score the network by `Tally.obeyed_by` of all images together; keep the best weights so far."""
-        found = tally_of(Segmenter(self.network, self.device), validation, class_count)
+        """Score the network by `ConfusionCounts.obeyed_by` of all images together; keep the best weights so far."""
+        found = confusion_of(Segmenter(self.network, self.device), validation, class_count)
         scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # without a class to validate, keep the latest

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges.fitting import Items, Joined, Lazy, Part
-from anatogen.judges.segmenter import SegmenterSettings, tally_of, train_segmenter
+from anatogen.judges.segmenter import SegmenterSettings, confusion_of, train_segmenter
 from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
@@ -278,7 +278,7 @@ def usefulness(
                 cache=(real_cache or cache) if share == 1 else cache,
                 progress=_shifted(progress, before, total, doing),
             )
-            scores.append(tally_of(segmenter, data.test.tensors, data.class_count).dice_by(data.test.groups))
+            scores.append(confusion_of(segmenter, data.test.tensors, data.class_count).dice_by(data.test.groups))
             if progress is not None:
                 progress(before + steps, total, doing)
         results.append(

@@ -41,7 +41,7 @@ class Absence:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ConfusionCounts:
     """Confusion counts (N, C-1) of N images: voxels of each class; 0 where a class does not count.
 
     Absent classes have no Dice. A class that counts for an image but is not in its true map is absent there. If it is
@@ -74,15 +74,15 @@ class Tally:
     surface: NDArray[np.float64]
 
     @classmethod
-    def joined(cls, parts: Sequence[Tally]) -> Tally:
+    def joined(cls, parts: Sequence[ConfusionCounts]) -> ConfusionCounts:
         """Concatenate the images of all `parts`."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def of(self, chosen: NDArray[np.generic]) -> Tally:
+    def of(self, chosen: NDArray[np.generic]) -> ConfusionCounts:
         """The counts of some of the images, chosen by an index or a mask (N,)."""
-        return Tally(*(getattr(self, f.name)[chosen] for f in fields(self)))
+        return ConfusionCounts(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
-    def where(self, counted: NDArray[np.bool_]) -> Tally:
+    def where(self, counted: NDArray[np.bool_]) -> ConfusionCounts:
         """The same counts, restricted to the classes in `counted` (N, C-1)."""
         kept = {
             f.name: np.where(counted, getattr(self, f.name), 0)
@@ -90,7 +90,7 @@ class Tally:
             if f.name not in ("volume", "voxels")
         }
         kept |= {"hd95": np.where(counted, self.hd95, np.nan), "counted": self.counted & counted}
-        return Tally(**kept, volume=self.volume, voxels=self.voxels)
+        return ConfusionCounts(**kept, volume=self.volume, voxels=self.voxels)
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -162,7 +162,7 @@ class Tally:
         return _share(_sums(asked & (self.predicted == 0), groups), _sums(asked, groups))
 
 
-def tally(
+def confusion_counts(
     predicted: NDArray[np.integer],
     truth: NDArray[np.integer],
     class_count: int,
@@ -171,7 +171,7 @@ def tally(
     *,
     tolerance_mm: float | None = None,
     surfaces: bool = True,
-) -> Tally:
+) -> ConfusionCounts:
     """Count the confusion of label maps.
 
     Args:
@@ -211,7 +211,7 @@ def tally(
             near[i, c - 1] = (to_truth <= tolerances[i]).sum() + (to_predicted <= tolerances[i]).sum()
             surface[i, c - 1] = to_truth.size + to_predicted.size
     voxels = np.full((len(truth), 1), float(math.prod(truth.shape[1:])))
-    return Tally(both, found, asked, in_play, voxels, volume, hd95, near, surface)
+    return ConfusionCounts(both, found, asked, in_play, voxels, volume, hd95, near, surface)
 
 
 def _surface_distances(

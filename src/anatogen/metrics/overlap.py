@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 
 
 def dice_by_group(
@@ -17,8 +17,8 @@ def dice_by_group(
 ) -> NDArray[np.float64]:
     """Dice coefficients (Dice 1945), the voxels of a group counted together as in a volume.
 
-    A class that is rightly absent has no Dice, since one stray voxel would make it 0; `Tally.invented_by` measures
-    these.
+    A class that is rightly absent has no Dice, since one stray voxel would make it 0; `ConfusionCounts.invented_by`
+    measures these.
 
     Args:
         predicted: Label maps (N, *spatial).
@@ -33,7 +33,7 @@ def dice_by_group(
     Raises:
         SettingsError: Shapes do not match.
     """
-    return tally(predicted, truth, class_count, counted=counted, surfaces=False).dice_by(groups)
+    return confusion_counts(predicted, truth, class_count, counted=counted, surfaces=False).dice_by(groups)
 
 
 def class_means(scores: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 
 
 def hd95_by_group(
@@ -19,9 +19,9 @@ def hd95_by_group(
     """95 % Hausdorff distances in mm: 0 is best (Huttenlocher et al. 1993; MONAI's, percentile 95).
 
     The larger of the 95th percentiles of the distances from each surface to the other, image by image, averaged over
-    the images of a group in which both maps hold the class. `missed_by_group` and `Tally.invented_by` say how many
-    images are left out, so show them too. The surface of a class is its voxels that touch, by a face, another class or
-    the image border.
+    the images of a group in which both maps hold the class. `missed_by_group` and `ConfusionCounts.invented_by` say how
+    many images are left out, so show them too. The surface of a class is its voxels that touch, by a face, another
+    class or the image border.
 
     Args:
         predicted: Label maps (N, *spatial).
@@ -37,7 +37,7 @@ def hd95_by_group(
     Raises:
         SettingsError: Shapes do not match, or a spacing is not above 0.
     """
-    return tally(predicted, truth, class_count, spacing_mm, counted).hd95_by(groups)
+    return confusion_counts(predicted, truth, class_count, spacing_mm, counted).hd95_by(groups)
 
 
 def surface_dice_by_group(
@@ -67,7 +67,7 @@ def surface_dice_by_group(
     Raises:
         SettingsError: As in `hd95_by_group`, or the tolerance is negative.
     """
-    of_images = tally(predicted, truth, class_count, spacing_mm, counted, tolerance_mm=tolerance_mm)
+    of_images = confusion_counts(predicted, truth, class_count, spacing_mm, counted, tolerance_mm=tolerance_mm)
     return of_images.surface_dice_by(groups)
 
 
@@ -82,8 +82,8 @@ def volume_error_by_group(
     """Relative volume errors (V_predicted - V_truth) / V_truth: -1 all lost, 0 right, 1 twice as much.
 
     The voxels of a group are counted together, each by its volume; the slices of one group count as equally thick. In a
-    mean over groups, errors of opposite sign cancel, so average absolute values too. `Tally.invented_by` measures what
-    was found of absent classes.
+    mean over groups, errors of opposite sign cancel, so average absolute values too. `ConfusionCounts.invented_by`
+    measures what was found of absent classes.
 
     Args:
         predicted, truth, groups, class_count, spacing_mm, counted: See `hd95_by_group`.
@@ -94,7 +94,7 @@ def volume_error_by_group(
     Raises:
         SettingsError: As in `hd95_by_group`.
     """
-    return tally(predicted, truth, class_count, spacing_mm, counted, surfaces=False).volume_error_by(groups)
+    return confusion_counts(predicted, truth, class_count, spacing_mm, counted, surfaces=False).volume_error_by(groups)
 
 
 def missed_by_group(
@@ -117,4 +117,4 @@ def missed_by_group(
     Raises:
         SettingsError: Shapes do not match.
     """
-    return tally(predicted, truth, class_count, 1.0, counted, surfaces=False).missed_by(groups)
+    return confusion_counts(predicted, truth, class_count, 1.0, counted, surfaces=False).missed_by(groups)

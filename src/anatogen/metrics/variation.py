@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.overlap import class_means
 
 
@@ -25,7 +25,7 @@ def seed_variation(found: NDArray[np.integer], class_count: int) -> NDArray[np.f
     maps, seeds = found.shape[:2]
     pairs = []
     for a, b in combinations(range(seeds), 2):
-        dice = tally(found[:, a], found[:, b], class_count, surfaces=False).overlap_by(np.arange(maps))
+        dice = confusion_counts(found[:, a], found[:, b], class_count, surfaces=False).overlap_by(np.arange(maps))
         pairs.append(np.where(np.isnan(dice), 0, 1 - dice))
     there = np.stack([(found == c).reshape(maps, -1).any(axis=1) for c in range(1, class_count)], axis=1)
     return np.where(there, class_means(np.stack(pairs), axis=0), np.nan)
