@@ -129,14 +129,14 @@ class TrainingSettings(Settings):
 
 
 class LiveSettings(Settings):
-    """What is shown of a model while it trains: fixed validation maps, sampled with fixed noise and the averaged weights.
+    """Previews during training: samples of fixed validation maps, with fixed noise and the averaged weights.
 
     Attributes:
         previews: Write `previews/` and `training.html`.
-        dice: Measure the Dice of the previews, for which the data set's auxiliary segmenter is trained first where there is
-            none. `auto`: where there is one, or where the training is longer than 2,000 steps or ten minutes.
-        maps: How many label maps.
-        share: Of the training's time, at most.
+        dice: Measure the Dice of the previews. The data set's auxiliary segmenter is trained first if it is missing.
+            `auto`: if it exists, or if the training is longer than 2,000 steps or ten minutes.
+        maps: Number of label maps.
+        share: The largest share of training time for previews.
         seed: Of the noise.
     """
 

@@ -30,7 +30,7 @@ class MetricsLog:
         path: The file; lines of steps after `after` are removed, because these steps were lost.
         after: The step that the training starts from.
         every: Seconds between two lines.
-        events: Where each line goes, too.
+        events: Also receives each line.
     """
 
     def __init__(self, path: Path, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:

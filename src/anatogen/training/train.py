@@ -90,9 +90,10 @@ def train(
 
 
 def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSettings:
-    """The settings that a training into `out` has: those `asked` for, on a resume the run's own, else the defaults.
+    """The settings of a training into `out`: `asked`, or on a resume those of the run, otherwise the defaults.
 
-    Raises SettingsError where `out` is taken, or where there is nothing to resume or it was begun with others.
+    Raises:
+        SettingsError: `out` already exists, or there is nothing to resume, or the run was started with other settings.
     """
     if resume and (out / "config.yaml").is_file():
         return _settings_to_resume(out, asked)
