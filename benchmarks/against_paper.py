@@ -1,11 +1,12 @@
-"""How does the fast preset compare with the paper's recipe, at equal training time on the same cores?
+"""The fast preset against the paper's recipe, at equal training time on the same cores.
 
 Example: python benchmarks/against_paper.py --time 6m --work /path/for/intermediate/files
 
-Both are trained on full maps (STD) of the hippocampus slices, 64 x 64, one after the other, for the same wall-clock time.
-The paper's recipe is preset `paper` (diffusers' UNet2DModel, eps, index mask, DDIM of 50 steps, no moving average) scaled to the
-image: channels 32-64-128, and with the fast preset's batch, learning rate and warm-up, since 500 warm-up steps of batches
-of 64 would outlast the time. Dice is taken by patient on the test split, with the segmenter of `anatogen evaluate`.
+Both are trained on full maps (STD) of the hippocampus slices, 64 x 64, one after the other, for the same wall-clock
+time. The paper's recipe is the preset `paper` (diffusers' UNet2DModel, eps, index mask, DDIM in 50 steps, no moving
+average) scaled to the image: channels 32-64-128, and the fast preset's batch size, learning rate and warm-up, since 500
+warm-up steps of batches of 64 would exceed the time. Dice is by patient on the test split, with the segmenter of
+`anatogen evaluate`.
 """
 
 from __future__ import annotations

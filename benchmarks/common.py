@@ -1,4 +1,4 @@
-"""What the benchmarks share: the data, the machine's description, and the results file."""
+"""Shared by the benchmarks: data, a description of the machine, and the results file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SETS: dict[str, Callable[[Path, Path | None], PreparedDataset]] = {"hippocampus"
 
 
 def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: dict[str, float]) -> Generator:
-    """The generator in `run`, trained first where it is not there; length: {"steps": N} or {"max_time_s": S}."""
+    """The generator in `run`, trained first if missing; length: {"steps": N} or {"max_time_s": S}."""
     if not (run / "model.json").exists():
         settings = build_settings(values=values, training={"steps": None, **length})
         with stage(f"training {run.name}", 1.0, "s") as bar:
@@ -74,7 +74,7 @@ def spread_rows(dataset: PreparedDataset, count: int, split: str = "test") -> li
 
 
 def machine() -> str:
-    """Processor, cores, device and versions, in one line."""
+    """Processor, cores, device and versions, on one line."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists() and (found := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
@@ -84,7 +84,7 @@ def machine() -> str:
 
 
 def write_section(title: str, body: str) -> None:
-    """Put `body` under the heading `title` in RESULTS.md, in the place of what stood there."""
+    """Replace the section `title` of RESULTS.md by `body`."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"
     section = f"## {title}\n\n{body.strip()}\n"
     pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.S | re.M)

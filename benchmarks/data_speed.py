@@ -2,9 +2,10 @@
 
 Example: python benchmarks/data_speed.py --work /path/for/intermediate/files
 
-Writes 10,000 slices of 256 x 256 from generated scans, next to copying the same bytes with NumPy; then measures what the loader
-delivers from memory and from disk in one process, next to the alternatives that were tried: NumPy memory maps and one
-compressed file a slice. Peak memory is taken at 2,000 and 10,000 slices, to show whether it grows with the count.
+Writes 10,000 slices of 256 x 256 from generated scans, compared with copying the same bytes with NumPy. Then measures
+the loader's throughput from memory and from disk in one process, compared with alternatives: NumPy memory maps and one
+compressed file per slice. Peak memory is measured at 2,000 and 10,000 slices, to show whether it grows with their
+number.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIZE, DEPTH = 256, 50
 
 
 class Scan:
-    """A smooth random CT with five classes, written to disk once and read again as a case would be."""
+    """A smooth random CT with five classes, written to disk once and read like a case."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.files = tuple(folder / f"{name}-{number}.npy" for name in ("image", "labels"))
@@ -65,7 +66,7 @@ def source(folder: Path, cases: int) -> Source:
 
 
 def prepared(work: Path, cases: int, workers: int | None) -> tuple[float, float, int]:
-    """Slices a second, peak memory of this process in MB, and slices."""
+    """Slices per second, peak memory of this process in MB, and the number of slices."""
     shutil.rmtree(work / "out", ignore_errors=True)
     opened = source(work / "scans", cases)
     start = time.perf_counter()
@@ -80,7 +81,7 @@ def in_fresh_process(work: Path, cases: int, workers: int | None) -> tuple[float
 
 
 def copied(work: Path, cases: int) -> float:
-    """Slices a second of reading the same scans and writing their bytes again with NumPy: what the disk can do."""
+    """Slices per second of copying the same scans with NumPy: the limit of the disk."""
     opened = source(work / "scans", cases)
     start = time.perf_counter()
     for case in opened.cases:
@@ -91,7 +92,7 @@ def copied(work: Path, cases: int) -> float:
 
 
 def rate(batch: Callable[[int], object], size: int, seconds: float = 5.0) -> float:
-    """Slices a second of calling batch(0), batch(1), ..."""
+    """Slices per second of calling batch(0), batch(1), ..."""
     batch(0)
     number, start = 1, time.perf_counter()
     while time.perf_counter() - start < seconds:

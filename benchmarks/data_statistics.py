@@ -1,9 +1,9 @@
-"""Should the target `edm` know the images' own mean and deviation, or assume 0 and 0.5? Dice, spectrum and noise of both.
+"""Should the target `edm` use the images' mean and standard deviation, or assume 0 and 0.5?
 
 Example: python benchmarks/data_statistics.py --steps 1500 --width 64 --work /path/for/intermediate/files
 
-Two models of the hippocampus set with the same seed and recipe, but for the setting `diffusion.data_statistics`, one after
-the other; then images of every test slice with all classes given. Measures are those of `solvers.py`.
+Trains two models of the hippocampus set that differ only in `diffusion.data_statistics`, then generates images of every
+test slice with all classes given. Dice, spectrum and noise are measured as in `solvers.py`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The paper's two tables with intervals: STD, MAT and an unconditional model whose maps are ignored (the floor).
+"""The paper's two tables with intervals: STD, MAT and, as the lower bound, an unconditional model.
 
 Example: python benchmarks/evidence.py --time 20m --work /path/for/intermediate/files
 
-For each model `anatogen evaluate` makes images of all test maps (faithfulness, realism, privacy) and of all heldout maps
-(usefulness), and judges them as it does for users. The unconditional model never sees a map: what it scores is what a map that has
-nothing to do with the image scores. Runs of `paper_tables.py` under --work are taken as they are.
+For each model `anatogen evaluate` generates images of all test maps (faithfulness, realism, privacy) and of all heldout
+maps (utility), and evaluates them as it does for users. The unconditional model never sees a map, so its scores are
+those of maps unrelated to the images. Existing runs of `paper_tables.py` under --work are used.
 """
 
 from __future__ import annotations
@@ -64,42 +64,32 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         "",
         [with_interval(u["both"]["difference_to_real"], u["both"]["difference_ci95"], signed) for u in useful.values()],
     )
-    for key, title in (
-        ("fid", "FID"),
-        ("kid", "KID"),
-        ("mmd", "MMD"),
-        ("precision", "precision"),
-        ("recall", "recall"),
-    ):
-        real = first["realism"]
-        line(title, f"{real[key + '_real']:.3g}", [f"{f['realism'][key]:.3g}" for f in found.values()])
-    line(
-        "diversity (MS-SSIM of pairs; lower is more)",
-        f"{first['realism']['diversity_real']:.3f}",
-        [f"{f['realism']['diversity']:.3f}" for f in found.values()],
-    )
-    line(
-        "noise, generated / real",
-        f"{first['realism']['noise_ratio_real']:.2f}",
-        [f"{f['realism']['noise_ratio']:.2f}" for f in found.values()],
-    )
-    line(
-        "copy rate (expected by chance), p",
-        "",
-        [
-            f"{f['privacy']['copy_rate']:.3f} ({f['privacy']['expected']:.3f}), {f['privacy']['p_value']:.2g}"
-            for f in found.values()
-        ],
-    )
-    line(
-        "membership attack, AUC",
-        "0.5",
-        [
-            f"{f['privacy']['attack']['auc']:.3f} [{f['privacy']['attack']['ci95'][0]:.3f}, {f['privacy']['attack']['ci95'][1]:.3f}]"
-            for f in found.values()
-        ],
-    )
+    for row in realism_and_privacy(found):
+        line(*row)
     return "\n".join(lines)
+
+
+def realism_and_privacy(found: dict[str, dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """Rows of the table: title, real images, and each model."""
+    titles = {"fid": "FID", "kid": "KID", "mmd": "MMD", "precision": "precision", "recall": "recall"}
+    real = next(iter(found.values()))["realism"]
+    realism, privacy = ([f[section] for f in found.values()] for section in ("realism", "privacy"))
+    attacks = [(p["attack"]["auc"], *p["attack"]["ci95"]) for p in privacy]
+    return [
+        *((title, f"{real[key + '_real']:.3g}", [f"{r[key]:.3g}" for r in realism]) for key, title in titles.items()),
+        (
+            "diversity (MS-SSIM of pairs; lower is more)",
+            f"{real['diversity_real']:.3f}",
+            [f"{r['diversity']:.3f}" for r in realism],
+        ),
+        ("noise, generated / real", f"{real['noise_ratio_real']:.2f}", [f"{r['noise_ratio']:.2f}" for r in realism]),
+        (
+            "copy rate (expected by chance), p",
+            "",
+            [f"{p['copy_rate']:.3f} ({p['expected']:.3f}), {p['p_value']:.2g}" for p in privacy],
+        ),
+        ("membership attack, AUC", "0.5", [f"{auc:.3f} [{low:.3f}, {high:.3f}]" for auc, low, high in attacks]),
+    ]
 
 
 def main() -> None:

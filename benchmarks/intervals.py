@@ -1,10 +1,10 @@
-"""How often does a 95 % interval of a mean over few patients hold the true mean?
+"""How often does a 95 % interval of a mean over few patients contain the true mean?
 
     python benchmarks/intervals.py [--simulations 20000] [--resampled 2000] [--draws 999]
 
-Four kinds of scores (normal, Dice-like beta(5, 1) and beta(12, 2), lognormal(0.5)), one to six classes that depend on each
-other within a patient, complete or missing in up to four of five patients. Prints a table for `mean_interval`, and one
-for the intervals that it was chosen from, on complete scores of one class.
+Four kinds of scores (normal, Dice-like beta(5, 1) and beta(12, 2), lognormal(0.5)), one to six classes that are
+correlated within a patient, complete or missing in up to four of five patients. Prints a table for `mean_interval`, and
+one for the intervals considered as alternatives, on complete scores of one class.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ KINDS: dict[str, tuple[Callable[[Scores], Scores], float]] = {
     "lognormal(0.5)": (lambda u: np.exp(0.5 * stats.norm.ppf(u)), float(np.exp(0.125))),
 }
 SHAPES = ((1, 0.0, 0.0), (2, 0.6, 0.0), (4, 0.3, 0.5), (4, 0.9, 0.6), (6, 0.2, 0.8))
-"""Classes, their correlation within a patient, and how often the rarest of them is missing."""
+"""Number of classes, their correlation within a patient, and how often the rarest one is missing."""
 
 
 def scores_of(
     kind: str, count: int, shape: tuple[int, float, float], simulations: int, rng: np.random.Generator
 ) -> tuple[Scores, Scores]:
-    """Scores (simulations, patients, classes), NaN where a patient lacks the class, and their true means (simulations,).
+    """Scores (simulations, patients, classes), NaN where a patient lacks the class, and true means (simulations,).
 
-    The means are over the classes that somebody has: a class that nobody has is no part of the question.
+    The means are over the classes that at least one patient has.
     """
     classes, correlation, missing = shape
     own, shared = rng.normal(size=(simulations, count, classes)), rng.normal(size=(simulations, count, 1))
@@ -49,7 +49,7 @@ def scores_of(
 
 
 def coverage(intervals: Iterable[tuple[float, float] | None], means: Scores) -> tuple[float, int]:
-    """How many percent of the intervals that were given hold the mean of theirs, and how many were given."""
+    """The percentage of available intervals that contain their mean, and the number of available intervals."""
     held = [ends[0] <= mean <= ends[1] for ends, mean in zip(intervals, means, strict=True) if ends is not None]
     return 100 * float(np.mean(held)) if held else float("nan"), len(held)
 

@@ -1,9 +1,9 @@
-"""How much memory do the judges take where images are many? Usefulness and encoder on images that are made as they are read.
+"""How much memory do segmenter and encoder need for many images? With images that are generated when they are read.
 
 Example: python benchmarks/judge_memory.py --count 20000 --size 256
 
-Real and synthetic images, `count` of each, are trained on for a few steps, alone and together, and validated and tested on 200
-others: what takes memory is the same in a training of any length.
+Trains for a few steps on `count` real and `count` synthetic images, separately and together, and validates and tests on
+200 others; memory does not depend on the length of a training.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import torch
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, usefulness
+from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, usefulness
 from common import machine, write_section
 
 
 def parts(count: int, size: int) -> Parts:
-    """Bright squares, each at its place."""
+    """Bright squares at different positions."""
     side = size // 3
 
     def labels(places: list[int]) -> torch.Tensor:
@@ -54,9 +54,8 @@ def main() -> None:
     before, started = peak_mb(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         all_of_it, some = parts(options.count, options.size), parts(200, options.size)
-        usefulness(
-            all_of_it, all_of_it, some, some, 2, real_shares=(1.0, 0.0, 0.5), settings=settings, cache=Path(folder)
-        )
+        data = UsefulnessData(all_of_it, all_of_it, some, some)
+        usefulness(data, UsefulnessSettings((1.0, 0.0, 0.5), segmenter=settings), cache=Path(folder))
         of_usefulness = peak_mb()
         train_encoder(all_of_it.tensors, 2, EncoderSettings(steps=options.steps), cache=Path(folder))
     held = options.count * options.size**2 * 12 / 1e9

@@ -1,9 +1,9 @@
-"""Is a model that learnt eight images by heart caught, and a healthy one let off? On real scans.
+"""Is a model that memorised eight images flagged, and a healthy one not? On real scans.
 
 Example: python benchmarks/memorised.py --steps 2000 --work /path/for/intermediate/files
 
-The hippocampus set with eight training images, one each of eight patients, and everything else as it was: the same held-out patients
-set the standard. The healthy model is the default one of `paper_tables.py`, trained on all training patients.
+The hippocampus set with eight training images, one each of eight patients, and the same held-out patients for
+comparison. The healthy model is the default one of `paper_tables.py`, trained on all training patients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT = 8
 
 
 def with_few_training_images(dataset: PreparedDataset, out: Path, keep: int = KEPT) -> PreparedDataset:
-    """A copy of `dataset` whose split "train" is the middle slice of `keep` patients; its other training images are "spare"."""
+    """A copy of `dataset` with the middle slice of `keep` patients in "train"; other training images are in "spare"."""
     if not out.exists():
         patients: dict[str, list[int]] = {}
         for number, row in enumerate(dataset.rows):

@@ -1,10 +1,10 @@
-"""How long do the four answers take for 500 images, and how does memory grow with their number?
+"""How long does the evaluation of 500 images take, and how does its memory grow with their number?
 
 Example: python benchmarks/pack.py --time 20m --work /path/for/intermediate/files
 
-Time: `anatogen evaluate` on 500 images from test maps and 500 from heldout maps, nothing cached, every section; sampling them comes on top.
-Memory: the peak of `anatogen evaluate --only faithfulness,realism,privacy --quick` in a process of its own, on sample sets of growing
-length: the lines of the 500 repeated, so that only their number grows.
+Time: `anatogen evaluate` on 500 images from test maps and 500 from heldout maps, nothing cached, all sections; sampling
+is extra. Memory: the peak of `anatogen evaluate --only faithfulness,realism,privacy --quick` in a separate process, on
+sample sets that repeat the lines of the 500 images, so that only their number grows.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def evaluated(words: list[str]) -> tuple[float, int]:
 
 
 def sample(generator: Generator, dataset: PreparedDataset, split: str, count: int, out: Path) -> float:
-    """Make `count` images of a split; the seconds it took."""
+    """Generate `count` images of a split; returns the seconds."""
     rows = dataset.split(split)
     each = -(-count // len(rows))
     requests = requests_from_dataset(
@@ -67,7 +67,7 @@ def sample(generator: Generator, dataset: PreparedDataset, split: str, count: in
 
 
 def repeated(samples: Path, count: int, out: Path) -> Path:
-    """A sample set of `count` lines: those of `samples` over and over, under other names, with the same files."""
+    """A sample set of `count` lines that repeats those of `samples` under other names, with the same files."""
     of = SampleSet.open(samples)
     out.mkdir()
     for name in ("images", "labels"):

@@ -1,11 +1,11 @@
-"""What does mask-ablated training cost, and what does it give? STD, MAT-onehot and MAT-index at equal training.
+"""What does mask-ablated training cost, and what does it gain? STD, MAT-onehot and MAT-index at equal training.
 
 Example: python benchmarks/paper_tables.py --set hippocampus --time 20m --work /path/for/intermediate/files
 
-For each model: Dice(m_gen, m) with everything given; Dice on the given classes with each class freed in turn; and, between
-seeds, how much a class differs where it is free and where it is given (1 - Dice, by the segmenter of `anatogen evaluate`).
-STD has never seen a free class: its lines with a class freed say what happens if it is asked all the same.
-A run that is under --work already is taken as it is. --share adds MAT-onehot with other shares of ablated draws.
+For each model: Dice(m_gen, m) with all classes given; Dice on the given classes with each class left free in turn; and
+the variation between seeds of a class when free and when given (1 - Dice, by the segmenter of `anatogen evaluate`).
+STD has never seen a free class: its rows with a free class show what happens if it is asked for one anyway. Existing
+runs under --work are used. --share adds MAT-onehot with other shares of ablated images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import Segmenter
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.intervals import mean_interval
 from anatogen.metrics.overlap import class_means
 from anatogen.progress import parse_duration, stage
@@ -39,7 +39,7 @@ MODELS = {
 def dice_with_freed(
     dataset: PreparedDataset, rows: list[Row], segmenter: Segmenter, generator: Generator, freed: list[str]
 ) -> np.ndarray:
-    """Dice(m_gen, m) (patients, classes) on the classes that are given while `freed` are free."""
+    """Dice(m_gen, m) (patients, classes) on the given classes while the classes `freed` are free."""
     states, real = dataset.schema.states(free=freed), dataset.load(rows)
     requests = requests_from_dataset(dataset, rows, states)
     with stage(f"{', '.join(freed) or 'nothing'} free", len(rows), "images") as bar:
@@ -49,7 +49,7 @@ def dice_with_freed(
             bar.advance()
     counted = real.annotated.numpy() & np.array(states.given)
     found = segmenter(np.stack(images))
-    of_images = tally(found, real.labels.numpy(), dataset.schema.count, 1.0, counted, surfaces=False)
+    of_images = confusion_counts(found, real.labels.numpy(), dataset.schema.count, 1.0, counted, surfaces=False)
     return of_images.dice_by(np.array([row.patient for row in rows]))
 
 
@@ -74,7 +74,7 @@ def mean(scores: np.ndarray) -> float:
 
 
 def same_without(name: str, names: tuple[str, ...], scores: np.ndarray) -> float:
-    """The mean of everything-given scores over the classes that are left when `name` is freed, to compare with."""
+    """The mean of the scores with all classes given over the classes other than `name`, for comparison."""
     return mean(np.delete(scores, names.index(name), axis=1))
 
 
@@ -138,7 +138,7 @@ def main() -> None:
     }
     real = dataset.load(rows)
     patients = np.array([row.patient for row in rows])
-    ceiling = tally(
+    ceiling = confusion_counts(
         segmenter(real.images), real.labels.numpy(), dataset.schema.count, 1.0, real.annotated.numpy(), surfaces=False
     ).dice_by(patients)
     what = "Shares of ablated draws" if options.only_shares else "STD, MAT-onehot and MAT-index"

@@ -2,9 +2,10 @@
 
 Example: python benchmarks/realism_verdicts.py --repetitions 40 --work /path/for/intermediate/files
 
-Each repetition draws patients of the hippocampus set whom the encoder (trained on the held-out patients) never saw, and takes up to 12
-slices of each. Perfect generators give the real images of the same maps, as they are or stored in 8 bits, and the real images of
-as many other patients. Collapsed ones give one image, ten images, or the mean of all patients' images at the place of the slice.
+Each repetition draws patients of the hippocampus set that the encoder (trained on the held-out patients) never saw, and
+up to 12 slices of each. Perfect generators return the real images of the same maps, unchanged or stored in 8 bits, or
+the real images of as many other patients. Collapsed ones return one image, ten images, or the mean of all patients'
+images at the position of the slice.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Images = NDArray[np.float32]
 
 
 def measured(encoder: Encoder, images: Images, patients: NDArray[np.str_]) -> Measured:
-    """All that is compared of `images`, every one of them kept."""
+    """Everything that is compared of `images`, with all of them kept."""
     features = np.concatenate([encoder(images[i : i + 256]) for i in range(0, len(images), 256)])
     every = np.arange(len(images))
     return Measured(features.astype(np.float64), ring_powers(images), local_noise(images), patients, images, every)
@@ -41,14 +42,14 @@ def measured(encoder: Encoder, images: Images, patients: NDArray[np.str_]) -> Me
 def chosen(
     of_all: Measured, places: NDArray[np.int64], patients: NDArray[np.str_], held: NDArray[np.int64]
 ) -> Measured:
-    """The images at `places`, standing for maps of `patients`; `held`: of which pixels are compared."""
+    """The images at `places` as images of maps of `patients`; `held`: those whose pixels are compared."""
     return Measured(
         of_all.features[places], of_all.rings[places], of_all.noise[places], patients, of_all.images[places[held]], held
     )
 
 
 def place_means(images: Images, rows: list[Row]) -> Images:
-    """For each slice the mean of all patients' slices at the same share of the way through the volume, in 12 steps."""
+    """For each slice the mean of all patients' slices at the same relative position in the volume, in 12 bins."""
     of_patient: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         of_patient.setdefault(row.patient, []).append(place)
@@ -59,7 +60,7 @@ def place_means(images: Images, rows: list[Row]) -> Images:
 
 
 def distorted(images: Images, rows: list[Row]) -> dict[str, tuple[bool, Images]]:
-    """Generators that work image by image: whether they can be told from real, and their images."""
+    """Generators that work image by image: whether they differ from real images, and their images."""
     noise = np.random.default_rng(0).normal(size=images.shape).astype(np.float32)
     unit = float(np.nanmedian(local_noise(images)))
     return {
@@ -80,7 +81,7 @@ def distorted(images: Images, rows: list[Row]) -> dict[str, tuple[bool, Images]]
 def by_index(
     rng: np.random.Generator, places: NDArray[np.int64], others: NDArray[np.int64]
 ) -> dict[str, tuple[bool, NDArray[np.int64]]]:
-    """Generators that choose among real images: whether they can be told, and which image they give for each map."""
+    """Generators that choose among real images: whether they differ, and the image of each map."""
     few = rng.choice(others, 10, replace=False)
     return {
         "perfect: real images of other patients": (False, others),
@@ -99,7 +100,7 @@ def slices_of(rows: list[Row], names: NDArray[np.str_]) -> list[NDArray[np.int64
 def verdicts(
     dataset: PreparedDataset, counts: tuple[int, ...], repetitions: int
 ) -> dict[str, dict[int, list[bool | None]]]:
-    """By generator and count of patients: whether it was told apart, None for "too few patients"; * marks who can be told."""
+    """Verdicts by generator and number of patients, None for too few; * marks generators that differ from real images."""
     rows = [row for row in dataset.rows if row.split != "heldout"]
     counted: dict[str, int] = {}
     for row in rows:

@@ -1,9 +1,10 @@
-"""Adjustable similarity: the literal formula of the paper against the variance-preserving one (Konz et al. 2024, 3.2.2).
+"""Adjustable similarity: the paper's literal formula against the variance-preserving one (Konz et al. 2024, 3.2.2).
 
 Example: python benchmarks/similarity.py --time 20m --work /path/for/intermediate/files
 
-On the default model of `paper_tables.py`, with one class given and the other free: likeness to the real image (correlation of
-pixels, MS-SSIM), Dice(m_gen, m) on the given class, Dice of the free class with the real image's, and texture, against similarity.
+On the default model of `paper_tables.py`, with one class given and the other free: similarity to the real image
+(correlation of pixels, MS-SSIM), Dice(m_gen, m) of the given class, Dice of the free class with the real image's, and
+texture, as functions of --similarity.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from matplotlib import pyplot as plt
 from anatogen.evaluation.sections.likeness import correlation
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
 from anatogen.progress import parse_duration, stage
 from common import ROOT, hippocampus, machine, trained, write_section
@@ -66,8 +67,12 @@ def main() -> None:
                     bar.advance()
             made = np.stack(images)
             seen = segmenter(made)
-            obeyed = tally(seen, labels, schema.count, surfaces=False).dice_by(patients)[:, given - 1 : given]
-            free = np.delete(tally(seen, in_real, schema.count, surfaces=False).dice_by(patients), given - 1, axis=1)
+            obeyed = confusion_counts(seen, labels, schema.count, surfaces=False).dice_by(patients)[
+                :, given - 1 : given
+            ]
+            free = np.delete(
+                confusion_counts(seen, in_real, schema.count, surfaces=False).dice_by(patients), given - 1, axis=1
+            )
             found[mixing].append(
                 {
                     "similarity": similarity,
@@ -79,6 +84,10 @@ def main() -> None:
                     "noise": compare_noise(local_noise(made), noise)[0],
                 }
             )
+    report(found, options, len(rows), generator.about.steps)
+
+
+def report(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace, slices: int, steps: int) -> None:
     picture = ROOT / "figures" / "similarity.png"
     plot(found, picture)
     lines = [
@@ -91,8 +100,8 @@ def main() -> None:
     write_section(
         "Adjustable similarity",
         f"""
-`python benchmarks/similarity.py --count {options.count}`: {len(rows)} test slices of the hippocampus set, {options.given} given, the rest free, halted at the
-noise of step {options.step} of 1000; a model of {generator.about.steps} steps. {machine()}. [Plot](figures/{picture.name}).
+`python benchmarks/similarity.py --count {options.count}`: {slices} test slices of the hippocampus set, {options.given} given, the rest free, halted at the
+noise of step {options.step} of 1000; a model of {steps} steps. {machine()}. [Plot](figures/{picture.name}).
 The correlation rises at every step: {", ".join(f"{m.replace('_', ' ')} {'yes' if r else 'no'}" for m, r in rising.items())}.
 
 | mixing | similarity | correlation with the real image | MS-SSIM | Dice, given | Dice, free with real | power off by (octaves) | noise, gen / real |

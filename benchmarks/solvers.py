@@ -1,11 +1,11 @@
-"""Which solver, and how many steps? Dice and realism against the steps of every solver, on one model of each path.
+"""Which solver, and how many steps? Dice and realism as functions of the steps, for one model of each path.
 
 Example: python benchmarks/solvers.py --time 20m --work /path/for/intermediate/files
 
-The model of the flow path is the default one of `paper_tables.py`, taken as it is where it is there. Realism: the power of
-generated over real images in 16 rings of spatial frequency, as the mean of |log2| over the rings (0 is right); the noise
-(Immerkaer 1996) over that of real images; and the kernel distance (KID x 1000) of features of an encoder trained on the data
-set's held-out patients. A call of the network is what costs time: heun makes two a step.
+The model of the flow path is the default one of `paper_tables.py` if it exists. Realism: the power of generated over
+real images in 16 rings of spatial frequency, as the mean of |log2| over the rings (0 is right); noise (Immerkaer 1996)
+relative to real images; and the kernel distance (KID x 1000) of features of an encoder trained on the data set's
+held-out patients. The cost is the number of network evaluations: heun needs two per step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.encoder import train_encoder
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.distances import kernel_distance
 from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
 from anatogen.progress import parse_duration, stage
@@ -50,7 +50,7 @@ class Judge:
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
         found, patients = self.segmenter(images), np.array([row.patient for row in self.rows])
-        of_images = tally(found, self.real.labels.numpy(), self.dataset.schema.count, surfaces=False)
+        of_images = confusion_counts(found, self.real.labels.numpy(), self.dataset.schema.count, surfaces=False)
         ratio = power_ratio(images, self.real.images.numpy())
         return {
             "dice": mean(of_images.dice_by(patients)),

@@ -1,4 +1,4 @@
-"""Hooks of the documentation's build: the page of commands is made from the commands' own help, so that it cannot drift."""
+"""Hooks of the documentation build: the page of commands is generated from the help of each command."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mkdocs.structure.files import File, Files
 
 INTRODUCTION = """# Commands
 
-Made from the commands' own help; `anatogen COMMAND --help` prints the same. Exit status: 0 done, 1 the check found errors, 2 bad
-input or refused, 130 interrupted (the message names what was saved).
+`anatogen COMMAND --help` prints the same. Exit status: 0 success, 1 `check` found errors, 2 invalid input, 130
+interrupted (the message says what was saved).
 """
 
 
@@ -21,7 +21,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def commands_page() -> str:
-    """Every command: its help as text, its usage, arguments and options as the terminal shows them."""
+    """Each command: its help as text, then usage, arguments and options as in the terminal."""
     from typer.main import get_command
     from typer.testing import CliRunner
 
@@ -42,7 +42,7 @@ def commands_page() -> str:
 
 
 def help_of(text: str) -> list[str]:
-    """A docstring's paragraphs, what can be typed as code."""
+    """The paragraphs of a docstring, command lines as code."""
     lines: list[str] = []
     for paragraph in text.split("\n\n"):
         prose: list[str] = []

@@ -60,8 +60,8 @@ def test_every_target_implies_the_same_image(path: Path, shape: tuple[int, ...])
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 def test_an_edm_network_that_says_nothing_guesses_linearly(path: Path) -> None:
-    """With 0 from the network, x0 is the least-squares guess for images of standard deviation 0.5; what is missing has
-    the variance that one scales by (Karras et al. 2022, Appendix B.6)."""
+    """For a prediction of 0, x0 is the least-squares estimate for images of standard deviation 0.5; the residual has the
+    variance that the target scales by (Karras et al. 2022, Appendix B.6)."""
     generator = torch.Generator().manual_seed(0)
     for time in (0.05, 0.4, 0.9):
         x0, eps = torch.randn(2, 1, 1, 300, 300, generator=generator, dtype=torch.float64) * torch.tensor(
@@ -149,7 +149,7 @@ def test_leading_grid_is_diffusers_where_the_steps_divide_the_thousand() -> None
 
 
 def test_leading_grid_always_starts_in_the_noise() -> None:
-    """Within one stride of the end, whatever the steps: 400 steps once started at 0.4; and the steps are whole and even."""
+    """Within one stride of the end for any number of steps (400 steps once started at 0.4), at whole, equal steps."""
     for steps in range(1, 1001):
         k = DDPMPath().times(steps, "leading")[:-1] * 1000 - 1
         assert torch.equal(k, k.round()) and k[-1] == 0 and len(k) == steps

@@ -16,7 +16,7 @@ from anatogen.evaluation.sections.utility import real_parts
 from anatogen.judges import encoder, segmenter
 from anatogen.judges.denoising_loss import denoising_losses
 from anatogen.judges.usefulness import Parts, dice_of_patients
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.surface import hd95_by_group
 
 
@@ -116,28 +116,30 @@ def test_overlap_and_surfaces_of_known_voxels_alone() -> None:
     found[0, 20:30, 8:24] = 1  # wrong, but only where nothing is known
     unknown = truth.copy()
     unknown[0, 20:] = -1
-    clean = tally(found, unknown, 2)
+    clean = confusion_counts(found, unknown, 2)
     assert clean.dice_by(np.zeros(1))[0, 0] == 1 and clean.hd95[0, 0] == 0
-    assert clean.near[0, 0] == clean.surface[0, 0] and tally(found, truth, 2).dice_by(np.zeros(1))[0, 0] < 0.9
+    assert (
+        clean.near[0, 0] == clean.surface[0, 0] and confusion_counts(found, truth, 2).dice_by(np.zeros(1))[0, 0] < 0.9
+    )
     found[0, 4:8, 8:24] = 1  # wrong where it is known
-    assert tally(found, unknown, 2).dice_by(np.zeros(1))[0, 0] == pytest.approx(2 * 192 / (192 + 256))
+    assert confusion_counts(found, unknown, 2).dice_by(np.zeros(1))[0, 0] == pytest.approx(2 * 192 / (192 + 256))
     # the known part of both outlines: the cut along the unknown region is nobody's surface
     assert hd95_by_group(found, unknown, np.zeros(1), 2, 1.0)[0, 0] == pytest.approx(4)
 
 
 def test_everything_unknown_is_not_defined() -> None:
     maps = np.ones((2, 8, 8), np.int64)
-    of_nothing = tally(maps, np.full_like(maps, -1), 2)
+    of_nothing = confusion_counts(maps, np.full_like(maps, -1), 2)
     assert np.isnan(of_nothing.dice_by(np.zeros(2))).all() and np.isnan(of_nothing.hd95).all()
 
 
 def test_a_tally_without_unknown_voxels_is_what_it_was() -> None:
     rng = np.random.default_rng(0)
     truth, found = (rng.integers(0, 3, (2, 12, 12)) for _ in range(2))
-    a = tally(found, truth, 3)
+    a = confusion_counts(found, truth, 3)
     far = truth.copy()
     far[:, 0, 0] = -1
-    assert a.truth.sum() == (truth > 0).sum() and tally(found, far, 3).truth.sum() == (far > 0).sum()
+    assert a.truth.sum() == (truth > 0).sum() and confusion_counts(found, far, 3).truth.sum() == (far > 0).sum()
 
 
 def test_usefulness_leaves_unknown_voxels_out() -> None:

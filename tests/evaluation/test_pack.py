@@ -104,7 +104,7 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
     assert real["fid"] > 0 and real["fid_real"] > 0 and real["n"] == {"generated": 60, "real": 60, "patients": 8}
     assert real["test"]["p_of"].keys() == {"mmd", "noise", "spectrum", "diversity", "variety"}
     assert not real["test"]["decided"] and real["test"]["patients"] == 8  # 10 are needed
-    assert any("fid of 30 images means little" in warning for warning in real["warnings"])
+    assert any("fid is unreliable with 30 images" in warning for warning in real["warnings"])
     # A healthy model is not flagged, and nobody can tell who was in the training by a wide margin.
     assert not saved["privacy"]["above_chance"] and "No copying found" in saved["privacy"]["verdict"]
     page = (out / "report.html").read_text()

@@ -41,7 +41,7 @@ def test_loss_by_hand() -> None:
 
 
 def test_difficulty_by_hand() -> None:
-    """A flat image is as hard as the noise that a filter leaves; the classes' means know an image that is one flat class each."""
+    """A flat image is as hard as the noise that a filter leaves; class means predict an image of flat classes."""
     labels = torch.zeros(2, 16, 16, dtype=torch.int64)
     labels[:, 4:12, 4:12] = 1
     flat, drawn = torch.full((1, 1, 16, 16), 0.3), labels[:1, None].float() - 0.5
@@ -64,7 +64,7 @@ def test_difficulties_depend_on_the_image_alone(size: tuple[int, ...]) -> None:
 
 
 class Cohorts:
-    """Smooth images of 12 training and 12 unseen patients, five each, in noise; `shift`: how much louder unseen patients are."""
+    """Smooth, noisy images of 12 training and 12 unseen patients, five each; `shift`: extra noise of unseen patients."""
 
     def __init__(self, seed: int, shift: float) -> None:
         rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ class Cohorts:
         self.members, self.others = (torch.from_numpy(side.astype(np.float32)) for side in sides)
 
     def saw_neither(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The denoiser of all such images: a filter that suits the noise, none of those that measure difficulty."""
+        """The denoiser of all such images: a filter for this noise, other than those that measure difficulty."""
         ratio = float(FLOW.sigma(t[0]) / FLOW.alpha(t[0]))
         frequency = torch.cat([torch.fft.fftfreq(20)[:, None] ** 2 + torch.fft.fftfreq(20) ** 2])
         power = 2.5 * torch.exp(-frequency * (2 * np.pi * 2) ** 2) + 0.02
@@ -85,7 +85,7 @@ class Cohorts:
         return torch.fft.ifft2(torch.fft.fft2(x_t / FLOW.alpha(t[0])) * gain).real
 
     def remembers(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Half of what the filter says, half the nearest training image."""
+        """The mean of the filter's output and the nearest training image."""
         near = torch.cdist((x_t / FLOW.alpha(t[0])).flatten(1), self.members.flatten(1)).argmin(dim=1)
         return 0.5 * self.saw_neither(x_t, t) + 0.5 * self.members[near]
 
@@ -98,7 +98,7 @@ class Cohorts:
 
 @pytest.mark.parametrize("shift", [0.0, 0.4, -0.2])
 def test_a_model_that_saw_neither_is_not_flagged_and_one_that_remembers_is(shift: float) -> None:
-    """At most 1 of 10: 2.5 % lie above a true interval. By the loss alone a shift is taken for memory."""
+    """At most 1 of 10: 2.5 % lie above a true interval. The loss alone mistakes a shift for memorisation."""
     wrong, missed, by_loss, areas = 0, 0, [], []
     for seed in range(10):
         cohorts = Cohorts(seed, shift)

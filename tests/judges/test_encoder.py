@@ -13,7 +13,7 @@ Part = tuple[Tensor, Tensor, Tensor]
 
 
 def blobs(count: int, seed: int = 0, channels: int = 1, size: int = 32) -> Part:
-    """A disc (class 1) or a square (class 2), by turns, as bright as each other."""
+    """A disc (class 1) or a square (class 2), alternating, of equal brightness."""
     rng = np.random.default_rng(seed)
     row, column = np.mgrid[:size, :size]
     labels = np.zeros((count, size, size), dtype=np.int64)

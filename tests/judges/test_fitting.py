@@ -20,7 +20,7 @@ SEGMENTER, ENCODER = SegmenterSettings(steps=1, batch_size=2), EncoderSettings(s
 
 
 def bars(*size: int) -> Part:
-    """Four images of a bright bar, which was annotated in all but the last."""
+    """Four images of a bright bar, annotated in all but the last."""
     labels = torch.zeros(4, *size, dtype=torch.int64)
     labels[:, 4:10] = 1
     return labels[:, None].float() - 0.5, labels, torch.tensor([[True], [True], [True], [False]])
@@ -111,7 +111,7 @@ def wait_for(found: Callable[[], list[Path]]) -> list[Path]:
 
 
 def lazily(part: Part, seen: list[int] | None = None) -> Part:
-    """The same images, none of them in memory. seen: how many are read at a time."""
+    """The same images, read on demand. seen: the number of images of each read."""
 
     def read(items: torch.Tensor) -> Lazy:
         def some(places: list[int]) -> torch.Tensor:
@@ -136,7 +136,7 @@ def many(count: int) -> Part:
 
 
 def test_what_is_read_piece_by_piece_trains_the_same_judges_bit_for_bit(tmp_path: Path) -> None:
-    """More than a block of images, the weights of a mixture, and the names by which they are found."""
+    """More than a block of images, the weights of a mixture, and their digests."""
     train, validation, weights, seen = many(300), many(70), torch.rand(300) + 0.1, []
     settings = SegmenterSettings(steps=3, batch_size=4, validations=2)
     held = train_segmenter(train, validation, 2, settings, weights=weights, cache=tmp_path)
@@ -175,7 +175,7 @@ import numpy as np, torch
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, usefulness
+from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, usefulness
 
 def parts(count):
     shape = (64, 64)
@@ -189,7 +189,8 @@ def parts(count):
 
 def judge(count, folder):
     settings = SegmenterSettings(steps=2, batch_size=4, validations=1)
-    usefulness(parts(count), parts(count), parts(40), parts(count // 8), 2, real_shares=(0.0, 0.5), settings=settings, cache=folder)
+    data = UsefulnessData(parts(count), parts(count), parts(40), parts(count // 8))
+    usefulness(data, UsefulnessSettings((0.0, 0.5), segmenter=settings), cache=folder)
     train_encoder(parts(count).tensors, 2, EncoderSettings(steps=1, batch_size=4), cache=folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
 

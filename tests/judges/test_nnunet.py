@@ -80,7 +80,7 @@ def test_a_failing_command_ends_it_and_names_the_log(installed: Installed, nnune
 def test_bad_folders_are_refused_before_anything_runs(installed: Installed, nnunet: Path, tmp_path: Path) -> None:
     images, work = nnunet / "imagesTr", tmp_path / "work"
     other = write_nnunet(tmp_path / "other", cases=1, labels={"background": 0, "liver": 1})
-    with pytest.raises(DataError, match="another labels"):
+    with pytest.raises(DataError, match="differs from that of .* in labels"):
         train_with_nnunet([nnunet, other], images, work)
     with pytest.raises(DataError, match="not an nnU-Net raw data set"):
         train_with_nnunet([tmp_path], images, work)
@@ -89,7 +89,7 @@ def test_bad_folders_are_refused_before_anything_runs(installed: Installed, nnun
     with pytest.raises(SettingsError, match="no data set"):
         train_with_nnunet([], images, work)
     work.mkdir()
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         train_with_nnunet([nnunet], images, work)
     assert not installed.calls
 
@@ -114,13 +114,13 @@ def test_only_trainers_that_there_are() -> None:
 def test_a_gpu_by_its_number(
     installed: Installed, nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """nnU-Net takes the first GPU that it sees; the user's own choice of them, and of processes, is kept."""
+    """nnU-Net uses the first visible GPU; the user's choice of GPUs and processes is kept."""
     seen: list[dict[str, str]] = []
     monkeypatch.setattr("anatogen.judges.nnunet._run", lambda command, environment, log: seen.append(environment))
     monkeypatch.setenv("nnUNet_n_proc_DA", "7")
     for visible, wanted in (("", "1"), ("4,6", "6")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        with pytest.raises(DataError, match="has segmented nothing"):
+        with pytest.raises(DataError, match="produced no segmentation"):
             train_with_nnunet([nnunet], nnunet / "imagesTr", tmp_path / f"work{wanted}", device="cuda:1")
         assert seen[-1]["CUDA_VISIBLE_DEVICES"] == wanted and seen[-1]["nnUNet_n_proc_DA"] == "7"
 
@@ -153,7 +153,7 @@ def test_no_process_outlives_us(installed: Installed, nnunet: Path, tmp_path: Pa
 
 
 def _runs(number: int) -> bool:
-    """Whether a process is there and is not only waiting to be counted out."""
+    """Whether a process exists and is not a zombie."""
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(number)], capture_output=True, text=True).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
@@ -172,7 +172,7 @@ class nnUNetTrainer_of_a_test(nnUNetTrainer):
 
 @pytest.mark.skipif(not REAL_THING, reason="nnU-Net is not installed")
 def test_nnunet_itself_finds_what_it_was_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices with a bar and a dot, lopsided, as `volumes_of` writes them: the predictions lie where the label maps do."""
+    """Asymmetric slices with a bar and a dot, written by `volumes_of`: predictions match the label maps."""
     from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
 
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ SETTINGS = SegmenterSettings(steps=12, batch_size=3, validations=4)
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing on the way may catch it."""
+    """Simulates a kill: no handler may catch it."""
 
 
 def squares(count: int, seed: int) -> Tensors:
@@ -89,7 +89,7 @@ def test_what_was_trained_is_found_again_for_the_same_data_and_settings_only(who
 
 
 def test_the_digest_of_a_data_set_stays() -> None:
-    """What is kept beside data sets that users have must be found by later versions too."""
+    """Later versions must find the weights cached in users' data sets."""
     part = (torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool))
     assert module._digest(part, part, 2, SegmenterSettings()) == "6cbec5d923504111"
 
@@ -167,7 +167,7 @@ def test_what_cannot_be_drawn_from_is_refused() -> None:
 
 
 def test_a_class_that_is_not_annotated_has_no_say() -> None:
-    """Neither by its logit nor where the label map has it: that counts as background."""
+    """Neither by its logit nor where the label map contains it, which counts as background."""
     logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(2, 8, 8, dtype=torch.int64)
     labels[:, :3], labels[:, 5:] = 1, 2

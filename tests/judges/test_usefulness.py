@@ -10,14 +10,22 @@ import torch
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges import usefulness as utility
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, Usefulness, name_of, report_entry, usefulness
+from anatogen.judges.usefulness import (
+    Parts,
+    Usefulness,
+    UsefulnessData,
+    UsefulnessSettings,
+    name_of,
+    report_entry,
+    usefulness,
+)
 from anatogen.metrics.intervals import NO_SPREAD, mean_interval
 
 SETTINGS = SegmenterSettings(steps=45, batch_size=6, learning_rate=5e-3, validations=3)
 
 
 def squares(patients: int, seed: int, each: int = 4) -> Parts:
-    """A dark ground with a grey (1) and a bright (2) square, `each` images a patient; the last patient has no bright one."""
+    """A grey (1) and a bright (2) square on black, `each` images per patient; the last patient has no bright one."""
     rng = np.random.default_rng(seed)
     labels = np.zeros((patients * each, 16, 16), dtype=np.int64)
     for i in range(len(labels)):
@@ -36,7 +44,7 @@ REAL, VALIDATION, TEST = squares(6, 0), squares(2, 1), squares(5, 2)
 
 
 def wrong(parts: Parts) -> Parts:
-    """The same images with one another's label maps."""
+    """The same images with permuted label maps."""
     return Parts(parts.images, parts.labels.roll(5, dims=0), parts.annotated, parts.groups)
 
 
@@ -47,10 +55,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def copies(cache: Path) -> list[Usefulness]:
-    """The synthetic images are the real ones. Only the real ones' segmenters are kept, so that the others are trained."""
-    return usefulness(
-        REAL, REAL, VALIDATION, TEST, 3, settings=SETTINGS, seeds=(3, 5), real_shares=(0, 0.5), real_cache=cache
-    )
+    """The synthetic images are the real ones. Only segmenters of real images are cached, so the others are trained."""
+    data = UsefulnessData(REAL, REAL, VALIDATION, TEST)
+    return usefulness(data, UsefulnessSettings((0, 0.5), segmenter=SETTINGS, seeds=(3, 5)), real_cache=cache)
 
 
 def test_copies_of_the_real_images_are_as_useful_as_they(copies: list[Usefulness]) -> None:
@@ -65,9 +72,9 @@ def test_copies_of_the_real_images_are_as_useful_as_they(copies: list[Usefulness
 
 
 def test_wrong_label_maps_are_found_out(copies: list[Usefulness], cache: Path) -> None:
-    real, synthetic, both = usefulness(
-        REAL, wrong(REAL), VALIDATION, TEST, 3, settings=SETTINGS, seeds=(3,), real_shares=(0.0, 0.5), real_cache=cache
-    )
+    data = UsefulnessData(REAL, wrong(REAL), VALIDATION, TEST)
+    settings = UsefulnessSettings((0.0, 0.5), segmenter=SETTINGS, seeds=(3,))
+    real, synthetic, both = usefulness(data, settings, real_cache=cache)
     assert np.array_equal(real.scores[0], copies[0].scores[0], equal_nan=True)
     assert synthetic.mean < both.mean < real.mean
     assert synthetic.difference == pytest.approx(synthetic.mean - real.mean)
@@ -110,7 +117,7 @@ def test_the_report_gets_the_first_mixture(copies: list[Usefulness]) -> None:
 
 
 def test_few_real_patients_and_all_synthetic_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the segmenter is given: the images of the same few patients, in every mixture, drawn as the share says."""
+    """The segmenter gets the images of the same few patients in every mixture, drawn according to the share."""
     seen: list[tuple[int, torch.Tensor, torch.Tensor | None]] = []
 
     def stand_in(train, validation, class_count, settings, *, weights, **_):  # type: ignore[no-untyped-def]
@@ -119,9 +126,8 @@ def test_few_real_patients_and_all_synthetic_images(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(utility, "train_segmenter", stand_in)
     synthetic = squares(9, 7)
-    results = usefulness(
-        REAL, synthetic, VALIDATION, TEST, 3, seeds=(0, 1), real_patients=2, real_shares=(0, 1, 0.2), settings=SETTINGS
-    )
+    settings = UsefulnessSettings((0, 1, 0.2), real_patients=2, segmenter=SETTINGS, seeds=(0, 1))
+    results = usefulness(UsefulnessData(REAL, synthetic, VALIDATION, TEST), settings)
     assert [seed for seed, *_ in seen] == [0, 1] * 3 and [r.name for r in results][2] == "real 1 : 4 synthetic"
     assert [r.real_images for r in results] == [(8, 8), (0, 0), (8, 8)]
     assert [r.real_patients for r in results] == [2, 0, 2]
@@ -143,14 +149,15 @@ def test_patients_are_chosen_by_seed() -> None:
 
 
 def test_what_is_found_in_a_patient_without_the_class_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: everything is called bright. Grey 0; bright 2 * 25 / (25 + 256) in those who have it."""
+    """Everything is predicted bright: grey 0; bright 2 * 25 / (25 + 256) in the patients who have it."""
     monkeypatch.setattr(
         utility, "train_segmenter", lambda *_, **__: lambda images: np.full((len(images), 16, 16), 2, dtype=np.int64)
     )
-    (real,) = usefulness(REAL, REAL, VALIDATION, TEST, 3, real_shares=(), settings=SETTINGS)
+    settings = UsefulnessSettings((), segmenter=SETTINGS)
+    (real,) = usefulness(UsefulnessData(REAL, REAL, VALIDATION, TEST), settings)
     assert real.per_class == pytest.approx([0, 2 * 25 / (25 + 256)])
     unannotated = Parts(TEST.images, TEST.labels, TEST.annotated & torch.tensor([True, False]), TEST.groups)
-    (real,) = usefulness(REAL, REAL, VALIDATION, unannotated, 3, real_shares=(), settings=SETTINGS)
+    (real,) = usefulness(UsefulnessData(REAL, REAL, VALIDATION, unannotated), settings)
     assert real.mean == 0 and np.isnan(real.per_class[1])
 
 
@@ -161,14 +168,8 @@ def test_a_second_call_finds_everything_and_real_images_have_their_own_place(tmp
     def call(cache: str) -> list[Usefulness]:
         steps.clear()
         return usefulness(
-            REAL,
-            wrong(REAL),
-            VALIDATION,
-            TEST,
-            3,
-            settings=settings,
-            seeds=(0, 1),
-            real_shares=(0.0, 0.5),
+            UsefulnessData(REAL, wrong(REAL), VALIDATION, TEST),
+            UsefulnessSettings((0.0, 0.5), segmenter=settings, seeds=(0, 1)),
             cache=tmp_path / cache,
             real_cache=tmp_path / "data",
             progress=lambda done, total, text: steps.append((done, total)),
@@ -196,14 +197,14 @@ def test_names_of_mixtures() -> None:
 def test_bad_input_is_refused() -> None:
     for shares in ((-0.1,), (1.5,), (float("nan"),)):
         with pytest.raises(SettingsError, match="between 0 and 1"):
-            usefulness(REAL, REAL, VALIDATION, TEST, 3, real_shares=shares)
+            UsefulnessSettings(shares)
     for seeds in ((), (1, 1)):
-        with pytest.raises(SettingsError, match="one seed or more"):
-            usefulness(REAL, REAL, VALIDATION, TEST, 3, seeds=seeds)
+        with pytest.raises(SettingsError, match="at least one seed"):
+            UsefulnessSettings(seeds=seeds)
     smaller = Parts(REAL.images[..., :8], REAL.labels[..., :8], REAL.annotated, REAL.groups)
-    with pytest.raises(DataError, match="1 x 16 x 8, 16 x 8, 2 do not fit the real ones of 1 x 16 x 16, 16 x 16, 2"):
-        usefulness(REAL, smaller, VALIDATION, TEST, 3)
-    with pytest.raises(DataError, match="equally many"):
+    with pytest.raises(DataError, match="1 x 16 x 8, 16 x 8, 2 do not match the real ones of 1 x 16 x 16, 16 x 16, 2"):
+        UsefulnessData(REAL, smaller, VALIDATION, TEST)
+    with pytest.raises(DataError, match="as many label maps"):
         Parts(REAL.images, REAL.labels, REAL.annotated, REAL.groups[:-1])
     with pytest.raises(DataError, match="at least one"):
         Parts(REAL.images[:0], REAL.labels[:0], REAL.annotated[:0], REAL.groups[:0])

@@ -8,22 +8,22 @@ import torch
 
 from anatogen.generation.gates import given_dice
 from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import dice_by_group
 
 NAN = np.nan
 
 
 def maps(*voxels: tuple[int, int]) -> np.ndarray:
-    """Label maps (N, 20, 20), each with so many voxels of class 1 and of class 2."""
+    """Label maps (N, 20, 20) with these numbers of voxels of class 1 and class 2."""
     flat = np.zeros((len(voxels), 400), np.int64)
     for labels, (one, two) in zip(flat, voxels, strict=True):
         labels[:one], labels[200 : 200 + two] = 1, 2
     return flat.reshape(-1, 20, 20)
 
 
-def counts_of(found: np.ndarray, asked: np.ndarray, spacing: float = 1.0) -> Tally:
-    return tally(found, asked, 3, spacing, surfaces=False)
+def counts_of(found: np.ndarray, asked: np.ndarray, spacing: float = 1.0) -> ConfusionCounts:
+    return confusion_counts(found, asked, 3, spacing, surfaces=False)
 
 
 ASKED = maps((50, 20), (50, 0), (50, 0), (50, 0))  # class 2 is in patient a, and in one of its two images

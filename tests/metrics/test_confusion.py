@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anatogen.evaluation.sections.likeness import correlation
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import dice_by_group
 from anatogen.metrics.surface import hd95_by_group, missed_by_group, surface_dice_by_group, volume_error_by_group
 from anatogen.metrics.variation import seed_variation
@@ -27,8 +27,8 @@ def test_pieces_give_what_the_whole_gives() -> None:
     patients = np.array(["a", "b", "c"] * 4)
     counted = np.random.default_rng(2).random((12, 3)) < 0.7
     spacing = np.random.default_rng(3).uniform(0.5, 2, (12, 2))
-    parts = [tally(found[i : i + 5], truth[i : i + 5], 4, spacing[i : i + 5]) for i in (0, 5, 10)]
-    joined = Tally.joined(parts).where(counted)
+    parts = [confusion_counts(found[i : i + 5], truth[i : i + 5], 4, spacing[i : i + 5]) for i in (0, 5, 10)]
+    joined = ConfusionCounts.joined(parts).where(counted)
     arguments = (found, truth, patients, 4)
     assert np.allclose(joined.dice_by(patients), dice_by_group(*arguments, counted), equal_nan=True)
     for measured, expected in (

@@ -13,7 +13,7 @@ from anatogen.reporting.verdicts import certainty
 
 
 def pictures(count: int, seed: int, size: tuple[int, ...] = (64, 64), channels: int = 1) -> np.ndarray:
-    """Smooth random images, each its own, with the same bright disc: an anatomy that all share."""
+    """Different smooth random images with the same bright disc, a shared anatomy."""
     noise = np.random.default_rng(seed).normal(size=(count, channels, *size))
     smooth = gaussian_filter(noise, (0, 0, *(2,) * len(size)), mode="wrap")
     middle = (np.array(size) - 1) / 2
@@ -89,7 +89,7 @@ def test_volumes_and_channels() -> None:
 
 
 def test_smooth_images_are_no_copies_by_relative_distance() -> None:
-    """Smoother than real is nearer to everything: by plain distance it is flagged, by relative distance it is not."""
+    """Smoother images are closer to everything: the plain distance flags them, the relative distance does not."""
     anatomy = pictures(1, 20, (32, 32))  # what all have in common, and noise of their own
     noisy = [anatomy + np.random.default_rng(seed).normal(0, 0.3, (120, 1, 32, 32)) for seed in (21, 22, 23)]
     train, heldout, healthy = noisy[0], noisy[1], 0.4 * noisy[2] + 0.6 * anatomy
@@ -139,7 +139,7 @@ def test_calibrated_on_independent_images(heldout: int) -> None:
 
 
 def test_p_value_counts_the_uncertainty_of_the_threshold() -> None:
-    """The binomial tail, averaged over what share of images the 5th smallest of 500 distances may cut off."""
+    """The binomial tail, averaged over the share of images below the 5th smallest of 500 distances."""
     found = copy_rate(np.concatenate([np.zeros(6), np.ones(94)]), np.linspace(0.5, 1, 500))
     cut = np.linspace(0, 0.1, 20_001)
     tail = np.trapezoid(stats.beta(5, 496).pdf(cut) * stats.binom.sf(5, 100, cut), cut)
@@ -147,7 +147,7 @@ def test_p_value_counts_the_uncertainty_of_the_threshold() -> None:
 
 
 def patients(count: int, each: int, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Distances, standard normal within a patient and of standard deviation `spread` between patients, and who is whose."""
+    """Distances, standard normal within and of standard deviation `spread` between patients, and the patients."""
     values = rng.normal(0, spread, (count, 1)) + rng.normal(size=(count, each))
     return values.ravel(), np.repeat(np.arange(count), each)
 
@@ -226,15 +226,15 @@ def test_what_does_not_fit_is_refused() -> None:
     images = np.zeros((2, 1, 8, 8), np.float32)
     with pytest.raises(DataError, match="cannot be compared"):
         nearest_neighbours(images, images[:, :, :6])
-    with pytest.raises(DataError, match="no image to compare"):
+    with pytest.raises(DataError, match="no images to compare"):
         nearest_neighbours(images, images[:0])
     with pytest.raises(DataError, match="too small"):
         nearest_neighbours(images, images, shifts=4)
     with pytest.raises(DataError, match="finite"):
         copy_rate(np.array([np.nan]), np.ones(4))
-    with pytest.raises(DataError, match="2 patients are named for 3"):
+    with pytest.raises(DataError, match="2 patients do not match 3"):
         copy_rate(np.ones(3), np.ones(4), np.arange(2), np.arange(4))
-    with pytest.raises(DataError, match="no share"):
+    with pytest.raises(DataError, match="must be in .0, 1."):
         copy_threshold(np.ones(3), level=1.5)
     assert nearest_neighbours(images, images).distance.tolist() == [1, 1]  # flat images are like nothing
 

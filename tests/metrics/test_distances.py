@@ -144,7 +144,7 @@ def test_equal_distributions_are_at_zero_within_the_error(metric) -> None:  # ty
 
 @pytest.mark.parametrize("metric", [kernel_distance, mmd])
 def test_pairs_are_no_closer_than_strangers(metric) -> None:  # type: ignore[no-untyped-def]
-    """A generated image is like the real one of its map; that must not pass for two distributions that agree."""
+    """A generated image resembles the real one of its map; this must not look like equal distributions."""
     rng, scores = RNG(0), []
     for _ in range(20):
         maps = rng.normal(size=(60, 8))

@@ -95,7 +95,7 @@ def test_the_same_images_are_never_told_apart_and_lie_as_far_as_the_real_ones() 
 
 
 def test_few_patients_decide_nothing() -> None:
-    """Of 8 patients the least p is 1 in 128, of 9, 1 in 256, and there are two measures."""
+    """With 8 patients the smallest p is 1/128, with 9 it is 1/256, and there are two measures."""
     for count, decided in ((2, False), (3, False), (8, False), (9, True)):
         real = world(count, np.random.default_rng(0))()
         cohort = Cohort.of(patients(count), patients(count))
@@ -103,9 +103,9 @@ def test_few_patients_decide_nothing() -> None:
         assert found.decided is decided and found.least_p == pytest.approx(0.5 ** (count - 1))
         if decided:
             assert found.by == ("mmd",)
-    with pytest.raises(DataError, match="two patients or more"):
+    with pytest.raises(DataError, match="at least two patients"):
         Cohort.of(patients(1), patients(1))
-    with pytest.raises(DataError, match="no pairs"):
+    with pytest.raises(DataError, match="not paired"):
         Cohort.of(patients(4), patients(4)[::-1])
 
 
@@ -164,7 +164,7 @@ def test_maps_from_elsewhere_are_compared_without_pairs() -> None:
 
 @pytest.mark.parametrize(("factor", "told"), [(1.0, False), (1.03, False), (1.3, True), (0.7, True)])
 def test_noise(factor: float, told: bool) -> None:
-    """A difference of 3 % is certain here, too, but too small to count; images without a foreground have no say."""
+    """A difference of 3 % is significant too, but too small to count; images without foreground are ignored."""
     rng, names = np.random.default_rng(0), patients(10)
     real = np.repeat(np.exp(0.5 * rng.normal(size=10)), EACH) * np.exp(0.1 * rng.normal(size=60))
     made = factor * real * np.exp(0.02 * rng.normal(size=60))
@@ -214,7 +214,7 @@ def test_variety_by_hand() -> None:
 
 
 def test_several_measures_do_not_raise_chance() -> None:
-    """Ten measures that are noise: the smallest p of a measure by itself would be below 0.05 in 40 % of cases."""
+    """Ten measures of noise: the smallest uncorrected p would be below 0.05 in 40 % of cases."""
     cohort = Cohort.of(patients(9), patients(9), draws=255)
     low = 0
     for seed in range(200):

@@ -19,7 +19,7 @@ ONE, DEPENDENT, INCOMPLETE = (1, 0.0, 0.0), (2, 0.6, 0.0), (4, 0.3, 0.5)
 def simulated(
     kind: tuple, shape: tuple[int, float, float], patients: int, simulations: int = 2000
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores (simulations, patients, classes), and the true mean of each, over the classes that somebody has."""
+    """Scores (simulations, patients, classes), and the true mean of each over the classes that any patient has."""
     rng = np.random.default_rng(patients)
     (of_uniform, mean), (classes, correlation, missing) = kind, shape
     own, shared = rng.normal(size=(simulations, patients, classes)), rng.normal(size=(simulations, patients, 1))
@@ -50,7 +50,7 @@ def test_they_cover_the_mean(kind: tuple, shape: tuple[int, float, float], patie
 
 @pytest.mark.parametrize("patients", [3, 5, 8])
 def test_the_percentile_bootstrap_would_fail(patients: int) -> None:
-    """The judge is one that can say no: the interval that stood here before."""
+    """The test can fail: an earlier interval does."""
     scores, _ = simulated(NORMAL, ONE, patients, 300)
     rng = np.random.default_rng(0)
     held = []

@@ -12,7 +12,7 @@ from anatogen.reporting.verdicts import membership_sentence
 
 
 def patients(count: int, each: int, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Losses, standard normal within a patient and of standard deviation `spread` between patients, and who is whose."""
+    """Losses, standard normal within and of standard deviation `spread` between patients, and the patients."""
     values = rng.normal(0, spread, (count, 1)) + rng.normal(size=(count, each))
     return values.ravel(), np.repeat(np.arange(count), each)
 
@@ -35,7 +35,7 @@ def test_known_areas() -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [(3, 5), (8, 8), (20, 12)])
 @pytest.mark.parametrize("shift", [0.0, 1.5])
 def test_intervals_cover(ours: int, theirs: int, shift: float) -> None:
-    """95 % of 300, with patients whose images are alike; of few patients rather more. By image it would be far less."""
+    """95 % of 300, with similar images of a patient; rather more for few patients. By image it would be far less."""
     rng = np.random.default_rng(0)
     truth = stats.norm.cdf(shift / np.sqrt(2 * (1.5**2 + 1)))
     covered, by_image = [], []
@@ -53,7 +53,7 @@ def test_intervals_cover(ours: int, theirs: int, shift: float) -> None:
 def difficult(
     seed: int, apart: float, memory: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Losses that follow three measures of difficulty, unseen images harder by `apart`, members remembered by `memory`."""
+    """Losses that follow three difficulty measures; unseen images are harder by `apart`, members easier by `memory`."""
     rng = np.random.default_rng(seed)
     of = np.repeat(np.arange(15), 8)
     hard = []

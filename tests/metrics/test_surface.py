@@ -87,7 +87,7 @@ def test_volumes_are_judged_across_slices() -> None:
 
 
 def test_a_class_in_one_map_only_is_missed_and_not_hidden() -> None:
-    """Patient a: one square right, one lost, one invented. b: lost. c: neither map has it."""
+    """Patient a: one square correct, one missed, one invented. b: missed. c: in neither map."""
     truth = np.stack([block(2, 2), block(5, 5, side=2), EMPTY, block(1, 1), EMPTY])
     found = np.stack([block(2, 2), EMPTY, block(8, 8, side=3), EMPTY, EMPTY])
     patients = np.array(["a", "a", "a", "b", "c"])
@@ -164,7 +164,7 @@ def test_agrees_with_monai(shape: tuple[int, ...]) -> None:
 
 
 def test_small_types_and_values_beyond_the_classes() -> None:
-    """Label maps come as uint8 too, and may hold a value that is not asked for."""
+    """Label maps may be uint8, and contain values beyond the classes."""
     truth, found = block(4, 4).astype(np.uint8)[None], block(4, 6).astype(np.uint16)[None]
     found[0, 0, 0] = 300
     assert hd95_by_group(found, truth, ONE, 2, (1, 1))[0, 0] == 2
@@ -181,7 +181,7 @@ def test_bad_input_is_named() -> None:
             volume_error_by_group(maps, maps, np.arange(3), 2, spacing)
     with pytest.raises(SettingsError, match=r"\(1, 16, 16\) and \(3, 16, 16\)"):
         missed_by_group(maps[:1], maps, np.arange(3), 2)
-    with pytest.raises(SettingsError, match="tolerance of -1 mm"):
+    with pytest.raises(SettingsError, match="tolerance must be 0 mm or more, got -1"):
         surface_dice_by_group(maps, maps, np.arange(3), 2, (1, 1), tolerance_mm=-1)
 
 
@@ -204,7 +204,7 @@ def test_the_worst_come_first() -> None:
     ],
 )
 def test_spacing_of_items(nnunet: Path, tmp_path: Path, how: PrepareSettings, expected: tuple[float, ...]) -> None:
-    """Voxels of 0.5 x 0.8 x 3 mm, in files whose axes run otherwise."""
+    """Voxels of 0.5 x 0.8 x 3 mm, in files with other axis directions."""
     for path in nnunet.rglob("*.nii.gz"):
         array = np.asarray(nibabel.load(path).dataobj)  # (20, 24, 12)
         affine = np.array([[0, -0.5, 0, 0], [0, 0, 0.8, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])

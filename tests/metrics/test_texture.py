@@ -88,7 +88,7 @@ def test_scales_fit_the_size(side: int, scales: int) -> None:
 def test_similarity_of_volumes_and_of_what_cannot_be_compared() -> None:
     volumes = np.random.default_rng(0).uniform(-1, 1, (2, 1, 12, 13, 14)).astype(np.float32)
     assert np.allclose(ssim(volumes, volumes), 1, atol=1e-5)
-    with pytest.raises(DataError, match="do not pair"):
+    with pytest.raises(DataError, match="cannot be paired"):
         ssim(volumes, volumes[:1])
     with pytest.raises(DataError, match="smaller than"):
         ms_ssim(volumes[..., :8], volumes[..., :8])

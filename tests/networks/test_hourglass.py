@@ -8,7 +8,7 @@ from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
 
 
 class Drawn:
-    """Planes that are nothing but the labels, `count` times: a plane maker without an encoding."""
+    """Planes that repeat the labels `count` times: a plane maker without an encoding."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -51,7 +51,7 @@ def test_shapes_and_a_quiet_start(size: tuple[int, ...], planes: int) -> None:
 
 
 def test_everything_learns() -> None:
-    """After a few steps no parameter is without a gradient: nothing is built and not used."""
+    """After a few steps every parameter has a gradient: none is unused."""
     network = Hourglass(HourglassConfig(width=16), 1, Drawn(2), (32, 32))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -82,7 +82,7 @@ def test_what_sides_are_padded_to(size: tuple[int, ...], multiples: int, levels:
 
 @pytest.mark.parametrize("width", range(8, 257, 8))
 def test_any_width_runs(width: int) -> None:
-    """All levels, and attention at all of them, whatever the count of channels."""
+    """All levels, with attention at each, for any number of channels."""
     config = HourglassConfig(width=width, smallest=2, attention_up_to=64, blocks=1, patch=1)
     network = Hourglass(config, 1, Drawn(1), (8, 8)).requires_grad_(False)
     x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -99,7 +99,7 @@ def test_any_width_runs_in_3d(width: int) -> None:
 
 
 def test_heads_share_the_channels() -> None:
-    """Where channels // 64 heads divide them, as many; else fewer, none under 64 channels."""
+    """channels // 64 heads if they divide the channels, otherwise fewer; none has less than 64 channels."""
     for channels in range(8, 1200, 2):
         heads = head_count(channels, 64)
         assert channels % heads == 0 and (channels // heads >= 64 or heads == 1)
@@ -131,9 +131,9 @@ def test_paper_unet_runs_small() -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "words"),
     [
-        ({"channels": (32, 40)}, (16, 16), "40 is no multiple of 32"),
+        ({"channels": (32, 40)}, (16, 16), "40 is not a multiple of 32"),
         ({"channels": (32, 64)}, (16, 16, 16), "16 x 16 x 16"),
-        ({"channels": (32, 64), "options": {"down_block_types": ["DownBlock2D"]}}, (16, 16), "diffusers builds no"),
+        ({"channels": (32, 64), "options": {"down_block_types": ["DownBlock2D"]}}, (16, 16), "diffusers cannot build"),
     ],
 )  # fmt: skip
 def test_paper_unet_refuses(settings: dict[str, object], size: tuple[int, ...], words: str) -> None:

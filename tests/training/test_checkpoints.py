@@ -73,7 +73,7 @@ def test_a_numpy_scalar_is_a_number_and_what_cannot_be_kept_is_named(tmp_path: P
     """MONAI #8355, nnU-Net #2681: a NumPy scalar in a checkpoint makes it unreadable without pickle."""
     Checkpoints(tmp_path, {"part": Anything({"best": np.float64(0.5), "at": np.int64(3)})}).save(1)
     assert restored(tmp_path)[1] == {"best": 0.5, "at": 3} and type(restored(tmp_path)[1]["best"]) is float
-    with pytest.raises(TypeError, match="part/value/what: a set cannot be kept"):
+    with pytest.raises(TypeError, match="part/value/what: a set cannot be saved"):
         to_json({"value": {"what": {1, 2}}}, "part", {})
     assert from_json(to_json((1, 2), "p", {}), {}) == (1, 2)
 
@@ -129,10 +129,10 @@ def test_a_damaged_one_is_passed_over_with_a_word(
         document.write_text("")
     step, value = restored(tmp_path)
     assert step == 10 and value["weights"][0] == 10
-    assert "000000020.json: is damaged" in caplog.text and "the checkpoint before it is used" in caplog.text
+    assert "000000020.json: is damaged" in caplog.text and "using the previous checkpoint" in caplog.text
     for file in tmp_path.glob("*.json"):
         file.write_text("{")
-    with pytest.raises(ModelError, match="no checkpoint is whole"):
+    with pytest.raises(ModelError, match="no checkpoint is intact"):
         restored(tmp_path)
 
 
@@ -142,7 +142,7 @@ def test_none_at_all(tmp_path: Path) -> None:
 
 def test_a_newer_format_and_another_recipe_are_refused_in_one_line(tmp_path: Path) -> None:
     saved(tmp_path, 10, recipe={"training data": "a", "settings": "b"})
-    with pytest.raises(SettingsError, match="was begun with other training data"):
+    with pytest.raises(SettingsError, match="was started with different training data"):
         restored(tmp_path, recipe={"training data": "c", "settings": "b"})
     file = tmp_path / "000000010.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
@@ -179,7 +179,7 @@ def test_killed_between_any_two_file_operations_of_a_save(tmp_path: Path) -> Non
 
 
 def test_the_same_step_written_again(tmp_path: Path) -> None:
-    """After going back a checkpoint is written over: a kill in the middle leaves the one before."""
+    """After a return to a checkpoint it is overwritten; a kill in the middle leaves the previous one."""
     saved(tmp_path, 10, 20)
 
     def kill(operation: str) -> None:
@@ -194,7 +194,7 @@ def test_the_same_step_written_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_kill_of_the_process_while_it_writes(tmp_path: Path) -> None:
-    """SIGKILL, at every operation: what no `finally` cleans up after."""
+    """SIGKILL at every operation, which no `finally` can clean up after."""
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -235,7 +235,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_in_another_memory_format_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    """Weights that lie channels-last want moments that do: a fused optimizer pairs them by their place in memory."""
+    """Channels-last weights need channels-last moments: a fused optimizer pairs them by memory position."""
 
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)

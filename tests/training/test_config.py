@@ -57,7 +57,7 @@ def test_wrong_settings_name_what_is_wrong(value: str, message: str) -> None:
 
 @pytest.mark.parametrize(("old", "new"), [("bent", "polynomial"), ("even", "leading")])
 def test_grids_by_their_old_names(old: str, new: str, tmp_path: Path) -> None:
-    """In a file, in a value and in a model's own settings; written by the new name, and no other word is taken."""
+    """In a file, a value and a model's settings; written with the new name; other names are errors."""
     file = tmp_path / "settings.yaml"
     file.write_text(f"sampling: {{grid: {old}}}\n")
     for settings in (build_settings(config=file), build_settings(values=[f"sampling.grid={old}"])):
@@ -82,7 +82,7 @@ def yaml_file(folder: Path, text: str) -> Path:
 
 
 def test_the_preset_comes_first_wherever_it_is_named(tmp_path: Path) -> None:
-    """`--set preset=paper` and a file's `preset: paper` used to rename the run and to change nothing."""
+    """`--set preset=paper` and `preset: paper` in a file once renamed the run without changing settings."""
     paper = build_settings("paper")
     assert build_settings(values=["preset=paper"]) == paper
     assert build_settings(config=yaml_file(tmp_path, "preset: paper")) == paper

@@ -26,7 +26,7 @@ SHORT = TrainingSettings(steps=20, batch_size=8, warmup_steps=5, checkpoint_ever
 
 
 class Killed(BaseException):
-    """What no handler catches."""
+    """An exception that no handler catches."""
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -34,7 +34,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def kill_after(step: int) -> Callable[[float, str], None]:
-    """A progress callback that ends the process's work, as a kill does, after `step` steps."""
+    """A progress callback that simulates a kill after `step` steps."""
     calls = [-1]  # the first call is before the first step
 
     def progress(share: float, text: str) -> None:
@@ -73,7 +73,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path, killed: int) -> N
 
 
 def test_what_is_resumed_is_not_the_start(tmp_path: Path) -> None:
-    """A resume that began anew would pass the test above: say where it began."""
+    """A resume that starts over would pass the test above, so check where it starts."""
     data = Gaussian()
     with pytest.raises(Killed):
         trained(tmp_path, progress=kill_after(11), data=data)
@@ -96,7 +96,7 @@ def test_the_size_of_a_micro_batch_changes_rounding_only(tmp_path: Path, micro: 
 
 
 def test_draws_are_nobody_elses(tmp_path: Path) -> None:
-    """Neither the global state of the generators nor a hook that uses it changes a training, and it changes neither."""
+    """Global random state and hooks that use it have no effect on a training, and the training leaves it unchanged."""
     whole = trained(tmp_path / "a")
     torch.manual_seed(1234)
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
@@ -135,7 +135,7 @@ def test_a_hook_is_called_measured_and_resumed(tmp_path: Path) -> None:
 def test_a_hook_can_end_a_training(tmp_path: Path) -> None:
     hook = Hook("patience", 2, lambda moment: "stop" if moment.step >= 6 else None)
     assert json.loads((tmp_path / "model.json").read_text())["steps"] == 6 if trained(tmp_path, hooks=[hook]) else False
-    with pytest.raises(SettingsError, match="every 1 or more steps"):
+    with pytest.raises(SettingsError, match="every >= 1, got"):
         Hook("never", 0, best_so_far)
 
 
@@ -144,7 +144,7 @@ def test_another_list_of_hooks_is_refused(tmp_path: Path) -> None:
         trained(tmp_path, hooks=[Hook("best", 3, best_so_far)], progress=kill_after(9))
     from anatogen.errors import ModelError
 
-    with pytest.raises(ModelError, match="another list of parts .*hook/best"):
+    with pytest.raises(ModelError, match="does not hold the parts of this training .*hook/best"):
         trained(tmp_path, resume=True)
 
 
@@ -186,13 +186,13 @@ def test_many_in_a_row_go_back_to_the_checkpoint_with_other_draws_and_half_the_r
     assert data.asked == [(0, 0), (28, 1)]  # a checkpoint of steps that were skipped holds what was before them
     assert (state.step, state.attempt, state.rate_scale) == (40, 1, 0.5)
     assert rates[10] == 1e-2 and rates[-1] == 0.5e-2
-    assert "back to step 28 with other draws and 0.5 of the learning rate" in caplog.text
+    assert "returning to step 28 with other random numbers and 0.5 of the learning rate" in caplog.text
 
 
 def test_a_loss_that_stays_not_finite_ends_with_a_reason(tmp_path: Path) -> None:
     settings = SHORT.model_copy(update={"most_skipped": 5, "checkpoint_every": 100})
     with pytest.raises(
-        DataError, match="not finite in 10 steps in a row up to step 10, with the faulty point in the batch"
+        DataError, match="not finite in 10 consecutive steps up to step 10, with the faulty point in the batch"
     ):
         fit(ToyGan(), Gaussian(faulty=dict.fromkeys(range(20), 2)), settings, tmp_path)
 
@@ -208,7 +208,7 @@ def test_signals_save_and_end_between_two_steps(tmp_path: Path, name: str) -> No
 
     before = signal.getsignal(getattr(signal, name))
     with pytest.raises(
-        Interrupted, match=r"after step 7; the model so far is saved as model\.safetensors and its state in"
+        Interrupted, match=r"after step 7; the current model is saved as model\.safetensors and its state in"
     ):
         trained(tmp_path, progress=press)
     assert signal.getsignal(getattr(signal, name)) is before
@@ -221,7 +221,7 @@ def test_whoever_watches_can_cancel(tmp_path: Path) -> None:
         if share >= 0.5:
             raise Interrupted("training was stopped")
 
-    with pytest.raises(Interrupted, match="after step 10; the model so far is saved"):
+    with pytest.raises(Interrupted, match="after step 10; the current model is saved"):
         trained(tmp_path, progress=cancel)
     assert same(trained(tmp_path, resume=True).everything(), trained(tmp_path / "whole").everything())
 
@@ -254,12 +254,12 @@ def test_out_of_memory_names_the_setting_that_fits(tmp_path: Path, monkeypatch: 
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(ToyGan, "loss", loss)
-    with pytest.raises(SettingsError, match=r"8 images at a time do not fit .* training\.micro_batch_size=4"):
+    with pytest.raises(SettingsError, match=r"a micro-batch of 8 images does not fit .* training\.micro_batch_size=4"):
         trained(tmp_path)
 
 
 def test_nothing_is_read_from_the_device_in_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`.item()` waits for a GPU: between two lines of the log and two looks at skipped steps there is none."""
+    """`.item()` waits for a GPU: there is none between two log lines or two reads of skipped steps."""
     reads = []
     for name in ("item", "tolist", "__bool__", "__float__"):
         original = getattr(Tensor, name)

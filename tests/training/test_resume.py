@@ -47,7 +47,7 @@ def kill_after(step: int) -> Callable[[float, str], None]:
 
 @pytest.fixture(scope="module")
 def whole(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that nobody disturbed."""
+    """An uninterrupted training."""
     return train(dataset_folder, tmp_path_factory.mktemp("whole") / "run", SETTINGS, device="cpu")
 
 
@@ -87,7 +87,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(
 def test_ten_steps_kill_9_ten_steps(
     dataset_folder: Path, dataset: PreparedDataset, tmp_path: Path, whole: Path
 ) -> None:
-    """SIGKILL at ten moments: in steps, and between the file operations of a save. One process each, no cleaning up."""
+    """SIGKILL at ten moments, in steps and between the file operations of a save, in a process each."""
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_sigterm_and_resume_on_the_command_line(dataset_folder: Path, tmp_path: 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     error = next(line for line in said.splitlines() if line.startswith("error: "))
-    assert "the model so far is saved as model.safetensors and its state in checkpoints" in error
+    assert "the current model is saved as model.safetensors and its state in checkpoints" in error
     assert f"Resume it with: anatogen train {dataset_folder} --out {out} --resume" in error
     about = read_about(out)
     assert not about.finished and f"after step {about.steps};" in error
@@ -182,7 +182,7 @@ def test_a_plain_rerun_says_how_to_resume(
 def test_the_same_command_with_resume_begins_and_goes_on(
     dataset: PreparedDataset, tmp_path: Path, whole: Path, cli: Callable[..., tuple[int, str, str]]
 ) -> None:
-    """A job script holds one command: --resume begins a run where there is none."""
+    """A job script has one command: --resume starts a run if there is none."""
     out = tmp_path / "run"
     code, _, err = cli(*command(dataset.folder, out, "--resume")[3:])
     assert code == 0, err
@@ -198,11 +198,11 @@ def test_other_settings_or_data_are_not_resumed(
 ) -> None:
     out = broken(dataset, tmp_path / "run")
     code, _, err = cli("train", dataset.folder, "--out", out, "--resume", "--set", "training.learning_rate=0.1")
-    assert code == 2 and "was begun with another training.learning_rate" in err
+    assert code == 2 and "was started with a different training.learning_rate" in err
     code, _, err = cli("train", dataset.folder, "--out", out, "--resume", "--preset", "paper")
     assert code == 2 and "two presets are named" in err
     monkeypatch.setattr(PreparedDataset, "digest_of", lambda self, split: "other")
-    with pytest.raises(SettingsError, match="was begun with other training data"):
+    with pytest.raises(SettingsError, match="was started with different training data"):
         train(dataset, out, device="cpu", resume=True)
     assert len(list((out / "checkpoints").glob("*.json"))) == 2
 
@@ -218,7 +218,7 @@ def test_a_torn_checkpoint_is_passed_over(
 
 
 def test_one_fit_with_a_hook_for_the_denoiser_too(dataset: PreparedDataset, tmp_path: Path, whole: Path) -> None:
-    """A hook gets the averaged model, and a preview that it draws disturbs nothing."""
+    """A hook gets the averaged model, and sampling a preview has no side effects."""
     seen = []
 
     def preview(moment: Moment) -> dict[str, float]:
@@ -297,7 +297,7 @@ def test_stopped_before_the_first_step(dataset: PreparedDataset, tmp_path: Path)
     def press(share: float, text: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="before its first step, nothing was saved"):
+    with pytest.raises(Interrupted, match="before its first step; nothing was saved"):
         train(dataset, tmp_path / "run", SETTINGS, device="cpu", progress=press)
     assert [f.name for f in (tmp_path / "run").iterdir() if f.name != ".lock"] == []
 
@@ -318,7 +318,7 @@ def test_what_others_put_into_the_folder_stays(dataset: PreparedDataset, tmp_pat
 
 @pytest.mark.slow
 def test_two_trainings_into_one_folder(dataset_folder: Path, tmp_path: Path, whole: Path) -> None:
-    """Two processes at once: one trains undisturbed, the other gets one line."""
+    """Two processes at once: one trains undisturbed, the other reports a one-line error."""
     out = tmp_path / "run"
     both = [
         subprocess.Popen(command(dataset_folder, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -345,7 +345,9 @@ def test_the_second_is_told_that_another_trains(dataset: PreparedDataset, tmp_pa
     held.wait(60)
     try:
         for resume in (False, True):
-            with pytest.raises(OutputError, match="another process is writing here.* Another training runs there"):
+            with pytest.raises(
+                OutputError, match="another process is writing here.* Another training is running there"
+            ):
                 train(dataset, out, SETTINGS, device="cpu", resume=resume)
     finally:
         let_go.set()

@@ -34,7 +34,7 @@ def test_schedules() -> None:
 
 
 class Machine:
-    """A clock, and a training whose steps take what `seconds` says; `kill` and resume as `fit` does."""
+    """A clock and a training whose steps take `seconds`; `kill` and resume work like `fit`."""
 
     def __init__(self, settings: TrainingSettings, seconds_of: object) -> None:
         self.now, self.settings, self.seconds_of = 1000.0, settings, seconds_of

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_model(dataset: PreparedDataset, tmp_path: 
 
 
 def test_it_learns(longer_run: Path, dataset: PreparedDataset) -> None:
-    """The bright core lies where the map says, in maps of patients that were never trained on."""
+    """The bright core is where the map shows it, in maps of unseen patients."""
     from anatogen.generation.engine import Generator
 
     generator = Generator.load(longer_run, device="cpu")
@@ -69,7 +69,7 @@ def test_ctrl_c_saves_the_model_and_says_so(dataset: PreparedDataset, tmp_path: 
         if share >= 0.5:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"after step 3; the model so far is saved as model\.safetensors"):
+    with pytest.raises(Interrupted, match=r"after step 3; the current model is saved as model\.safetensors"):
         train(dataset, tmp_path / "run", build_settings(values=SMALL), device="cpu", progress=press)
     assert load_denoiser(tmp_path / "run")[1].steps == 3
 

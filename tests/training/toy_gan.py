@@ -99,7 +99,7 @@ class ToyGan:
         (folder / "model.json").write_text(json.dumps({"steps": state.step, "weights": weights}))
 
     def everything(self) -> dict[str, Tensor]:
-        """Every tensor that a training moves."""
+        """Every tensor that training changes."""
         return {
             **{f"g.{k}": v for k, v in self.generator.state_dict().items()},
             **{f"d.{k}": v for k, v in self.discriminator.state_dict().items()},

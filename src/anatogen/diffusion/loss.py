@@ -1,4 +1,4 @@
-"""The training loss, seen from outside the denoiser, and the times at which it is taken."""
+"""The training loss of a denoiser, and the distribution of training times."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ TimeDistribution = Literal["uniform", "logit_normal"]
 def training_times(
     distribution: TimeDistribution, drawn: Tensor, path: Path, *, mean: float = 0.0, spread: float = 1.0
 ) -> Tensor:
-    """Training times (B,) in (0, 1] from random numbers `drawn` (B,).
+    """Training times from random numbers.
 
-    `uniform`, of numbers uniform in [0, 1): one of the 1000 steps 1/1000 ... 1, each equally likely (Ho et al. 2020,
-    Algorithm 1).
-    `logit_normal`, of standard normal numbers: on the flow path sigmoid(N(mean, spread^2)) (Esser et al. 2024, "Scaling
-    Rectified Flow Transformers", section 3.1), on every path the times of the same noise: log(sigma / alpha) is normal
-    (Karras et al. 2022, section 5).
+    `uniform`: one of the 1000 steps 1/1000 ... 1 with equal probability (Ho et al. 2020, Algorithm 1). `logit_normal`:
+    on the flow path sigmoid(N(mean, spread^2)) (Esser et al. 2024, "Scaling Rectified Flow Transformers", section 3.1);
+    on every path the times of equal noise, so that log(sigma / alpha) is normal (Karras et al. 2022, section 5).
+
+    Args:
+        distribution: The distribution of times.
+        drawn: (B,), uniform in [0, 1) for `uniform`, standard normal for `logit_normal`.
+        path: The path of the times.
+        mean: Of log(sigma / alpha), for `logit_normal`.
+        spread: Its standard deviation.
+
+    Returns:
+        Times (B,) in (0, 1].
     """
     if distribution == "uniform":
         return ((drawn * 1000).floor() + 1).clamp(max=1000) / 1000
@@ -30,9 +38,14 @@ def training_times(
 
 
 def mean_over_known(error: Tensor, ignored: Tensor | None) -> Tensor:
-    """The mean (B,) of `error` (B, C, *spatial) over the pixels of each image that are not `ignored`, bool (B, *spatial).
+    """The mean error of each image over its known pixels.
 
-    0 for an image of which nothing is known.
+    Args:
+        error: (B, C, *spatial).
+        ignored: Bool (B, *spatial), pixels to leave out; None: none.
+
+    Returns:
+        (B,); 0 for an image without known pixels.
     """
     if ignored is None:
         return error.flatten(1).mean(dim=1)
@@ -51,10 +64,20 @@ def denoising_loss(
     smallest_sigma: float = 0.0,
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """w(t) |D(x_t, t) - x0|^2 of each image (B,), whose mean is Eq. 1 of Konz et al. 2024, in terms of the image.
+    """The loss w(t) |D(x_t, t) - x0|^2 of each image; its mean is Eq. 1 of Konz et al. 2024, in terms of the image.
 
-    denoise: (x_t (B, C, *spatial), t (B,)) -> x0. weighting: the quantity whose squared error this is. ignored: bool
-    (B, *spatial), pixels of unknown class, which the mean leaves out; an image that has no others counts as 0.
+    Args:
+        denoise: (x_t (B, C, *spatial), t (B,)) -> x0.
+        path: The path of x_t.
+        x0: Images (B, C, *spatial).
+        eps: Standard normal noise (B, C, *spatial).
+        t: Times (B,) in (0, 1].
+        weighting: The quantity whose squared error is the loss.
+        smallest_sigma: See `loss_weight`.
+        ignored: Bool (B, *spatial), pixels of unknown class, which the mean leaves out.
+
+    Returns:
+        (B,); 0 for an image without known pixels.
     """
     x_t = add_noise(path, x0, eps, t)
     error = mean_over_known((denoise(x_t, t).float() - x0).square(), ignored)

@@ -1,4 +1,4 @@
-"""Noise that belongs to a sample and not to its batch."""
+"""Noise that belongs to a sample, not to its batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from torch import Tensor
 
 
 class SampleNoise:
-    """Standard normal noise of shape (B, *shape), row i drawn from a generator of its own, seeded with seeds[i].
+    """Standard normal noise (B, *shape), each row from its own generator.
 
-    Drawn on the CPU, so that it is the same bit for bit on every device and in every batch.
+    The noise is drawn on the CPU, so that it is bit-identical on every device and in every batch.
+
+    Args:
+        seeds: The seed of each row.
+        shape: The shape of a row.
+        device: Where the noise is returned.
     """
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -19,5 +24,5 @@ class SampleNoise:
         self._shape, self._device = tuple(shape), device
 
     def __call__(self) -> Tensor:
-        """The next draw."""
+        """Draw the next noise (B, *shape)."""
         return torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]).to(self._device)

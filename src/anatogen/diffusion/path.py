@@ -19,37 +19,43 @@ def match_dims(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _like(tensor: Tensor, values: Tensor) -> Tensor:
-    """float64 `values` of the CPU in the type and on the device of `tensor`: rounded first, then sent."""
+    """float64 CPU `values` in the dtype and on the device of `tensor`, cast before they are moved."""
     return values.to(tensor.dtype).to(tensor.device)
 
 
 class Path(Protocol):
-    """alpha(t) and sigma(t); t is a float tensor of any shape with values in [0, 1]."""
+    """alpha(t) and sigma(t) for a float tensor t of any shape, in [0, 1]."""
 
     name: PathName
 
     def alpha(self, t: Tensor) -> Tensor:
-        """The image's share of x_t."""
+        """The coefficient of the image in x_t."""
         ...
 
     def sigma(self, t: Tensor) -> Tensor:
-        """The noise's share of x_t."""
+        """The coefficient of the noise in x_t."""
         ...
 
     def velocity(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, s) with v = a x0 + s eps, the direction in which x_t moves along the path."""
+        """The coefficients (a, s) of the v-target, v = a x0 + s eps."""
         ...
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The t at which sigma(t) / alpha(t) is `ratio`."""
+        """The t at which sigma(t) / alpha(t) equals `ratio`."""
         ...
 
     def times(self, steps: int, grid: Grid = "polynomial") -> Tensor:
-        """The times of a solver, float64 (steps + 1,), falling from (about) 1 to 0.
+        """The time grid of a solver.
 
-        polynomial: steps get shorter towards the image, where texture is made: (n / steps)^1.5 on the flow path, and the
-        times of the same noise on any other, from the most that it has. A last step that starts from much noise leaves an
-        image as smooth as the mean of all that the noise allows. leading: equal steps of t.
+        Args:
+            steps: Number of steps.
+            grid: `polynomial`: steps get shorter towards the image, where texture is formed: (n / steps)^1.5 on the
+                flow path, and the times of equal noise on other paths. A last step that starts from much noise would
+                leave an image as smooth as the mean of all images compatible with the noise. `leading`: equal steps of
+                t.
+
+        Returns:
+            float64 (steps + 1,), falling from (about) 1 to 0.
         """
         ...
 
@@ -76,10 +82,10 @@ class FlowPath:
 
 
 class DDPMPath:
-    """The variance-preserving path of Ho et al. 2020: `count` steps, beta linear from 1e-4 to 0.02.
+    """The variance-preserving path of Ho et al. 2020: `count` steps with beta linear from 1e-4 to 0.02.
 
-    Step k = 0..count-1 of the paper (and of diffusers) lies at t = (k + 1) / count; t = 0 is the clean image.
-    Between steps the logarithm of alpha is interpolated linearly, in float64 on the CPU.
+    Step k = 0..count-1 of the paper (and of diffusers) is at t = (k + 1) / count; t = 0 is the clean image. Between
+    steps log(alpha) is interpolated linearly, in float64 on the CPU.
     """
 
     name: PathName = "ddpm"
@@ -91,7 +97,7 @@ class DDPMPath:
         self._log_alpha = torch.cat([torch.zeros(1, dtype=torch.float64), log_alpha])  # (count + 1,)
 
     def _log_alpha_at(self, t: Tensor) -> Tensor:
-        """float64 on the CPU, wherever `t` is: Apple's GPUs have no float64."""
+        """float64 on the CPU, on whatever device `t` is: Apple GPUs have no float64."""
         position = t.cpu().double().clamp(0, 1) * self.count
         below = position.floor().long().clamp(max=self.count - 1)
         return torch.lerp(self._log_alpha[below], self._log_alpha[below + 1], position - below)
@@ -113,13 +119,14 @@ class DDPMPath:
         return _like(ratio, (below + part.clamp(0, 1)) / self.count)
 
     def times(self, steps: int, grid: Grid = "polynomial") -> Tensor:
-        """Of `Path`; leading: k = (steps - 1) r, ..., r, 0 with r = count / steps, each k rounded to a whole step.
+        """As `Path.times`; leading: k = (steps - 1) r, ..., r, 0 with r = count / steps, each k rounded to an integer.
 
-        Where `steps` divides `count` this is diffusers' "leading" spacing, the paper's. Its r = count // steps starts in the
-        middle of the noise elsewhere: at 400 of 1000 for 400 steps; a rounded r always starts within one stride of the noise.
+        Where `steps` divides `count` this is diffusers' "leading" spacing, the paper's. Elsewhere diffusers' r = count
+        // steps starts in the middle of the noise (at 400 of 1000 for 400 steps); with r not rounded the grid always
+        starts within one stride of pure noise.
         """
         if grid == "polynomial":
-            most = torch.exp(-self._log_alpha[-1])  # of noise to image, at t = 1
+            most = torch.exp(-self._log_alpha[-1])  # noise-to-image ratio, at t = 1
             straight = FlowPath().times(steps) * most / (1 + most)
             return self.time_of(straight / (1 - straight))
         k = (torch.arange(steps - 1, -1, -1, dtype=torch.float64) * self.count / steps).round()

@@ -1,9 +1,9 @@
-"""What a network predicts, turned into the image that it implies.
+"""Prediction targets: from what a network predicts to the image x0.
 
-`eps`, `x0`, `v`: the noise, the image, the direction between them. `edm`: what is missing from the best linear guess of the
-image, scaled to unit variance (Karras et al. 2022, "Elucidating the Design Space", Eq. 7, with the images' own mean and
-standard deviation). Near the image the guess is x_t itself, so that the finest texture passes the network by; near the noise
-it is the images' mean, and the network predicts the image.
+`eps`, `x0` and `v` are the noise, the image and the direction between them. `edm` is the residual of the best linear
+estimate of the image, scaled to unit variance (Karras et al. 2022, "Elucidating the Design Space", Eq. 7, with the
+mean and standard deviation of the images). Near the image the estimate is x_t itself, so that the finest texture
+bypasses the network; near the noise it is the mean image, and the network predicts the image.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from anatogen.diffusion.path import Path, match_dims
 TargetName = Literal["eps", "x0", "v", "edm"]
 Weighting = Literal["eps", "x0", "v"]
 
-# What `edm` assumes of images in [-1, 1] that nobody measured, as Karras et al. do.
+# What `edm` assumes of images in [-1, 1] without measured statistics, as Karras et al. do.
 ASSUMED_MEAN, ASSUMED_STD = 0.0, 0.5
 
-# An eps-prediction says nothing of the image where x_t is pure noise (alpha = 0): bound the division there.
+# An eps-prediction does not determine the image where x_t is pure noise (alpha = 0): bound the division there.
 _SMALLEST_ALPHA = 1e-3
 
 
@@ -35,10 +35,18 @@ def to_x0(
     mean: Tensor | float = ASSUMED_MEAN,
     std: Tensor | float = ASSUMED_STD,
 ) -> Tensor:
-    """The image x0 (B, C, *spatial) that a network's `prediction` at x_t and t (B,) stands for.
+    """Convert a network's prediction to the image x0.
 
     Args:
-        mean, std: of the images, for `edm`: numbers, or a value per channel that broadcasts against x_t.
+        target: What the network predicts.
+        path: The path of x_t.
+        x_t: Noisy images (B, C, *spatial).
+        prediction: (B, C, *spatial).
+        t: (B,), in [0, 1].
+        mean, std: Of the images, for `edm`: numbers, or a value per channel that broadcasts against x_t.
+
+    Returns:
+        x0 (B, C, *spatial).
     """
     if target == "x0":
         return prediction
@@ -54,9 +62,16 @@ def to_x0(
 
 
 def loss_weight(weighting: Weighting, path: Path, t: Tensor, smallest_sigma: float) -> Tensor:
-    """w(t) (B,) with w(t) |D - x0|^2 equal to the squared error in eps, x0 or v (Salimans and Ho 2022, section 4).
+    """The weight w(t) that turns |D - x0|^2 into the squared error in eps, x0 or v (Salimans and Ho 2022, section 4).
 
-    `smallest_sigma` bounds sigma from below, so that nearly clean images do not take over the loss.
+    Args:
+        weighting: The quantity whose squared error is meant.
+        path: The path of t.
+        t: (B,), in [0, 1].
+        smallest_sigma: Lower bound of sigma, so that nearly clean images do not dominate the loss.
+
+    Returns:
+        w(t) (B,).
     """
     if weighting == "x0":
         return torch.ones_like(t)

@@ -16,7 +16,7 @@ from anatogen.generation.rejection import Gate, Verdict
 from anatogen.generation.request import Request
 from anatogen.judges.copy_search import CopySearch
 from anatogen.labels import LabelSchema
-from anatogen.metrics.confusion import tally
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.copies import copy_threshold
 from anatogen.metrics.overlap import class_means
 
@@ -35,7 +35,7 @@ def dice_gate(
 
     segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). judge: the data set that it was trained on.
     The Dice of an image is the mean over its given classes that are drawn in its map. A given class that is not drawn is to be
-    absent: invented (see `Tally`), it counts as a class with Dice 0; else it does not count. An image for
+    absent: invented (see `ConfusionCounts`), it counts as a class with Dice 0; else it does not count. An image for
     which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a high bound
     favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
     """
@@ -76,7 +76,7 @@ def given_dice(
 
     NaN where no given class is drawn, and none that was given as absent is found.
     """
-    counts = tally(found, asked, class_count, counted=given, surfaces=False)
+    counts = confusion_counts(found, asked, class_count, counted=given, surfaces=False)
     return class_means(counts.obeyed_by(np.arange(len(asked))), axis=1)
 
 

@@ -1,1 +1,1 @@
-"""Judges: networks trained on real data to judge images, and what they judge by."""
+"""Judges: auxiliary networks trained on real data, by which generated images are evaluated."""

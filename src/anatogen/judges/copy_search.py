@@ -1,4 +1,4 @@
-"""The nearest training image of any image, beside how near real images of unseen patients come to one."""
+"""The nearest training image of any image, and the same for real images of unseen patients as the reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 UNSEEN = ("heldout", "val", "test")
 
 
-"""The splits that the generator never saw."""
+"""The splits that the generator never sees."""
 
 
 _BLOCK = 256
@@ -44,10 +44,17 @@ _SHIFTS = 2
 
 
 class CopySearch:
-    """Looks for the nearest training image of any image, and knows how near images of unseen patients come to one.
+    """Finds the nearest training image of any image, and knows how close images of unseen patients come to one.
 
-    Images larger in all than `most_bytes` of float32 are averaged over squares (or cubes) first, on both sides alike.
-    Raises SettingsError where `dataset` has no split "train", DataError where it has no patients beside it.
+    If the training images exceed `most_bytes`, all images are averaged over squares (or cubes) first.
+
+    Args:
+        dataset: A prepared data set.
+        most_bytes: The most memory for the training images as float32.
+
+    Raises:
+        SettingsError: `dataset` has no split "train".
+        DataError: `dataset` has no patients besides it.
     """
 
     def __init__(self, dataset: PreparedDataset, *, most_bytes: int = _MOST_BYTES) -> None:
@@ -56,7 +63,7 @@ class CopySearch:
         self.heldout_rows = [row for row in dataset.rows if row.split in UNSEEN]
         if not self.heldout_rows:
             raise DataError(
-                "has no patients whom the model never saw, beside whom a copy could be told",
+                "has no patients outside the training split, which the copy search needs for comparison",
                 path=dataset.folder,
                 hint="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
             )
@@ -76,7 +83,7 @@ class CopySearch:
 
     @cached_property
     def digest(self) -> str:
-        """Of what is compared: the training and the held-out images, and how."""
+        """A digest of the training and held-out images and of how they are compared."""
         digest = hashlib.sha256(f"1 {self._train.shape} {self.factor} {self._shifts}".encode())
         digest.update(self._train.data)
         for block in _blocks(self.dataset, self.heldout_rows):
@@ -85,7 +92,7 @@ class CopySearch:
 
     @property
     def heldout_patients(self) -> NDArray[np.str_]:
-        """Whose image each held-out one is, (K,)."""
+        """The patient of each held-out image, (K,)."""
         return np.array([row.patient for row in self.heldout_rows])
 
     @property
@@ -93,7 +100,7 @@ class CopySearch:
         return self.dataset.folder / f"copies-{self.digest}.npz"
 
     def kept(self) -> Neighbours | None:
-        """The held-out images' nearest, where an earlier search left them in the data set's folder."""
+        """The result of an earlier `heldout` from the data set's folder, or None."""
         try:
             with np.load(self._cache, allow_pickle=False) as file:
                 found = Neighbours(**{f.name: file[f.name] for f in fields(Neighbours)})
@@ -102,17 +109,17 @@ class CopySearch:
         return found if found.distance.shape == (len(self.heldout_rows),) else None
 
     def heldout(self, progress: Progress | None = None) -> Neighbours:
-        """The held-out images' nearest, measured once and kept in the data set's folder where that can be written."""
+        """The nearest training images of the held-out images, cached in the data set's folder if it is writable."""
         if (found := self.kept()) is not None:
             return found
         found = self.nearest_of(_blocks(self.dataset, self.heldout_rows), len(self.heldout_rows), progress)
         if os.access(self.dataset.folder, os.W_OK):
-            with suppress(OutputError), writing(self._cache) as path:  # nothing is lost but time
+            with suppress(OutputError), writing(self._cache) as path:  # losing the cache costs only time
                 np.savez(path, **asdict(found))
         return found
 
     def nearest_of(self, blocks: Iterable[Images], total: int, progress: Progress | None = None) -> Neighbours:
-        """The same as `nearest` for blocks of images one after the other, `total` in all."""
+        """As `nearest`, for `total` images in blocks."""
         found: list[Neighbours] = []
         done = 0
         for block in blocks:
@@ -124,12 +131,12 @@ class CopySearch:
 
 
 def _blocks(dataset: PreparedDataset, rows: Sequence[Row]) -> Iterator[Images]:
-    """The images of `rows` as float32 (B, C, *spatial), a block at a time."""
+    """The images of `rows` as float32 (B, C, *spatial), in blocks."""
     return (batch.images.numpy() for batch in dataset.batches(rows, _BLOCK))
 
 
 def _pooled(images: Images, factor: int) -> Images:
-    """Means over squares or cubes of `factor` pixels; what is left over at the far borders is dropped."""
+    """Means over squares or cubes of `factor` pixels; a remainder at the far borders is dropped."""
     if factor == 1:
         return images
     pool = functional.avg_pool2d if images.ndim == 4 else functional.avg_pool3d

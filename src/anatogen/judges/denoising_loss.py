@@ -1,4 +1,4 @@
-"""The loss of a denoiser on images, by which training images can be told from others, and of filters that were never trained."""
+"""Denoising losses of images: of a model, for membership inference, and of untrained filters, as image difficulty."""
 
 from __future__ import annotations
 
@@ -30,13 +30,24 @@ def denoising_losses(
     seed: int = 0,
     ignored: Tensor | None = None,
 ) -> NDArray[np.float64]:
-    """The denoiser's loss on each of `images` (B, C, *spatial), float64 (B,), by which to tell training images.
+    """The denoiser's loss on each image, for membership inference.
 
-    denoise: (x_t (B, C, *spatial), t (B,)) -> x0, under the images' own condition (`Denoiser.under`). The squared error
-    of x0 is averaged over `draws` noises at each of the noise-to-image ratios sigma / alpha, with the weight of a
-    v-prediction, so that each level counts about alike. `ratios`: with much less noise any model sees the image, with
-    much more none does (on the flow path t = 0.2 to 0.67). The noises depend on `seed` alone: every image, member
-    or not, in whatever batch, gets the same. ignored: bool (B, *spatial), pixels that are left out, as they were in training.
+    The squared error of x0 is averaged over `draws` noises at each noise-to-image ratio sigma / alpha, with the weight
+    of a v-prediction, so that the levels have similar influence. The noise depends on `seed` only: it is the same for
+    every image, whatever its batch.
+
+    Args:
+        denoise: (x_t (B, C, *spatial), t (B,)) -> x0, under the images' own condition (`Denoiser.under`).
+        path: The path of x_t.
+        images: (B, C, *spatial) in [-1, 1].
+        ratios: Noise-to-image ratios. With much less noise any model sees the image, with much more none does (on the
+            flow path t = 0.2 to 0.67).
+        draws: Noises at each ratio.
+        seed: Of the noises.
+        ignored: Bool (B, *spatial), pixels to leave out, as in training.
+
+    Returns:
+        float64 (B,).
     """
     total = torch.zeros(len(images), dtype=torch.float64)
     for level, ratio in enumerate(ratios):
@@ -52,10 +63,20 @@ def denoising_losses(
 
 @torch.inference_mode()
 def difficulties(path: Path, images: Tensor, labels: Tensor, *, draws: int = 2, seed: int = 0) -> NDArray[np.float64]:
-    """How hard images (B, C, *spatial) with label maps (B, *spatial) are for anybody, (B, K): logarithms of the losses of fixed denoisers.
+    """Model-free difficulty of images: logarithms of the losses of fixed denoisers that were never trained.
 
-    They are Gaussian filters of three widths, the mean of the image, and the means of its classes; none was trained on anything. The
-    noises are those of `denoising_losses` with the same seed, so that what they do to an image's loss is in both.
+    They are Gaussian filters of three widths, the mean of the image and the means of its classes. The noises are those
+    of `denoising_losses` with the same seed, so that their effect on an image's loss is in both.
+
+    Args:
+        path: The path of x_t.
+        images: (B, C, *spatial) in [-1, 1].
+        labels: Label maps (B, *spatial).
+        draws: Noises at each ratio.
+        seed: Of the noises.
+
+    Returns:
+        (B, K).
     """
     filters: list[Callable[[Tensor], Tensor]] = [lambda x, width=width: _blurred(x, width) for width in _WIDTHS]  # type: ignore[misc]
     spatial = tuple(range(2, images.ndim))
@@ -71,7 +92,7 @@ def difficulties(path: Path, images: Tensor, labels: Tensor, *, draws: int = 2, 
 
 
 def _blurred(images: Tensor, width: float) -> Tensor:
-    """A Gaussian filter of `width` pixels along every axis of images (B, C, *spatial), borders repeated."""
+    """A Gaussian filter of `width` pixels along every axis of images (B, C, *spatial), with replicated borders."""
     reach = max(1, round(3 * width))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / width) ** 2)
     kernel = (kernel / kernel.sum()).to(images)
@@ -83,7 +104,7 @@ def _blurred(images: Tensor, width: float) -> Tensor:
 
 
 def _class_means(images: Tensor, labels: Tensor) -> Tensor:
-    """Every pixel as the mean of the pixels of its class, in each image (B, C, *spatial) by itself."""
+    """Each pixel replaced by the mean of its class, for each image (B, C, *spatial) separately."""
     flat, classes = images.flatten(2), labels.flatten(1)[:, None].expand(-1, images.shape[1], -1)
     sums = torch.zeros(*flat.shape[:2], int(labels.max()) + 1, device=images.device)
     counts = torch.zeros_like(sums).scatter_add_(2, classes, torch.ones_like(flat))

@@ -1,8 +1,9 @@
-"""Features of images by an encoder that was trained on the data set itself, as Konz et al. (2024, section 3.1) did for FID.
+"""Image features from an encoder trained on the data set itself, as for the FID of Konz et al. (2024, section 3.1).
 
-They do not say on what task. Ours needs nothing but the prepared data set and never learns who a patient is: a MONAI ResNet
-sees slices, some of them made noisy or blurred by a known amount, and tells which classes are there, how much of each cell of
-a 4 x 4 grid each class fills, and how much noise and blur was added. So its features hold anatomy, place and texture.
+The paper does not state the encoder's training task. Ours needs only the prepared data set and never learns patient
+identity: a MONAI ResNet sees slices, some with a known amount of noise or blur, and predicts which classes are present,
+their area in each cell of a 4 x 4 grid, and the amounts of noise and blur. So its features describe anatomy, position
+and texture.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ _MOST_NOISE = 0.2  # standard deviation, of images in [-1, 1]
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """Cosine annealing of AdamW over `steps` batches, whatever the number of images."""
+    """Training settings of the encoder: AdamW with cosine annealing.
+
+    Attributes:
+        steps: Batches, independent of the number of images.
+        batch_size: Images in a batch.
+        learning_rate: At the start.
+        seed: Of weights and batches.
+    """
 
     steps: int = 400
     batch_size: int = 32
@@ -50,10 +58,10 @@ class EncoderSettings:
 
 
 class Encoder:
-    """Features from images: (N, C, *spatial) float32 in [-1, 1] -> (N, F) float32, F = FEATURES.
+    """Features of images: (N, C, *spatial) float32 in [-1, 1] -> (N, F) float32, F = FEATURES.
 
-    Each feature has mean 0 and standard deviation 1 over the images that it was trained on. An image's features do not depend
-    on the others of its batch. Distances by different encoders cannot be compared: `digest` says which one this is.
+    Each feature has mean 0 and standard deviation 1 over the training images. The features of an image do not depend on
+    its batch. Distances by different encoders cannot be compared; `digest` identifies the encoder.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, digest: str = "") -> None:
@@ -61,14 +69,18 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.float32]:
-        """The features of every image. Raises DataError for images with other channels or dimensions."""
+        """The features (N, F) of `images` (N, C, *spatial).
+
+        Raises:
+            DataError: The images have other channels or dimensions than the training images.
+        """
         images = torch.as_tensor(images)
         known = self._network.get_parameter("trunk.conv1.weight")
         if images.ndim != known.ndim or images.shape[1] != known.shape[1]:
             raise DataError(
                 f"images have the shape {tuple(images.shape)}, the encoder was trained on {known.shape[1]} channels in "
                 f"{known.ndim - 2} dimensions",
-                hint="Take images of the data set that it was trained on",
+                hint="Use images of the data set that it was trained on",
             )
         parts = [self._network(part.to(self._device)).cpu() for part in torch.split(images, batch_size) if len(part)]
         return torch.cat([*parts, torch.zeros(0, FEATURES)]).numpy()
@@ -83,12 +95,22 @@ def train_encoder(
     cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Encoder:
-    """Train on (images (N, C, *spatial) in [-1, 1], labels (N, *spatial), annotated (N, class_count - 1)), 2D or 3D.
+    """Train an encoder, in 2D or 3D; reproducible.
 
-    A class that was not annotated has no say in its image's loss; without classes noise and blur are learnt alone. The same
-    from run to run. Images need not be in memory (`Lazy`). cache: a folder where the result is kept under a digest of data and
-    settings, and found again; of two processes that train the same, the second waits and finds what the first has kept. Raises
-    OutputError where it cannot be written.
+    Unannotated classes are excluded from the loss; without classes only noise and blur are learnt.
+
+    Args:
+        train: Images (N, C, *spatial) in [-1, 1], labels (N, *spatial) and annotated classes (N, class_count - 1). They
+            need not be in memory (`Lazy`).
+        class_count: C, the background included.
+        settings: Length and optimisation.
+        device: By default the CPU.
+        cache: A folder where the result is stored under a digest of data and settings, and read from. If two processes
+            train the same encoder, the second waits for the first and reads its result.
+        progress: Called with (step, steps, text).
+
+    Raises:
+        OutputError: `cache` cannot be written.
     """
     device = device or torch.device("cpu")
     images = train[0]
@@ -102,7 +124,7 @@ def train_encoder(
     with alone(kept):
         if kept is None or not read_weights(kept, network):  # another process may have trained it meanwhile
             _fit(network, train, settings, device, progress)
-            if kept is not None and is_writable(kept.parent):  # a read-only data set can be judged all the same
+            if kept is not None and is_writable(kept.parent):  # a read-only data set can still be evaluated
                 write_weights(kept, network.state_dict())
     return Encoder(network, device, digest)
 
@@ -114,7 +136,7 @@ def _fit(
     device: torch.device,
     progress: Callable[[int, int, str], None] | None,
 ) -> None:
-    """Train `network`, and standardise its features."""
+    """Train `network`, then standardise its features."""
     generator = torch.Generator().manual_seed(derive_seed("encoder data", settings.seed))
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
     network.train()
@@ -122,7 +144,7 @@ def _fit(
         anneal(optimizer, settings.learning_rate, step / settings.steps)
         shown, labels, annotated = draw_batch(train, settings.batch_size, generator, device)
         shown, amounts = _degrade(shown, generator)
-        # One of several test runs gave NaN in 3D in bfloat16 (PyTorch 2.13, CPU), so float32 there.
+        # 3D training in bfloat16 occasionally gave NaN (PyTorch 2.13, CPU), hence float32.
         with autocast(device, "auto" if shown.ndim == 4 else "float32"):
             answers = network.answer(shown)
         loss = _loss(answers.float(), labels, annotated, amounts)
@@ -136,13 +158,13 @@ def _fit(
 
 
 class _Network(nn.Module):
-    """A small ResNet, whose pooled last level, standardised, are the features, and a linear head that answers."""
+    """A small ResNet; its pooled last level, standardised, gives the features, and a linear head the answers."""
 
     def __init__(self, shape: Sequence[int], class_count: int) -> None:
         from monai.networks.nets import ResNet
 
         super().__init__()
-        # The first convolution sees every pixel; its stride keeps large images affordable.
+        # The first convolution covers every pixel; its stride limits the cost of large images.
         stride = 2 if max(shape[2:]) < 128 else 4
         self.trunk = ResNet(
             "basic",
@@ -165,12 +187,12 @@ class _Network(nn.Module):
         return (self.trunk(images) - self.shift) / self.scale
 
     def answer(self, images: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, 2 + (class_count - 1) (1 + cells)): noise and blur; then of each class a logit and its cells."""
+        """(B, C, *spatial) -> (B, 2 + (class_count - 1) (1 + cells)): noise, blur, then a logit and areas per class."""
         return self.head(self.trunk(images))
 
 
 def _degrade(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Some images made noisy, some blurred, some both, and by how much, (B, 2) in [0, 1]."""
+    """Add noise to some images and blur some; returns the images and the amounts of both, (B, 2) in [0, 1]."""
     shape = (len(images), *(1,) * (images.ndim - 1))
     amounts = torch.rand(len(images), 2, generator=generator)
     amounts = amounts * (torch.rand(len(images), 2, generator=generator) < 0.5)
@@ -184,8 +206,8 @@ def _degrade(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -> Tensor:
     """Squared errors of noise, blur and areas, and cross-entropy of presence, over the annotated classes.
 
-    Areas are shares of what is known of a cell: voxels of -1 are left out, and so are cells that hold nothing else. A class
-    that is not seen in an image may lie where nothing is known, so that its absence does not count there.
+    Areas are shares of the known part of a cell: voxels of -1 are excluded, and so are cells that are entirely unknown.
+    A class that is not seen in an image may lie in its unknown part, so its absence does not count there.
     """
     loss = 4 * nn.functional.mse_loss(answers[:, :2], amounts)
     count, classes = annotated.shape
@@ -198,7 +220,7 @@ def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -
     areas = pool(onehot, _GRID).flatten(2)  # (B, C-1, cells), shares of a cell
     there = (areas.sum(dim=2) > 0).float()
     presence = nn.functional.binary_cross_entropy_with_logits(by_class[..., 0], there, reduction="none")
-    # The root gives small structures a say.
+    # The square root gives small structures more weight.
     if known.all():
         wrong = (by_class[..., 1:] - areas.sqrt()).square().mean(dim=2)
         return loss + (presence + 4 * wrong)[annotated].mean()
@@ -215,7 +237,7 @@ def _loss(answers: Tensor, labels: Tensor, annotated: Tensor, amounts: Tensor) -
 
 @torch.no_grad()
 def _standardise(network: _Network, images: Items, device: torch.device) -> None:
-    """Mean 0 and deviation 1 over (at most 4096, evenly spaced, of) the training images."""
+    """Standardise the features over the training images (at most 4096 of them, evenly spaced)."""
     chosen = torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()
     features = torch.cat([network(images[part].to(device)).cpu().double() for part in torch.split(chosen, 64)])
     deviation = features.std(dim=0, correction=0)

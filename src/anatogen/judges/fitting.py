@@ -1,4 +1,4 @@
-"""What trainings of the judges (segmenter and encoder) have in common: images, first weights, batches, learning rate, kept weights."""
+"""Shared parts of training segmenter and encoder: images, initial weights, batches, learning rate, cached weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from anatogen.files import LOCK_ENDING, locked, writing
 
 BLOCK = 256
-_WAIT_S = 7 * 24 * 3600.0  # for another process that trains the same judge; a killed one is not waited for
+_WAIT_S = 7 * 24 * 3600.0  # for another process that trains the same network; a killed one releases its lock
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
 class Items(Protocol):
-    """What is read like a tensor along its first axis: a tensor, or one that is not in memory."""
+    """A sequence that is indexed like a tensor along its first axis, in memory or not."""
 
     @property
     def shape(self) -> Sequence[int]:
-        """Of all of it."""
+        """The shape of the whole."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, places: slice | Tensor, /) -> Tensor:
-        """Some of the items: a slice without a step, or places (K,)."""
+        """Some of the items, by a slice without a step or by places (K,)."""
 
 
 Part = tuple[Items, Items, Tensor]
@@ -42,7 +42,12 @@ Part = tuple[Items, Items, Tensor]
 
 
 class Lazy:
-    """Items of `shape` that are read when they are asked for. read: places -> tensor (K, ...)."""
+    """Items that are read when they are indexed.
+
+    Args:
+        shape: The shape of all items.
+        read: Places -> tensor (K, ...).
+    """
 
     def __init__(self, shape: Sequence[int], read: Callable[[list[int]], Tensor]) -> None:
         self.shape, self._read = tuple(shape), read
@@ -58,7 +63,7 @@ class Lazy:
 
 
 class Joined:
-    """The items of `first`, then those of `second`; neither is copied."""
+    """The items of `first`, then those of `second`, without a copy."""
 
     def __init__(self, first: Items, second: Items) -> None:
         self.first, self.second = first, second
@@ -78,7 +83,7 @@ class Joined:
 
 
 def blocks_of(items: Items, size: int = BLOCK) -> Iterator[Tensor]:
-    """`items` in their order, `size` at a time."""
+    """`items` in order, in blocks of `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
@@ -88,18 +93,33 @@ def each_of(items: Items) -> Iterator[Tensor]:
 
 
 def first_network(build: Callable[[], _Network], seed: int, dim: int, device: torch.device) -> _Network:
-    """What `build` makes, on `device`, its first weights by `seed` alone. dim: of its images, 2 or 3."""
-    with torch.random.fork_rng(devices=[]):  # first weights come from the global generator
+    """Build a network on `device` whose initial weights depend on `seed` only.
+
+    Args:
+        build: Makes the network.
+        seed: Of the weights.
+        dim: Dimensions of its images, 2 or 3.
+        device: Where it is put.
+    """
+    with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
         torch.default_generator.manual_seed(seed)
         network = build().to(device)
-    # Also where weights are read afterwards, so that trained and read ones compute alike to the last bit.
+    # Also if weights are read afterwards, so that trained and cached weights give bit-identical results.
     return network.to(memory_format=torch.channels_last if dim == 2 else torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
 def draw_batch(
     part: Part, size: int, generator: torch.Generator, device: torch.device, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`size` items of `part`, with repetition, on `device`. weights: (N,), how often each is drawn; without it, all alike."""
+    """Draw `size` items of `part` with replacement.
+
+    Args:
+        part: Images, labels and annotated classes.
+        size: Items in the batch.
+        generator: Source of randomness.
+        device: Where the batch is put.
+        weights: (N,), relative probability of each item; by default uniform.
+    """
     if weights is None:
         index = torch.randint(len(part[0]), (size,), generator=generator)
     else:
@@ -108,15 +128,15 @@ def draw_batch(
 
 
 def anneal(optimizer: torch.optim.Optimizer, learning_rate: float, progress: float) -> None:
-    """Set the learning rate by cosine annealing: `learning_rate` at `progress` 0, nothing at 1."""
+    """Set the learning rate by cosine annealing: `learning_rate` at `progress` 0, zero at 1."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def digest_of(*parts: str | Items) -> str:
-    """16 hexadecimal digits that name kept weights. Of a tensor the values count, and not its shape.
+    """A digest of 16 hexadecimal digits that names cached weights; of a tensor the values count, not the shape.
 
-    What was kept by earlier versions is found by them, so they must stay what they are, in memory or not.
+    Weights cached by earlier versions are found by it, so it must not change.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -130,21 +150,24 @@ def digest_of(*parts: str | Items) -> str:
 
 @contextmanager
 def alone(kept: Path | None) -> Iterator[None]:
-    """Holds the file `kept` for this process, once no other trains the same; does nothing where there is none, or it cannot be kept."""
+    """Hold a lock on the file `kept` while training; waits for another process that trains the same network.
+
+    Does nothing where `kept` is None or cannot be written.
+    """
     if kept is None or not is_writable(kept.parent):
         yield
         return
-    hint = "Another process trains the same judge; wait for it to end"
+    hint = "Another process is training the same network; wait for it to finish"
     with locked(kept.parent, part=kept.stem, wait_s=_WAIT_S, hint=hint):
         try:
             yield
         finally:
-            with suppress(OSError):  # whoever waits for a lock that is gone looks for it anew
+            with suppress(OSError):  # a process that waits for a removed lock looks for it again
                 (kept.parent / f".{kept.stem}{LOCK_ENDING}").unlink()
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether weights can be kept in `folder`, which is made where it is missing."""
+    """Whether files can be written to `folder`, which is created if missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -153,7 +176,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def read_weights(path: Path, network: nn.Module) -> bool:
-    """Give `network` the weights in `path`; False where they are not there, not whole, or not those of such a network."""
+    """Load the weights in `path` into `network`; False if they are missing, damaged or of another architecture."""
     try:
         weights = load_file(path)
     except (SafetensorError, OSError):
@@ -165,6 +188,10 @@ def read_weights(path: Path, network: nn.Module) -> bool:
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Keep `weights` in `path`. Raises OutputError where it cannot be written."""
-    with writing(path) as partial:  # as bytes, for safetensors tells of a full disk by an error of its own
+    """Write `weights` to `path`.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    with writing(path) as partial:  # as bytes, because safetensors reports a full disk by its own exception
         partial.write_bytes(save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))

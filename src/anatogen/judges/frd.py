@@ -1,4 +1,4 @@
-"""The Frechet radiomics distance (Konz et al. 2024, arXiv:2412.01496) by its authors' package `frd-score`, where it is installed."""
+"""The Frechet radiomics distance (Konz et al. 2024, arXiv:2412.01496), by its authors' package `frd-score`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from anatogen.io.pictures import write_png
 
 
 def frd_available() -> bool:
-    """Whether `frd-score` and the pyradiomics that it needs are installed."""
+    """Whether `frd-score` and its dependency pyradiomics are installed."""
     return all(find_spec(name) is not None for name in ("frd_score", "radiomics"))
 
 
 def radiomics_distance(generated: NDArray[np.float32], real: NDArray[np.float32]) -> float:
-    """FRD (version 1, a logarithm: lower is closer) of images (N, C, H, W) in [-1, 1]; of several channels the first.
+    """FRD (version 1, a logarithm: lower is closer) of whole images, normalised together.
 
-    Radiomics of whole images, normalised together. Raises ImportError where `frd_available` is False.
+    Args:
+        generated: (N, C, H, W) in [-1, 1]; only the first channel is used.
+        real: (M, C, H, W) in [-1, 1].
+
+    Raises:
+        ImportError: `frd_available` is False.
     """
     from frd_score import compute_frd
 

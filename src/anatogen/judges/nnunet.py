@@ -1,4 +1,4 @@
-"""nnU-Net v2 as the segmenter that is trained and tested, where it is installed (Isensee et al. 2021): by its own commands.
+"""nnU-Net v2 (Isensee et al. 2021) as the segmenter to train and test, through its own commands.
 
 Commands and options as in nnU-Net's documentation (documentation/how-to/ and `nnUNetv2_... -h`).
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.files import writing
 
-EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000)  # that nnU-Net has a trainer for
+EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000)  # nnU-Net has trainers for these
 STEPS_AN_EPOCH = 250
 _NAME, _ID = "Dataset001_anatogen", "1"  # of the work folder's own nnUNet_raw
 
@@ -32,13 +32,17 @@ def nnunet_available() -> bool:
 
 
 def require_nnunet() -> None:
-    """Raises SettingsError where nnU-Net v2 is not installed."""
+    """Check that nnU-Net v2 is installed.
+
+    Raises:
+        SettingsError: It is not.
+    """
     if not nnunet_available():
         raise SettingsError("nnU-Net is not installed", hint="Install it with: pip install 'anatogen[nnunet]'")
 
 
 def nnunet_version() -> str:
-    """The version of nnU-Net, "" where it is not known."""
+    """The version of nnU-Net, "" if unknown."""
     try:
         return metadata.version("nnunetv2")
     except metadata.PackageNotFoundError:
@@ -46,7 +50,11 @@ def nnunet_version() -> str:
 
 
 def trainer_of(epochs: int) -> str:
-    """The name of nnU-Net's trainer of so many epochs. Raises SettingsError, with the nearest, where it has none."""
+    """The name of nnU-Net's trainer with this number of epochs.
+
+    Raises:
+        SettingsError: There is none; the hint names the nearest.
+    """
     if epochs not in EPOCHS:
         near = sorted(sorted(EPOCHS, key=lambda e: abs(e - epochs))[:2])
         raise SettingsError(f"nnU-Net has no trainer of {epochs} epochs", hint=f"Choose {' or '.join(map(str, near))}")
@@ -66,26 +74,35 @@ def train_with_nnunet(
     processes: int = 2,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train nnU-Net on all cases of the raw data sets `folders` (for instance real and synthetic), and segment `images`.
+    """Train nnU-Net on all cases of several raw data sets (for instance real and synthetic), and segment `images`.
 
-    folders: nnU-Net raw data sets of equal channels, classes and file ending, as `export_nnunet` writes them. images: a
-    folder of images named as nnU-Net wants them (CASE_0000.nii.gz). work: a new folder, for all that nnU-Net writes.
-    trainer: also says for how long: nnUNetTrainer (1000 epochs), nnUNetTrainer_5epochs, _50epochs, _250epochs, ...
-    device: cpu, cuda, cuda:1 or mps. processes: workers beside the training; where nnU-Net's own variables
-    (nnUNet_n_proc_DA, nnUNet_def_n_proc) are set they count. progress: called with each command before it runs.
-    Returns the folder of the predicted label maps, CASE.nii.gz. Raises SettingsError where nnU-Net is not installed or `work`
-    is there already, DataError where the data sets do not fit one another or a command fails (its output is in
-    `work`/nnunet.log), OutputError where `work` cannot be written.
+    Args:
+        folders: nnU-Net raw data sets of equal channels, classes and file ending, as `export_nnunet` writes them.
+        images: A folder of images with nnU-Net's names (CASE_0000.nii.gz).
+        work: A new folder for everything that nnU-Net writes.
+        configuration: nnU-Net's configuration.
+        trainer: nnU-Net's trainer, which sets the length: nnUNetTrainer (1000 epochs), nnUNetTrainer_50epochs, ...
+        device: cpu, cuda, cuda:1 or mps.
+        processes: Worker processes; nnU-Net's own variables (nnUNet_n_proc_DA, nnUNet_def_n_proc) take precedence.
+        progress: Called with each command before it runs.
+
+    Returns:
+        The folder of the predicted label maps, CASE.nii.gz.
+
+    Raises:
+        SettingsError: nnU-Net is not installed, or `work` already exists.
+        DataError: The data sets do not match, or a command fails (its output is in `work`/nnunet.log).
+        OutputError: `work` cannot be written.
     """
     require_nnunet()
     if work.exists():
-        raise SettingsError("is there already", path=work, hint="Choose another folder or remove it")
+        raise SettingsError("already exists", path=work, hint="Choose another folder or remove it")
     description = _joint_description(folders)
     if not any(images.glob(f"*_0000{description['file_ending']}")):
         raise DataError(
             f"holds no image named CASE_0000{description['file_ending']}",
             path=images,
-            hint="Name images as nnU-Net's data sets do",
+            hint="Name images like those of nnU-Net's data sets",
         )
     homes = {f"nnUNet_{name}": work.resolve() / name for name in ("raw", "preprocessed", "results")}
     predictions = work / "predictions"
@@ -107,7 +124,7 @@ def train_with_nnunet(
     ]
     environment = {"nnUNet_n_proc_DA": count, "nnUNet_def_n_proc": count, **os.environ}
     environment |= {name: str(home) for name, home in homes.items()}
-    if number:  # nnU-Net takes no number of a GPU, it uses the first that it can see
+    if number:  # nnU-Net takes no GPU index, it uses the first visible one
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number)] if visible else number
     for command in commands:
@@ -115,12 +132,16 @@ def train_with_nnunet(
             progress(" ".join(command))
         _run(command, environment, work / "nnunet.log")
     if not any(predictions.glob(f"*{description['file_ending']}")):
-        raise DataError("nnU-Net has segmented nothing", path=images, hint=f"See {work / 'nnunet.log'}")
+        raise DataError("nnU-Net produced no segmentation", path=images, hint=f"See {work / 'nnunet.log'}")
     return predictions
 
 
 def _joint_description(folders: Sequence[Path]) -> dict[str, object]:
-    """dataset.json of all `folders` together. Raises DataError where one is missing, damaged or does not fit the first."""
+    """The dataset.json of all `folders` together.
+
+    Raises:
+        DataError: One is missing, damaged or does not match the first.
+    """
     if not folders:
         raise SettingsError("no data set to train nnU-Net on")
     found = []
@@ -132,13 +153,13 @@ def _joint_description(folders: Sequence[Path]) -> dict[str, object]:
             raise DataError("is not an nnU-Net raw data set", path=folder, hint="Export it again") from error
         for key in found[0]:
             if found[-1][key] != found[0][key]:
-                raise DataError(f"has another {key} in its dataset.json than {folders[0]}", path=folder)
+                raise DataError(f"its dataset.json differs from that of {folders[0]} in {key}", path=folder)
     count = sum(1 for folder in folders for _ in (folder / "labelsTr").glob("*" + found[0]["file_ending"]))
     return {**found[0], "numTraining": count}
 
 
 def _join(folders: Sequence[Path], out: Path, description: dict[str, object]) -> None:
-    """Copy the cases of `folders` to one data set; the number of the folder keeps equal names apart."""
+    """Copy the cases of `folders` into one data set; the number of the folder keeps equal names apart."""
     with writing(out) as partial:
         for part in ("imagesTr", "labelsTr"):
             (partial / part).mkdir(parents=True)
@@ -149,7 +170,7 @@ def _join(folders: Sequence[Path], out: Path, description: dict[str, object]) ->
 
 
 def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-    """Run one of nnU-Net's commands, which lie on PATH or beside this Python, with its output added to `log`."""
+    """Run a command of nnU-Net from PATH or this Python's folder, and append its output to `log`."""
     path = os.pathsep.join([environment.get("PATH", ""), str(Path(sys.executable).parent)])
     program = shutil.which(command[0], path=path)
     if program is None:
@@ -163,7 +184,7 @@ def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            start_new_session=True,  # its workers are then of one group, which can be ended as a whole
+            start_new_session=True,  # a process group of its own, so that its workers can be terminated with it
         )
         try:
             status = process.wait()
@@ -174,7 +195,7 @@ def _run(command: Sequence[str], environment: dict[str, str], log: Path) -> None
 
 
 def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
-    """End `process`, if it still runs, and every process that it has started and left behind."""
+    """Terminate `process` and all processes that it started."""
     if not hasattr(os, "killpg"):
         process.kill()
         return
@@ -183,7 +204,7 @@ def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(patience_s)
             until = time.monotonic() + patience_s
-            while time.monotonic() < until:  # the last of them clears away shared memory
+            while time.monotonic() < until:  # the last of them frees shared memory
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
     finally:

@@ -1,4 +1,4 @@
-"""The judges of a prepared data set, trained on its held-out patients and kept in its folder."""
+"""The judges of a prepared data set, trained on its held-out patients and cached in its folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from anatogen.judges.segmenter import Segmenter, SegmenterSettings, train_segmen
 from anatogen.progress import stage
 
 HELD_BYTES = 256 << 20
-"""Images and label maps that take no more are kept in memory; of others a batch at a time is read."""
+"""Images and label maps up to this size are kept in memory; larger ones are read in batches."""
 
 
 def part_of(dataset: PreparedDataset, rows: Sequence[Row], *, held_bytes: int = HELD_BYTES) -> Part:
-    """The images of `rows`, in their order, as judges are trained on them: read when they are needed where they are many."""
+    """The images of `rows` in order, as judges are trained on them; read on demand if they exceed `held_bytes`."""
     pixels = math.prod(dataset.size)
     if len(rows) * pixels * (4 * dataset.channels + 8) <= held_bytes:
         batch = dataset.load(rows)
@@ -31,7 +31,7 @@ def part_of(dataset: PreparedDataset, rows: Sequence[Row], *, held_bytes: int = 
 
 
 class _Rows:
-    """Reads rows, and keeps the last batch: its label maps are asked for after its images."""
+    """Reads rows and caches the last batch, since its label maps are requested after its images."""
 
     def __init__(self, dataset: PreparedDataset, rows: Sequence[Row]) -> None:
         self._dataset, self._rows = dataset, rows
@@ -46,7 +46,7 @@ class _Rows:
 def segmenter_for(
     dataset: PreparedDataset, settings: SegmenterSettings | None = None, *, device: str = "auto"
 ) -> Segmenter:
-    """The judge of `dataset`, trained on its split "heldout", chosen on "val" and kept in its folder."""
+    """The auxiliary segmenter of `dataset`: trained on "heldout", selected on "val", cached in its folder."""
     settings = settings or SegmenterSettings()
 
     with stage("training the segmenter", settings.steps, "steps") as bar:
@@ -69,7 +69,7 @@ def has_segmenter(dataset: PreparedDataset) -> bool:
 def encoder_for(
     dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
 ) -> Encoder:
-    """The encoder of `dataset`'s images, trained on its split "heldout" and kept in its folder."""
+    """The encoder of `dataset`: trained on "heldout", cached in its folder."""
     with stage("training the encoder", settings.steps, "steps") as bar:
         return train_encoder(
             part_of(dataset, dataset.split("heldout")),

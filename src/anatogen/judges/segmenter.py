@@ -1,4 +1,4 @@
-"""The auxiliary segmenter that judges images: a MONAI UNet (Konz et al. 2024, Appendix A.2)."""
+"""The auxiliary segmenter by which images are evaluated: a MONAI UNet (Konz et al. 2024, Appendix A.2)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
 
@@ -41,9 +41,17 @@ CHANNELS = (16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """The paper trains 100 epochs of batches of 8 at 1e-3 with cosine annealing, and keeps the best on validation.
+    """Training settings of the segmenter: AdamW with cosine annealing; the best weights on validation are kept.
 
-    steps bounds the length whatever the number of images; the batch is larger, for the CPU's sake.
+    The paper trains for 100 epochs with batches of 8 at 1e-3. Here `steps` limits the length whatever the number of
+    images, and the batch is larger, which suits CPUs.
+
+    Attributes:
+        steps: Batches.
+        batch_size: Images in a batch.
+        learning_rate: At the start.
+        validations: Number of validations.
+        seed: Of weights and batches.
     """
 
     steps: int = 1200
@@ -54,29 +62,29 @@ class SegmenterSettings:
 
 
 class Segmenter:
-    """Label maps from images: (N, C, H, W) float32 in [-1, 1] -> (N, H, W) int64."""
+    """Label maps of images: (N, C, *spatial) float32 in [-1, 1] -> (N, *spatial) int64."""
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self._network, self._device = network.eval(), device
 
     @torch.no_grad()
     def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.int64]:
-        """The most likely class of every pixel."""
+        """The most likely class of each pixel, (N, *spatial)."""
         results = []
         for part in torch.split(torch.as_tensor(images), batch_size):
             results.append(_logits(self._network, part.to(self._device)).argmax(dim=1).cpu())
         return torch.cat(results).numpy()
 
 
-def tally_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> Tally:
-    """What the label maps that `segment` finds have in common with those of `part`, read block by block."""
+def confusion_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> ConfusionCounts:
+    """Confusion counts of `segment`'s label maps against those of `part`, read in blocks; no surface distances."""
     images, labels, annotated = part
-    tallies, start = [], 0
+    counts, start = [], 0
     for shown, truth in zip(blocks_of(images), blocks_of(labels), strict=True):
         counted = annotated[start : start + len(shown)].numpy()
-        tallies.append(tally(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
+        counts.append(confusion_counts(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
         start += len(shown)
-    return Tally.joined(tallies)
+    return ConfusionCounts.joined(counts)
 
 
 def train_segmenter(
@@ -90,16 +98,27 @@ def train_segmenter(
     cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Segmenter:
-    """Train on (images (N, C, H, W) in [-1, 1], labels (N, H, W), annotated (N, C-1)) and keep the best on `validation`.
+    """Train a segmenter and keep the weights that are best on `validation`.
 
-    Images are varied by small random affine maps, gains and offsets; a class that was not annotated has no say in its image's loss.
-    weights: (N,), how often an image is drawn, relative to the others; without it, all alike.
-    Neither side need be in memory (`Lazy`), and is then read as it is needed, with the same result.
-    cache: a folder where the result is kept under a digest of data and settings, and found again; a training that is
-    killed goes on from its last validation, and ends with the same weights as if it had not been (on the same machine).
-    Of two processes that train the same, the second waits and finds what the first has kept.
-    Depends on nothing but its arguments, and leaves torch's global random state alone. Raises DataError where there is
-    nothing to train on, OutputError where `cache` cannot be written.
+    Augmentation: small random affine maps, gains and offsets. Unannotated classes are excluded from the loss. The
+    result depends on the arguments only; torch's global random state is left unchanged.
+
+    Args:
+        train: Images (N, C, *spatial) in [-1, 1], labels (N, *spatial), -1 where unknown, and annotated classes (N,
+            C-1). They need not be in memory (`Lazy`), with the same result.
+        validation: The same.
+        class_count: C, the background included.
+        settings: Length and optimisation.
+        weights: (N,), relative probability of drawing each image; by default uniform.
+        device: By default the CPU.
+        cache: A folder where the result is stored under a digest of data and settings, and read from. A killed training
+            resumes from its last validation and ends with the same weights (on the same machine). If two processes
+            train the same segmenter, the second waits for the first and reads its result.
+        progress: Called with (step, steps, text).
+
+    Raises:
+        DataError: There is nothing to train on.
+        OutputError: `cache` cannot be written.
     """
     device = device or torch.device("cpu")
     _check(train, weights)
@@ -125,11 +144,11 @@ def _trained(
     device: torch.device,
     progress: Callable[[int, int, str], None] | None,
 ) -> _Training:
-    """The whole training, from its checkpoint beside `kept` where there is one, with the best weights, which it keeps there."""
+    """A complete training, resumed from the checkpoint beside `kept` if any; stores the best weights in `kept`."""
     training = _Training.begin(train[0], class_count, settings, device)
     checkpoint = kept.with_suffix(".checkpoint") if kept is not None and is_writable(kept.parent) else None
     if checkpoint is not None and checkpoint.is_file() and not training.resume(checkpoint):
-        training = _Training.begin(train[0], class_count, settings, device)  # what was damaged may be half loaded
+        training = _Training.begin(train[0], class_count, settings, device)  # a damaged checkpoint may be half loaded
 
     training.drawn = _shows_a_class(validation)
     every = max(1, settings.steps // settings.validations)
@@ -143,7 +162,7 @@ def _trained(
             if progress is not None:
                 progress(step + 1, settings.steps, training.standing)
     training.network.load_state_dict(training.best_weights)
-    if kept is not None and checkpoint is not None:  # a read-only data set can be judged all the same
+    if kept is not None and checkpoint is not None:  # a read-only data set can still be evaluated
         write_weights(kept, training.best_weights)
         checkpoint.unlink(missing_ok=True)
     return training
@@ -151,7 +170,7 @@ def _trained(
 
 @dataclass
 class _Training:
-    """All that a training carries from step to step; what a checkpoint holds is named in `save`."""
+    """The state of a training; `save` lists what a checkpoint holds."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
@@ -165,7 +184,7 @@ class _Training:
 
     @property
     def standing(self) -> str:
-        """How good it is, in words: "validation Dice 0.812", "not validated yet" or "no class to validate"."""
+        """The validation score in words: "validation Dice 0.812", "not validated yet" or "no class to validate"."""
         if not self.drawn:
             return "no class to validate"
         return "not validated yet" if math.isnan(self.score) else f"validation Dice {self.score:.3f}"
@@ -193,11 +212,11 @@ class _Training:
         self.step += 1
 
     def validate(self, validation: Part, class_count: int) -> None:
-        """Score the network by `Tally.obeyed_by` of all images together, and keep its weights where they are the best so far."""
-        found = tally_of(Segmenter(self.network, self.device), validation, class_count)
+        """Score the network by `ConfusionCounts.obeyed_by` of all images together; keep the best weights so far."""
+        found = confusion_of(Segmenter(self.network, self.device), validation, class_count)
         scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
-        if self.score > self.best or math.isnan(self.score):  # with no class to validate on, the latest is the best
+        if self.score > self.best or math.isnan(self.score):  # without a class to validate, keep the latest
             self.best = max(self.best, self.score)
             self.best_weights = copy.deepcopy(self.network.state_dict())
 
@@ -211,13 +230,13 @@ class _Training:
             "score": self.score,
             "step": self.step,
         }
-        buffer = io.BytesIO()  # for torch tells of a full disk as a RuntimeError, safetensors as one of its own
+        buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError
         torch.save(state, buffer)
         with writing(path) as partial:
             partial.write_bytes(buffer.getbuffer())
 
     def resume(self, path: Path) -> bool:
-        """Go on from a checkpoint; False where it is damaged."""
+        """Restore a checkpoint; False if it is damaged."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.network.load_state_dict(state["network"])
@@ -240,19 +259,19 @@ class _Training:
 
 
 def _check(train: Part, weights: Tensor | None) -> None:
-    """Raises DataError where no image can be drawn."""
+    """Raise DataError where no image can be drawn."""
     if not len(train[0]):
-        raise DataError("there are no images to train the segmenter on", hint="Give it at least one labelled image")
+        raise DataError("there are no images to train the segmenter on", hint="Pass at least one labelled image")
     if weights is not None:
         fits = weights.shape == (len(train[0]),) and bool(torch.isfinite(weights).all())
         if not fits or bool((weights < 0).any()) or not bool(weights.sum() > 0):
             raise DataError(
-                f"the segmenter's {len(train[0])} training images need as many weights, of 0 or more and not all 0"
+                f"the segmenter's {len(train[0])} training images need as many weights, non-negative and not all 0"
             )
 
 
 def _shows_a_class(part: Part) -> bool:
-    """Whether an annotated class is drawn in any of the label maps."""
+    """Whether any label map contains an annotated class."""
     _, labels, annotated = part
     known = torch.cat([torch.zeros_like(annotated[:, :1]), annotated], dim=1)
     start = 0
@@ -270,7 +289,10 @@ def _unet(channels: int, class_count: int, dim: int) -> nn.Module:
 
 
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
-    """(B, C, *spatial) for images of any size: the network itself needs sides of multiples of 16, and not 16 alone."""
+    """Logits (B, C, *spatial) for images of any size.
+
+    The network itself needs sides that are multiples of 16, and more than 16 along at least one axis.
+    """
     sides = images.shape[2:]
     whole = [-(-side // 16) * 16 for side in sides]
     if all(side == 16 for side in whole):
@@ -284,7 +306,7 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random affine map for each image and its label map together (5 % a matrix entry and shift), gain and offset."""
+    """Random affine map (5 % per matrix entry and shift) of each image and its label map; random gain and offset."""
     count, dim = len(images), images.ndim - 2
     theta = torch.eye(dim, dim + 1) + 0.05 * torch.randn(count, dim, dim + 1, generator=generator)
     grid = nn.functional.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
@@ -295,10 +317,10 @@ def _vary(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[T
 
 
 def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice over the batch, each class where it was annotated; the background always.
+    """Cross-entropy plus soft Dice over the batch, for annotated classes and the background.
 
-    What is labelled with a class that was not annotated (left free, in a synthetic image) counts as background, as it does in
-    partly annotated data. Voxels whose class is unknown (-1) are left out.
+    Pixels of an unannotated class (left free, in a synthetic image) count as background, as in partly annotated data.
+    Voxels of unknown class (-1) are excluded.
     """
     unknown = labels < 0
     labels = labels.clamp(min=0)

@@ -1,4 +1,4 @@
-"""Usefulness: a segmenter trained on synthetic, on real or on both images, tested on real patients (Konz et al. 2024, Table 2)."""
+"""Utility: a segmenter trained on synthetic, real or both images, tested on real patients (Konz et al. 2024)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges.fitting import Items, Joined, Lazy, Part
-from anatogen.judges.segmenter import SegmenterSettings, tally_of, train_segmenter
+from anatogen.judges.segmenter import SegmenterSettings, confusion_of, train_segmenter
 from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
@@ -25,10 +25,17 @@ REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then
 
 @dataclass(frozen=True)
 class Parts:
-    """Images with label maps, which need not be in memory (`Lazy`).
+    """Images with label maps; they need not be in memory (`Lazy`).
 
-    images: float32 (N, C, *spatial) in [-1, 1]. labels: int64 (N, *spatial), -1 where unknown. annotated: bool (N, C-1), which classes the
-    label map speaks for; for a synthetic image those that were annotated and given. groups: (N,), the patient of each.
+    Attributes:
+        images: float32 (N, C, *spatial) in [-1, 1].
+        labels: int64 (N, *spatial), -1 where unknown.
+        annotated: Bool (N, C-1), the classes that the label map covers; for a synthetic image those annotated and
+            given.
+        groups: (N,), the patient of each image.
+
+    Raises:
+        DataError: There are no images, or the numbers of items differ.
     """
 
     images: Items
@@ -39,7 +46,9 @@ class Parts:
     def __post_init__(self) -> None:
         counts = {len(part) for part in (self.images, self.labels, self.annotated, self.groups)}
         if counts == {0} or len(counts) > 1:
-            raise DataError("images, label maps, annotated classes and patients must be equally many, and at least one")
+            raise DataError(
+                "there must be as many label maps, annotated classes and patients as images, and at least one"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,13 +59,14 @@ class Parts:
         return self.images, self.labels, self.annotated
 
     def of_patients(self, count: int, seed: int) -> Parts:
-        """The images of `count` patients, chosen by `seed`; a larger count has the smaller one's patients too.
+        """The images of `count` patients, chosen by `seed`; a larger count includes the patients of a smaller one.
 
-        Raises SettingsError where there are not as many.
+        Raises:
+            SettingsError: There are fewer patients.
         """
         patients = np.unique(self.groups)
         if not 1 <= count <= len(patients):
-            raise SettingsError(f"{count} of {len(patients)} real patients were asked for")
+            raise SettingsError(f"{count} of {len(patients)} real patients were requested")
         order = np.random.default_rng(derive_seed("real patients", seed)).permutation(len(patients))
         places = torch.from_numpy(np.flatnonzero(np.isin(self.groups, patients[order[:count]])))
         images, labels = (_some(items, places) for items in (self.images, self.labels))
@@ -64,15 +74,89 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Usefulness:
-    """What training on one mixture of images is worth, on real test patients.
+class UsefulnessData:
+    """The images that `usefulness` trains and tests on.
 
-    real_share: how many of the images it saw were real, 0 to 1. seeds: of the trainings, one each.
-    real_images, real_patients, synthetic_images: how many there were to draw from (real_images: for each seed).
-    patients: of the test, in the order of `scores`. scores: Dice (seeds, patients, C-1), NaN where the patient has not
-    got the class. mean, ci95: over classes and patients, seeds averaged, by `mean_interval`. per_class: (C-1,).
-    difference, difference_ci95: to training on the real images alone, paired by patient. Intervals are None where there are
-    too few patients for one, or where they do not differ, as no_interval and no_difference_interval then say.
+    Attributes:
+        real: Real images to train on.
+        synthetic: Synthetic images to train on.
+        validation: Real images that select the best weights of each training.
+        test: Real images of the test patients.
+
+    Raises:
+        DataError: The images differ in size, channels or classes.
+    """
+
+    real: Parts
+    synthetic: Parts
+    validation: Parts
+    test: Parts
+
+    def __post_init__(self) -> None:
+        wanted = [tuple(part.shape[1:]) for part in self.real.tensors]
+        for other in (self.synthetic, self.validation, self.test):
+            found = [tuple(part.shape[1:]) for part in other.tensors]
+            if found != wanted:
+                raise DataError(
+                    f"images, label maps and classes of {_shapes(found)} do not match the real ones of {_shapes(wanted)}",
+                    hint="Use samples of a model that was trained on this data set",
+                )
+
+    @property
+    def class_count(self) -> int:
+        """C, the background included."""
+        return self.real.annotated.shape[1] + 1
+
+
+@dataclass(frozen=True)
+class UsefulnessSettings:
+    """What `usefulness` trains.
+
+    Attributes:
+        real_shares: For each mixture, the share of real images among the images drawn: 0 synthetic only, 1 real only.
+            Real only is always trained, and first.
+        real_patients: Number of real patients to train on, chosen anew for each seed (the low-data setting, in which
+            synthetic images help most); by default all.
+        segmenter: Settings of each training; `seeds` replaces its seed.
+        seeds: One training of each mixture per seed.
+
+    Raises:
+        SettingsError: A share is outside [0, 1], or there are no or repeated seeds.
+    """
+
+    real_shares: tuple[float, ...] = REAL_SHARES
+    real_patients: int | None = None
+    segmenter: SegmenterSettings = SegmenterSettings()
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if not all(0 <= share <= 1 for share in self.real_shares):
+            raise SettingsError("a share of real images must be between 0 and 1")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SettingsError("utility needs at least one seed, without duplicates")
+
+
+@dataclass(frozen=True)
+class Usefulness:
+    """The utility of one training mixture, on real test patients.
+
+    Attributes:
+        name: "real", "synthetic" or, for instance, "real 1 : 2 synthetic".
+        real_share: Share of real images among the images drawn, 0 to 1.
+        seeds: The seed of each training.
+        steps: Steps of each training.
+        real_images: Number of real images available, for each seed.
+        real_patients: Number of real patients available.
+        synthetic_images: Number of synthetic images available.
+        patients: The test patients, in the order of `scores`.
+        scores: Dice (seeds, patients, C-1), NaN where the patient lacks the class.
+        mean: Mean over seeds, classes and patients.
+        ci95: 95 % interval of `mean` over patients, by `mean_interval`; None where there is none.
+        per_class: Mean of each class, (C-1,).
+        difference: Difference from training on real images alone, paired by patient.
+        difference_ci95: 95 % interval of `difference`; None where there is none.
+        no_interval: Why `ci95` is None.
+        no_difference_interval: Why `difference_ci95` is None.
     """
 
     name: str
@@ -94,11 +178,14 @@ class Usefulness:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
-        """Sums up `scores` (seeds, patients, C-1), beside training on the real images alone (None: that is what it is).
+        """Summarise scores, compared with training on real images alone.
 
-        about: the fields that do not follow from the scores.
+        Args:
+            scores: (seeds, patients, C-1).
+            reference: The result for real images alone; None if this is it.
+            **about: The fields that do not follow from the scores.
         """
-        averaged = scores.mean(axis=0)  # NaN in one seed is NaN in all
+        averaged = scores.mean(axis=0)  # NaN for one seed is NaN for all
         mean, ci95, no_interval = mean_interval(averaged, within=(0, 1))
         less = averaged if reference is None else reference.scores.mean(axis=0)
         difference, difference_ci95, no_difference = mean_interval(averaged - less, within=(-1, 1))
@@ -115,7 +202,7 @@ class Usefulness:
         )
 
     def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """For report.json: its keys mean, per_class and ci95, and what the figures rest on."""
+        """The entry of report.json: mean, per_class, ci95 and the numbers they rest on."""
         return {
             "name": self.name,
             "mean": self.mean,
@@ -139,89 +226,87 @@ class Usefulness:
 
 
 def usefulness(
-    real: Parts,
-    synthetic: Parts,
-    validation: Parts,
-    test: Parts,
-    class_count: int,
+    data: UsefulnessData,
+    settings: UsefulnessSettings = UsefulnessSettings(),
     *,
-    real_shares: Sequence[float] = REAL_SHARES,
-    real_patients: int | None = None,
-    settings: SegmenterSettings = SegmenterSettings(),
-    seeds: Sequence[int] = (0,),
     device: torch.device | None = None,
     cache: Path | None = None,
     real_cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Usefulness]:
-    """Train the segmenter on mixtures of `real` and `synthetic`, each with the same steps, seeds and validation; test it on `test`.
+    """Train the segmenter on mixtures of real and synthetic images, and test each on real patients.
 
-    real_shares: for each mixture, the share of real images among those a training draws: 1 real only (always there, and
-    first: the others are compared with it), 0 synthetic only. real_patients: how many of the real patients are used, chosen
-    anew for each seed; the low-data setting, in which augmentation helps most. The synthetic images stay as they are, so it
-    is for the caller to say from whose label maps they were made.
-    cache: where trained segmenters are kept (see `train_segmenter`); real_cache: where those trained on real images alone are.
-    progress: called with (steps done, steps in all, what is going on).
+    All trainings have the same steps, seeds and validation. The synthetic images stay the same with fewer real patients,
+    so the caller should report whose label maps they follow. A class counts for the test patients who have it, so every
+    mixture is scored on the same classes and patients, and a difference of means is the mean of differences; false
+    positives in patients without the class do not count. Intervals are over patients; `scores` shows the variation
+    between seeds.
 
-    A class counts for a test patient who has it, so that every mixture is scored on the same classes and patients, and a
-    difference of means is the mean of differences; what is found in a patient without the class does not count.
-    Intervals are over patients; `scores` shows how far the seeds are apart. Raises DataError where images do not fit one
-    another, SettingsError for a share outside [0, 1] or seeds or patients that there are none of.
+    Args:
+        data: The images.
+        settings: Mixtures, seeds and the segmenter.
+        device: By default the CPU.
+        cache: A folder for trained segmenters; see `train_segmenter`.
+        real_cache: A folder for those trained on real images alone; by default `cache`.
+        progress: Called with (step, steps of all trainings, text).
+
+    Returns:
+        A result for each mixture; the first is real images alone, which the others are compared with.
+
+    Raises:
+        SettingsError: There are fewer real patients than `settings.real_patients`.
     """
-    shares = [1.0, *dict.fromkeys(share for share in map(float, real_shares) if share != 1)]
-    if not all(0 <= share <= 1 for share in shares):
-        raise SettingsError("a share of real images must lie between 0 and 1")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingsError("usefulness needs one seed or more, each of them once")
-    _check_shapes(real, synthetic, validation, test)
-    chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
-    total = len(shares) * len(seeds) * settings.steps
+    real = data.real
+    shares = [1.0, *dict.fromkeys(share for share in map(float, settings.real_shares) if share != 1)]
+    patients, seeds, steps = settings.real_patients, settings.seeds, settings.segmenter.steps
+    chosen = [real if patients is None else real.of_patients(patients, seed) for seed in seeds]
+    total = len(shares) * len(seeds) * steps
     results: list[Usefulness] = []
     for share in shares:
         scores = []
         for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
-            before = (len(results) * len(seeds) + k) * settings.steps
+            before = (len(results) * len(seeds) + k) * steps
             doing = f"{name_of(share)}, seed {seed}"
-            images, weights = _mixture(some, synthetic, share)
+            images, weights = _mixture(some, data.synthetic, share)
             segmenter = train_segmenter(
                 images,
-                validation.tensors,
-                class_count,
-                replace(settings, seed=seed),
+                data.validation.tensors,
+                data.class_count,
+                replace(settings.segmenter, seed=seed),
                 weights=weights,
                 device=device,
                 cache=(real_cache or cache) if share == 1 else cache,
                 progress=_shifted(progress, before, total, doing),
             )
-            scores.append(tally_of(segmenter, test.tensors, class_count).dice_by(test.groups))
+            scores.append(confusion_of(segmenter, data.test.tensors, data.class_count).dice_by(data.test.groups))
             if progress is not None:
-                progress(before + settings.steps, total, doing)
+                progress(before + steps, total, doing)
         results.append(
             Usefulness.of(
                 np.stack(scores),
                 results[0] if results else None,
                 name=name_of(share),
                 real_share=share,
-                seeds=tuple(seeds),
-                steps=settings.steps,
+                seeds=seeds,
+                steps=steps,
                 real_images=tuple(len(some) if share else 0 for some in chosen),
                 real_patients=len(np.unique(chosen[0].groups)) if share else 0,
-                synthetic_images=len(synthetic) if share < 1 else 0,
-                patients=np.unique(test.groups),
+                synthetic_images=len(data.synthetic) if share < 1 else 0,
+                patients=np.unique(data.test.groups),
             )
         )
     return results
 
 
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
-    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
+    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient lacks the class."""
     return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
 
 
 def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
-    """`utility` of report.json: real, synthetic and both (the first mixture), where there are, and all mixtures.
+    """The entry `utility` of report.json: real, synthetic and both (the first mixture) if present, and all mixtures.
 
-    The first mixture and not the best, which would be chosen on the test patients.
+    It is the first mixture and not the best, which would be chosen on the test patients.
     """
     mixtures = [r for r in results if 0 < r.real_share < 1]
     named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
@@ -238,31 +323,19 @@ def name_of(real_share: float) -> str:
 
 
 def _some(items: Items, places: Tensor) -> Items:
-    """The items at `places`, not read before they are needed where the others are not."""
+    """The items at `places`, read on demand where `items` are."""
     if isinstance(items, Tensor):
         return items[places]
     return Lazy((len(places), *items.shape[1:]), lambda asked: items[places[torch.tensor(asked)]])
 
 
 def _mixture(real: Parts, synthetic: Parts, share: float) -> tuple[Part, Tensor | None]:
-    """The images to train on, and how often each is drawn (N,); None: all alike."""
+    """The images to train on, and the relative probability (N,) of each; None for uniform."""
     if share in (0, 1):
         return (real if share else synthetic).tensors, None
     weights = [torch.full((len(real),), share / len(real)), torch.full((len(synthetic),), (1 - share) / len(synthetic))]
     images, labels = Joined(real.images, synthetic.images), Joined(real.labels, synthetic.labels)
     return (images, labels, torch.cat([real.annotated, synthetic.annotated])), torch.cat(weights)
-
-
-def _check_shapes(real: Parts, *others: Parts) -> None:
-    """Raises DataError where images differ in size, channels or classes."""
-    wanted = [tuple(part.shape[1:]) for part in real.tensors]
-    for other in others:
-        found = [tuple(part.shape[1:]) for part in other.tensors]
-        if found != wanted:
-            raise DataError(
-                f"images, label maps and classes of {_shapes(found)} do not fit the real ones of {_shapes(wanted)}",
-                hint="Use samples of a model that was trained on this data set",
-            )
 
 
 def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:

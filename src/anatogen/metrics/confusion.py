@@ -1,6 +1,6 @@
-"""What two label maps of an image have in common, class by class: small numbers, from which every overlap follows.
+"""Confusion counts of two label maps, class by class: the small numbers from which every overlap measure follows.
 
-A judgement of a hundred thousand images keeps these and lets the images go.
+An evaluation of a hundred thousand images keeps these counts and discards the images.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ Box = tuple[slice, ...]
 Groups = NDArray[np.generic]
 
 STRAY_VOXELS, STRAY_SHARE = 4, 1e-3
-"""What a segmenter may find of an absent class in an image before it counts as invented: so many voxels, or this share."""
+"""An absent class counts as invented above both: this number of voxels, and this share of the image."""
 
 
 @dataclass(frozen=True)
 class Absence:
-    """A class where it is absent. images, groups: how many; invented: the share of the images in which it was found all the
-    same, beyond stray voxels; volume: how much of it, the mean over those images, in mm to the power of the axes. NaN: none.
+    """How one class behaves in the images in which it is absent.
+
+    Attributes:
+        images: Number of images in which the class is absent.
+        groups: Number of groups (patients) of these images.
+        invented: Share of these images in which the class was found beyond stray voxels, in [0, 1]; NaN without images.
+        volume: Mean volume found in the images where it was invented, in mm to the power of the axes; NaN without any.
     """
 
     images: int
@@ -36,16 +41,26 @@ class Absence:
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Counts (N, C-1) of N images: voxels in both maps, in the predicted and in the true one; where a class does not count, 0.
+class ConfusionCounts:
+    """Confusion counts (N, C-1) of N images: voxels of each class; 0 where a class does not count.
 
-    counted: (N, C-1), whether it counts. voxels: of an image, (N, 1). volume: of a voxel, mm to the power of the axes, (N, 1). hd95: mm, NaN where a map lacks the class or surfaces were not
-    measured. near, surface: voxels of both surfaces, and those of them within the tolerance of the other.
-    Methods return float64 (groups, C-1), NaN where undefined, groups in the order of np.unique.
+    Absent classes have no Dice. A class that counts for an image but is not in its true map is absent there. If it is
+    found on more than 4 voxels and on more than one voxel in a thousand, it is invented (`invented`); less is noise of
+    the segmenter. The gate (`obeyed_by` of each image), the report and the segmenter's validation share this rule.
 
-    Absent classes have no Dice. A class that counts for an image and is not in its true map is absent there; found on more
-    than 4 voxels and more than one in a thousand, it is invented (`invented`), on fewer it is noise of the segmenter. This is
-    the one rule for the gate (`obeyed_by` of each image), the report and the segmenter's validation.
+    All methods `..._by(groups)` take groups (N,), for instance patients, and return float64 (groups, C-1) in the order
+    of `np.unique`, NaN where undefined.
+
+    Attributes:
+        both: Voxels in both maps.
+        predicted: Voxels in the predicted map.
+        truth: Voxels in the true map.
+        counted: Whether a class counts for an image, bool (N, C-1).
+        voxels: Voxels of an image, (N, 1).
+        volume: Volume of a voxel in mm to the power of the axes, (N, 1).
+        hd95: 95 % Hausdorff distance in mm; NaN where a map lacks the class or surfaces were not measured.
+        near: Surface voxels of both maps within the tolerance of the other surface.
+        surface: Surface voxels of both maps.
     """
 
     both: NDArray[np.float64]
@@ -59,32 +74,32 @@ class Tally:
     surface: NDArray[np.float64]
 
     @classmethod
-    def joined(cls, parts: Sequence[Tally]) -> Tally:
-        """The images of all `parts`, one after the other."""
+    def joined(cls, parts: Sequence[ConfusionCounts]) -> ConfusionCounts:
+        """Concatenate the images of all `parts`."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def of(self, chosen: NDArray[np.generic]) -> Tally:
-        """The tally of some of the images: an index or a mask (N,)."""
-        return Tally(*(getattr(self, f.name)[chosen] for f in fields(self)))
+    def of(self, chosen: NDArray[np.generic]) -> ConfusionCounts:
+        """The counts of some of the images, chosen by an index or a mask (N,)."""
+        return ConfusionCounts(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
-    def where(self, counted: NDArray[np.bool_]) -> Tally:
-        """The same, but that only classes in `counted` (N, C-1) count."""
+    def where(self, counted: NDArray[np.bool_]) -> ConfusionCounts:
+        """The same counts, restricted to the classes in `counted` (N, C-1)."""
         kept = {
             f.name: np.where(counted, getattr(self, f.name), 0)
             for f in fields(self)
             if f.name not in ("volume", "voxels")
         }
         kept |= {"hd95": np.where(counted, self.hd95, np.nan), "counted": self.counted & counted}
-        return Tally(**kept, volume=self.volume, voxels=self.voxels)
+        return ConfusionCounts(**kept, volume=self.volume, voxels=self.voxels)
 
     @property
     def absent(self) -> NDArray[np.bool_]:
-        """Which classes count for an image and are not in its true map, (N, C-1)."""
+        """Classes that count for an image but are not in its true map, (N, C-1)."""
         return self.counted & (self.truth == 0)
 
     @property
     def invented(self) -> NDArray[np.bool_]:
-        """Which absent classes were found all the same, beyond stray voxels, (N, C-1)."""
+        """Absent classes that were found beyond stray voxels, (N, C-1)."""
         return self.absent & (self.predicted > np.maximum(STRAY_VOXELS, STRAY_SHARE * self.voxels))
 
     def dice_by(self, groups: Groups) -> NDArray[np.float64]:
@@ -92,17 +107,17 @@ class Tally:
         return np.where(_sums(self.truth, groups) > 0, self.overlap_by(groups), np.nan)
 
     def overlap_by(self, groups: Groups) -> NDArray[np.float64]:
-        """Dice coefficients in which neither map is the true one: NaN only where a class is in neither."""
+        """Dice coefficients where neither map is the true one: NaN only where both maps lack the class."""
         return _share(2 * _sums(self.both, groups), _sums(self.predicted + self.truth, groups))
 
     def obeyed_by(self, groups: Groups) -> NDArray[np.float64]:
-        """Dice coefficients, and 0 for a class that the group's true maps lack and that was invented in one of its images."""
+        """Dice coefficients; 0 where the group's true maps lack the class and it was invented in one of its images."""
         return np.where(
             _sums(self.truth, groups) > 0, self.overlap_by(groups), _zero_where(_sums(self.invented, groups))
         )
 
     def absences(self, groups: Groups) -> list[Absence]:
-        """What became of each class in the images in which it is absent, (C-1)."""
+        """For each class (C-1), what was found in the images in which it is absent."""
         shares = self.invented_by(np.zeros(len(self.truth))).reshape(-1, self.truth.shape[1])
         found = np.where(self.invented, self.predicted * self.volume, 0).sum(axis=0)
         number = self.invented.sum(axis=0)
@@ -123,7 +138,7 @@ class Tally:
         ]
 
     def invented_by(self, groups: Groups) -> NDArray[np.float64]:
-        """Shares of images with an invented class, of those in which it is absent: 0 is best."""
+        """Share of images with an invented class among those in which it is absent: 0 is best."""
         return _share(_sums(self.invented, groups), _sums(self.absent, groups))
 
     def hd95_by(self, groups: Groups) -> NDArray[np.float64]:
@@ -142,12 +157,12 @@ class Tally:
         return _share(_sums(self.predicted * self.volume, groups) - truth, truth)
 
     def missed_by(self, groups: Groups) -> NDArray[np.float64]:
-        """Shares of images whose class was not found; see `missed_by_group`."""
+        """Share of images whose class was not found; see `missed_by_group`."""
         asked = self.truth > 0
         return _share(_sums(asked & (self.predicted == 0), groups), _sums(asked, groups))
 
 
-def tally(
+def confusion_counts(
     predicted: NDArray[np.integer],
     truth: NDArray[np.integer],
     class_count: int,
@@ -156,14 +171,26 @@ def tally(
     *,
     tolerance_mm: float | None = None,
     surfaces: bool = True,
-) -> Tally:
-    """The tally of label maps (N, *spatial). The arguments, and what is raised: see `hd95_by_group` and `surface_dice_by_group`.
+) -> ConfusionCounts:
+    """Count the confusion of label maps.
 
-    surfaces: measure distances too, which takes most of the time. Voxels whose class is unknown, -1 in truth, are left out
-    of both maps; where they begin, no surface ends.
+    Args:
+        predicted: Label maps (N, *spatial).
+        truth: Label maps (N, *spatial). Voxels of unknown class, -1, are left out of both maps; no surface ends there.
+        class_count: C, the background included.
+        spacing_mm: Size of a voxel along each spatial axis: a number or (axes,) for all images, or (N, axes).
+        counted: Bool (N, C-1), whether a class counts for an image (given and annotated); by default all do.
+        tolerance_mm: Tolerance of the surface Dice; by default one pixel of each image, the larger of its last two
+            axes.
+        surfaces: Measure surface distances, which takes most of the time.
+
+    Raises:
+        SettingsError: Shapes do not match, a spacing is not above 0 or the tolerance is negative.
     """
     if tolerance_mm is not None and not 0 <= tolerance_mm < np.inf:
-        raise SettingsError(f"a tolerance of {tolerance_mm:g} mm makes no sense", hint="Choose 0 mm or more")
+        raise SettingsError(
+            f"the surface tolerance must be 0 mm or more, got {tolerance_mm:g}", hint="Set 0 mm or more"
+        )
     spacing = _spacing_of_each(spacing_mm, predicted, truth)
     unknown = truth < 0
     if unknown.any():
@@ -176,7 +203,7 @@ def tally(
     hd95, near, surface = np.full(both.shape, np.nan), np.zeros(both.shape), np.zeros(both.shape)
     if surfaces:
         tolerances = spacing[:, -2:].max(axis=1) if tolerance_mm is None else np.full(len(truth), tolerance_mm)
-        tolerances = tolerances * (1 + 1e-6)  # distances are float32: what lies at the tolerance is to stay within it
+        tolerances = tolerances * (1 + 1e-6)  # distances are float32; the tolerance itself must stay within
         known = None if not unknown.any() else ~unknown
         for i, c, to_truth, to_predicted in _surface_distances(predicted, truth, class_count, spacing, in_play, known):
             if to_truth.size and to_predicted.size:
@@ -184,7 +211,7 @@ def tally(
             near[i, c - 1] = (to_truth <= tolerances[i]).sum() + (to_predicted <= tolerances[i]).sum()
             surface[i, c - 1] = to_truth.size + to_predicted.size
     voxels = np.full((len(truth), 1), float(math.prod(truth.shape[1:])))
-    return Tally(both, found, asked, in_play, voxels, volume, hd95, near, surface)
+    return ConfusionCounts(both, found, asked, in_play, voxels, volume, hd95, near, surface)
 
 
 def _surface_distances(
@@ -195,10 +222,10 @@ def _surface_distances(
     counted: NDArray[np.bool_],
     known: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[int, int, Distances, Distances]]:
-    """(image, class, mm from each voxel of the predicted surface to the true one, and back), where a class occurs.
+    """Yield (image, class, mm from each voxel of the predicted surface to the true one, and back) where a class occurs.
 
-    Distances to a surface that is not there are infinite; from one that is not there, none. known: voxels (N, *spatial) of
-    known class; where they end, no surface ends.
+    Distances to a missing surface are infinite; a missing surface has none. known: bool (N, *spatial), voxels of known
+    class; no surface ends at their border.
     """
     for i in range(len(truth)):
         boxes = zip(_boxes(predicted[i], class_count), _boxes(truth[i], class_count), strict=True)
@@ -210,20 +237,20 @@ def _surface_distances(
 
 
 def _inside(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The voxels of known class that touch, by a face, no unknown one."""
+    """The voxels of known class without an unknown face neighbour."""
     return np.asarray(ndimage.binary_erosion(known, border_value=1))
 
 
 def _distances(
     a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: NDArray[np.float64], counted: NDArray[np.bool_] | None = None
 ) -> tuple[Distances, Distances]:
-    """From each voxel of the surface of `a` to that of `b`, and back. counted: voxels at which a surface counts as one."""
+    """From each surface voxel of `a` to the surface of `b`, and back. counted: voxels that can be surface."""
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     of_a, of_b = get_mask_edges(a, b, crop=False)
     if counted is not None:
         of_a, of_b = of_a & counted, of_b & counted
-    if not (of_a.any() and of_b.any()):  # MONAI would count the one surface twice
+    if not (of_a.any() and of_b.any()):  # MONAI would count the other surface twice
         return np.full(of_a.sum(), np.inf), np.full(of_b.sum(), np.inf)
     to_b = get_surface_distance(of_a, of_b, spacing=spacing)
     return to_b, get_surface_distance(of_b, of_a, spacing=spacing)
@@ -257,7 +284,7 @@ def _sums(each: NDArray[np.generic], groups: Groups) -> NDArray[np.float64]:
 
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """part / whole, NaN where the whole is nothing."""
+    """part / whole, NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
@@ -277,9 +304,9 @@ def _spacing_of_each(
         spacing = np.broadcast_to(spacing, (axes,))
     if spacing.shape not in ((axes,), (count, axes)):
         problem = f"spacings of shape {spacing.shape} for {count} label maps of {axes} axes"
-        raise SettingsError(problem, hint=f"Give ({axes},), or ({count}, {axes}) for one each")
+        raise SettingsError(problem, hint=f"Pass ({axes},), or ({count}, {axes}) for one per image")
     if not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise SettingsError("a spacing is not above 0 mm", hint="Give the size of a pixel along each axis")
+        raise SettingsError("a spacing is not above 0 mm", hint="Pass the size of a voxel along each axis")
     return np.broadcast_to(spacing, (count, axes))
 
 
@@ -287,5 +314,5 @@ def _require_one_shape(predicted: NDArray[np.integer], truth: NDArray[np.integer
     if predicted.shape != truth.shape:
         raise SettingsError(
             f"label maps of shapes {predicted.shape} and {truth.shape} cannot be compared",
-            hint="Give one predicted map for each true one, of its size",
+            hint="Pass one predicted map of the same size for each true one",
         )

@@ -1,7 +1,6 @@
-"""Copies of training patients: how near generated images come to the training images, measured against real images of
-patients whom the model never saw.
+"""Copies of training images: how close generated images come to them, compared with real images of unseen patients.
 
-The distances are those of `neighbours`. `certainty` says in words what came out, that of `membership` counted in.
+The distances are those of `neighbours`.
 """
 
 from __future__ import annotations
@@ -19,18 +18,25 @@ from anatogen.metrics.proportions import finite, proportion_interval, require_gr
 Floats = NDArray[np.floating]
 
 SIGNIFICANCE = 0.01
-"""A model is flagged where chance alone would do what it did less often than this."""
+"""The level of the tests: a model is flagged below this p-value."""
 
 
 @dataclass(frozen=True)
 class CopyRate:
-    """How many generated images are nearer to a training image than real images of unseen patients are.
+    """How many generated images are closer to a training image than real images of unseen patients are.
 
-    rate: the share of them, in [0, 1]. ci95: its interval, at this threshold. threshold: distances below it count as
-    copies. level: the share of held-out images that lie no further. expected: the rate by chance, of a model that
-    copies nothing. p_value: how often chance alone does as much (one-sided, the threshold's own uncertainty counted
-    in). detectable: the smallest rate that would have been told from chance at p < 0.01; NaN where none would. flagged:
-    bool (N,), the images that count as copies. grouped: whether p_value and intervals are by patient.
+    Attributes:
+        rate: Share of suspected copies among the generated images, in [0, 1].
+        ci95: 95 % interval of `rate`, at this threshold.
+        threshold: Distances below it count as copies.
+        level: Share of held-out images at or below the threshold.
+        expected: Rate by chance, of a model that copies nothing.
+        p_value: One-sided probability of such a rate by chance, the uncertainty of the threshold included.
+        detectable: Smallest rate that would have been significant at p < 0.01; NaN where none would.
+        flagged: Bool (N,), the images that count as copies.
+        n_generated: Number of generated images.
+        n_heldout: Number of held-out images.
+        grouped: Whether p-value and interval are by patient.
     """
 
     rate: float
@@ -47,25 +53,35 @@ class CopyRate:
 
     @property
     def above_chance(self) -> bool:
-        """Whether the model is flagged: chance alone does as much less often than `SIGNIFICANCE`."""
+        """Whether the model is flagged: `p_value` is below `SIGNIFICANCE`."""
         return self.p_value < SIGNIFICANCE
 
 
 def copy_threshold(
     heldout: Floats, groups: NDArray[np.generic] | None = None, *, level: float = 0.01
 ) -> tuple[float, float]:
-    """(threshold, expected): the distance below which a copy is suspected, and the share of images there by chance.
+    """The distance below which a copy is suspected, calibrated on real images of unseen patients.
 
-    heldout: (K,), distances of real images of unseen patients. The threshold is the k-th smallest, k = level (K + 1)
-    rounded down and at least 1. A further image of the same kind lies below it with probability k / (K + 1), exactly
-    and whatever the distribution (as in conformal prediction: Vovk et al. 2005); with few held-out images that is more
-    than `level`, and says so. With `groups` (K,), the patients, whose images are alike, it is measured instead: each
-    patient in turn against the threshold of the others. Raises DataError where there is nothing to calibrate on.
+    The threshold is the k-th smallest distance, k = level (K + 1) rounded down, at least 1. A further image of the same
+    kind lies below it with probability k / (K + 1), exactly and for any distribution (as in conformal prediction: Vovk
+    et al. 2005); with few held-out images this is more than `level`. With `groups` it is measured instead: each patient
+    in turn against the threshold of the others, because the images of one patient are similar.
+
+    Args:
+        heldout: (K,), distances of real images of unseen patients.
+        groups: (K,), the patient of each.
+        level: Share of held-out images below the threshold, in (0, 1).
+
+    Returns:
+        (threshold, expected), the latter the share of images below the threshold by chance.
+
+    Raises:
+        DataError: There is no held-out distance, one is not finite, or `level` is out of range.
     """
     heldout = finite(heldout, "held-out")
     require_groups((heldout, groups))
     if not 0 < level < 1:
-        raise DataError(f"a level of {level} is no share", hint="Choose one between 0 and 1, for instance 0.01")
+        raise DataError(f"the level must be in (0, 1), got {level}", hint="Choose for instance 0.01")
     threshold, expected = _threshold(heldout, level), _rank(len(heldout), level) / (len(heldout) + 1)
     if groups is not None and len(names := np.unique(groups)) > 1:
         below = [(heldout[groups == name] < _threshold(heldout[groups != name], level)).sum() for name in names]
@@ -83,19 +99,31 @@ def copy_rate(
     draws: int = 1999,
     seed: int = 0,
 ) -> CopyRate:
-    """The calibrated copy rate from distances to the nearest training image; `Neighbours.relative` is what to give.
+    """The calibrated copy rate, from distances to the nearest training image (`Neighbours.relative`).
 
-    generated: (N,). heldout: (K,), real images of patients whom the model never saw (heldout, val and test together;
-    several hundred make the level of 1 % meaningful), prepared in the same way. generated_groups, heldout_groups: the
-    patient of each, that of the label map for a generated image. Images from training label maps may be among the
-    generated ones, and nothing is excluded for them: their own real image is the very one to be suspicious of.
+    Without groups, the count below the threshold is beta-binomial if no model copies, exactly (an order statistic as
+    threshold: Wilks 1941), and the interval is that of Clopper and Pearson 1934. With groups, p is that of a
+    permutation test that reassigns patients to the generated and the held-out side, and the interval is that of Korn
+    and Graubard 1998 (Clopper-Pearson with the effective sample size), which unlike a bootstrap has a width where
+    nothing was flagged. What the images of one patient have in common is then no evidence; with very few patients
+    nothing is (`detectable` is NaN).
 
-    Without groups the count below the threshold is beta-binomial, exactly, if no model copies (an order statistic as
-    threshold: Wilks 1941), and the interval that of Clopper and Pearson 1934. With them, p is that of a permutation
-    test that deals out the patients anew, generated and held-out, and the interval that of Korn and Graubard 1998
-    (Clopper-Pearson with the effective sample size), which unlike a bootstrap has a width where nothing was flagged.
-    What one patient's images have in common is then no evidence; with very few patients nothing is (`detectable` is
-    NaN).
+    Args:
+        generated: (N,). Images from training label maps may be included; their own real image is not excluded, since it
+            is the most likely one to be copied.
+        heldout: (K,), real images of unseen patients (heldout, val and test together; the level of 1 % needs several
+            hundred), prepared in the same way.
+        generated_groups: (N,), the patient of each label map.
+        heldout_groups: (K,), the patient of each image.
+        level: See `copy_threshold`.
+        draws: Permutations of patients.
+        seed: Of the permutations.
+
+    Returns:
+        The rate with its interval and p-value.
+
+    Raises:
+        DataError: As in `copy_threshold`, or the numbers of values and groups differ.
     """
     generated, heldout = finite(generated, "generated"), finite(heldout, "held-out")
     require_groups((generated, generated_groups), (heldout, heldout_groups))
@@ -133,7 +161,7 @@ def _threshold(heldout: NDArray[np.float64], level: float) -> float:
 
 
 def _chance_by_image(flagged: NDArray[np.bool_], n_heldout: int, level: float) -> tuple[float, float]:
-    """(p, smallest rate that chance alone would not explain) where all images are independent."""
+    """(p, smallest significant rate) where all images are independent."""
     k = _rank(n_heldout, level)
     by_chance = stats.betabinom(len(flagged), k, n_heldout + 1 - k)
     critical = (int(by_chance.isf(SIGNIFICANCE)) + 1) / len(flagged)
@@ -148,7 +176,7 @@ def _chance_by_patient(
     draws: int,
     seed: int,
 ) -> tuple[float, float]:
-    """The same where a patient's images are not independent: patients are dealt anew into generated and held-out."""
+    """The same by permutation of patients, where the images of one patient are not independent."""
     pooled = np.concatenate(distances)
     order = np.argsort(pooled, kind="stable")
     first, second = (np.unique(names, return_inverse=True)[1] for names in groups)
@@ -156,18 +184,18 @@ def _chance_by_patient(
     patient = np.concatenate([first, second + n_generated])[order]
     pooled, sizes = pooled[order], np.bincount(patient)
     rng, chance = np.random.default_rng(seed), np.empty(draws)
-    place = np.empty(len(pooled), np.int64)  # of each image in a random order of its patient's
+    place = np.empty(len(pooled), np.int64)  # of each image in a random order of its patient's images
     place[np.lexsort((rng.random(len(pooled)), patient))] = np.concatenate([np.arange(size) for size in sizes])
 
     def excess(rate: float, heldout: int) -> float:
         return rate - _rank(heldout, level) / (heldout + 1)
 
     for draw in range(draws):
-        role = rng.permutation(len(sizes))  # whose side each patient takes, and with as many images, if it has them
+        role = rng.permutation(len(sizes))  # the patient whose side, and number of images at most, each patient takes
         used = (place + rng.integers(sizes)[patient]) % sizes[patient] < sizes[role][patient]
         is_generated = (role < n_generated)[patient]
         heldout = np.flatnonzero(used & ~is_generated)
-        below = pooled.searchsorted(pooled[heldout[_rank(len(heldout), level) - 1]])  # strictly nearer ones only
+        below = pooled.searchsorted(pooled[heldout[_rank(len(heldout), level) - 1]])  # strictly closer ones only
         is_generated &= used
         chance[draw] = excess(is_generated[:below].sum() / is_generated.sum(), len(heldout))
     by_chance = -excess(0.0, len(distances[1]))

@@ -1,9 +1,9 @@
-"""How far apart two sets of images are, by their features (N, F): of any encoder, for instance features.Encoder.
+"""Distances between two sets of images in feature space: features (N, F) of any encoder, for instance `Encoder`.
 
-FID needs only moments, which are kept for any number of images; the others need the features of some thousands, which a
-Reservoir draws fairly from a stream of unknown length. A value means something beside the same value between two sets of
-real images of the same counts and by the same encoder, and nothing by itself: FID and KID here have another scale than
-those on Inception features.
+FID needs only moments, kept for any number of images. The others need the features of some thousands of images, which
+a `Reservoir` samples uniformly from a stream of unknown length. A value has no meaning by itself: compare it with the
+value between two sets of real images of the same size and encoder. FID and KID here are on another scale than those on
+Inception features.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from anatogen.errors import DataError, SettingsError, nearest
 
 CAUTION = (
-    "Konz et al. (2024) caution against FID and other distances of CNN features: they may look good (a feature FID near "
-    "0.5 for their breast MRI) on images whose anatomy is globally unrealistic. Read them beside faithfulness and usefulness."
+    "Konz et al. (2024) caution against FID and other distances of CNN features: they may look good (a feature FID of "
+    "about 0.5 for their breast MRI) on images with globally unrealistic anatomy. Consider faithfulness and utility as well."
 )
 
 Features = NDArray[np.float32] | NDArray[np.float64]
@@ -25,9 +25,9 @@ Kernel = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64
 
 
 class FeatureMoments:
-    """Count, mean and covariance of features (N, F) that come in pieces; the memory it takes does not depend on N.
+    """Count, mean and covariance of a stream of features (N, F), in memory that does not depend on N.
 
-    Sums of squares are kept about the mean and merged (Chan, Golub and LeVeque 1979), so nothing cancels.
+    Sums of squares are taken about the mean and merged (Chan, Golub and LeVeque 1979), which avoids cancellation.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,16 +37,20 @@ class FeatureMoments:
 
     @classmethod
     def of(cls, features: Features) -> FeatureMoments:
-        """The moments of features (N, F) that are there at once."""
+        """The moments of features (N, F) in memory."""
         return cls(features.shape[1]).update(features)
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """(F, F), unbiased; NaN of fewer than two images."""
+        """(F, F), unbiased; NaN for fewer than two images."""
         return self._scatter / (self.count - 1) if self.count > 1 else np.full_like(self._scatter, np.nan)
 
     def update(self, features: Features) -> FeatureMoments:
-        """Take in features (N, F). Raises DataError where one is not a finite number, or for another F."""
+        """Add features (N, F), in place.
+
+        Raises:
+            DataError: A feature is not finite, or F differs.
+        """
         part = FeatureMoments(len(self.mean))
         values = _checked(features, len(self.mean))
         if len(values):
@@ -57,7 +61,7 @@ class FeatureMoments:
         return self
 
     def merge(self, other: FeatureMoments) -> FeatureMoments:
-        """The moments of both sets together; neither is changed."""
+        """The moments of both sets together; both stay unchanged."""
         merged = FeatureMoments(len(self.mean))
         merged.count = self.count + other.count
         share = other.count / max(1, merged.count)
@@ -68,17 +72,17 @@ class FeatureMoments:
 
 
 class Reservoir:
-    """A fair sample of at most `capacity` rows of a stream (Vitter 1985, algorithm R), the same for the same stream and seed."""
+    """A uniform sample of at most `capacity` rows of a stream (Vitter 1985, algorithm R), reproducible by its seed."""
 
     def __init__(self, capacity: int = 5000, seed: int = 0) -> None:
         if capacity < 1:
-            raise SettingsError(f"a reservoir cannot hold {capacity} rows", hint="Give it a capacity of 1 or more")
+            raise SettingsError(f"the capacity of a reservoir must be 1 or more, got {capacity}", hint="Set 1 or more")
         self.capacity, self.count = capacity, 0
         self._rng = np.random.default_rng(seed)
         self._kept: list[NDArray[np.float32]] = []
 
     def update(self, rows: Features) -> Reservoir:
-        """Offer rows (N, ...). How a stream is cut into pieces makes no difference."""
+        """Offer rows (N, ...). The sample does not depend on how the stream is split into pieces."""
         for row, draw in zip(np.asarray(rows, dtype=np.float32), self._rng.random(len(rows)), strict=True):
             self.count += 1
             if len(self._kept) < self.capacity:
@@ -89,15 +93,21 @@ class Reservoir:
 
     @property
     def sample(self) -> NDArray[np.float32]:
-        """The rows that are kept, (at most capacity, ...)."""
+        """The sampled rows, (at most capacity, ...)."""
         return np.stack(self._kept) if self._kept else np.zeros((0, 0), dtype=np.float32)
 
 
 def frechet_distance(a: FeatureMoments, b: FeatureMoments) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): FID, on whatever features (Heusel et al. 2017, eq. 6).
+    """FID on any features: |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017, eq. 6).
 
-    0 for equal moments. Biased upwards for small sets: for equal normal distributions by about 2F/n + F(F+1)/(2n). NaN
-    where a set has fewer than two images.
+    0 for equal moments. Biased upwards for small sets: for equal normal distributions by about 2F/n + F(F+1)/(2n).
+
+    Args:
+        a: Moments of one set.
+        b: Moments of the other set.
+
+    Returns:
+        The distance; NaN where a set has fewer than two images.
     """
     if min(a.count, b.count) < 2:
         return float("nan")
@@ -112,11 +122,22 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """KID: the unbiased squared MMD with the kernel (x.y / F + 1)^3 (Binkowski et al. 2018), and its standard error.
 
-    The mean over random subsets of `subset_size` from each set, or of half the smaller set where that is less. Unbiased:
-    around 0, and also below, for equal distributions. Sets of equal count may be pairs, as a generated image and the real
-    one of its label map are: the i-th of one is never compared with the i-th of the other (Gretton et al. 2012, eq. 4),
-    which would make such sets seem closer than they are. The standard error treats images as independent. NaN for fewer
-    than four images in a set.
+    The estimate is unbiased: around 0, also below 0, for equal distributions. Sets of equal size may be paired, like
+    generated images and the real images of their label maps: the i-th of one set is never compared with the i-th of the
+    other (Gretton et al. 2012, eq. 4), which would make such sets seem closer than they are.
+
+    Args:
+        a: Features (N, F).
+        b: Features (M, F).
+        subsets: Number of random subsets to average over.
+        subset_size: Images in a subset, at most half the smaller set.
+        seed: Of the subsets.
+
+    Returns:
+        (KID, standard error), the error for independent images; NaN for fewer than four images in a set.
+
+    Raises:
+        DataError: Features are not finite or differ in F.
     """
 
     return _over_subsets(cubic_kernel, a, b, subsets, subset_size, seed)
@@ -131,10 +152,22 @@ def mmd(
     subset_size: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 h^2)) (Gretton et al. 2012, eq. 3), and its standard error.
+    """The unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 h^2)) (Gretton et al. 2012, eq. 3), and its error.
 
-    bandwidth: h; by default the median distance in `b`, the real images, so that it is the same for every generator. Subsets,
-    pairs, error and NaN as in `kernel_distance`. (MONAI's MMDMetric has the kernel x.y, which sees the means alone.)
+    MONAI's MMDMetric has the kernel x.y, which sees the means only.
+
+    Args:
+        a: Features (N, F) of the generated images.
+        b: Features (M, F) of the real images.
+        bandwidth: h; by default the median distance in `b`, so that it is the same for every generator.
+        subsets, subset_size, seed: See `kernel_distance`.
+
+    Returns:
+        (MMD^2, standard error), as in `kernel_distance`.
+
+    Raises:
+        DataError: Features are not finite or differ in F.
+        SettingsError: The bandwidth is not above 0.
     """
     if bandwidth is None:
         bandwidth = median_distance(b, seed=seed)
@@ -148,9 +181,13 @@ def cubic_kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.f
 
 
 def gaussian_kernel(bandwidth: float) -> Kernel:
-    """The kernel exp(-|x - y|^2 / (2 h^2)), h = `bandwidth`. Raises SettingsError unless it is above 0."""
+    """The kernel exp(-|x - y|^2 / (2 h^2)) with h = `bandwidth`.
+
+    Raises:
+        SettingsError: `bandwidth` is not above 0.
+    """
     if bandwidth <= 0:
-        raise SettingsError(f"the bandwidth must be above 0, got {bandwidth:g}", hint="Give a bandwidth above 0")
+        raise SettingsError(f"the bandwidth must be above 0, got {bandwidth:g}", hint="Set a bandwidth above 0")
 
     def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.exp(_squared_distances(x, y) / (-2 * bandwidth**2))
@@ -159,7 +196,10 @@ def gaussian_kernel(bandwidth: float) -> Kernel:
 
 
 def median_distance(features: Features, *, most: int = 1000, seed: int = 0) -> float:
-    """The median distance of two of the features (N, F), over a random `most` of them: the usual bandwidth. NaN for N < 2."""
+    """The median distance between two of the features (N, F), the usual bandwidth; over a random `most` of them.
+
+    NaN for fewer than two images.
+    """
     values = _checked(features)
     if len(values) < 2:
         return float("nan")
@@ -169,11 +209,23 @@ def median_distance(features: Features, *, most: int = 1000, seed: int = 0) -> f
 
 
 def precision_recall(generated: Features, real: Features, *, neighbours: int = 3) -> tuple[float, float]:
-    """The share of generated images among the real ones, and of real among the generated (Kynkaanniemi et al. 2019, eq. 1, 2).
+    """Precision and recall of the generated distribution (Kynkaanniemi et al. 2019, eq. 1 and 2).
 
-    Low precision: images that are unlike any real one. Low recall: kinds of real images that are never made. Both depend on
-    the counts, so take equally many. For intervals, by patient for instance, take `in_manifold`, whose means these are.
-    NaN where a set has no more than `neighbours` images.
+    Precision is the share of generated images in the manifold of the real ones, recall the share of real images in that
+    of the generated ones. Low precision: images unlike any real one. Low recall: kinds of real images that are never
+    generated. Both depend on the set sizes, so use equal ones. `in_manifold` gives the values of each image, for
+    instance for intervals by patient.
+
+    Args:
+        generated: Features (N, F).
+        real: Features (M, F).
+        neighbours: k of the k-th nearest neighbour that sets the radius.
+
+    Returns:
+        (precision, recall) in [0, 1]; NaN where a set has no more than `neighbours` images.
+
+    Raises:
+        DataError: Features are not finite or differ in F.
     """
     if min(len(generated), len(real)) <= neighbours:
         return float("nan"), float("nan")
@@ -184,9 +236,20 @@ def precision_recall(generated: Features, real: Features, *, neighbours: int = 3
 def in_manifold(
     features: Features, reference: Features, *, neighbours: int = 3, block: int = 1024
 ) -> NDArray[np.bool_]:
-    """(N,): whether each of the features (N, F) is no farther from one of `reference` than that one's k-th nearest neighbour.
+    """Whether each image lies within the k-nearest-neighbour radius of any reference image.
 
-    At most `block` rows of distances are held at a time. Raises SettingsError unless 0 < neighbours < len(reference).
+    Args:
+        features: (N, F).
+        reference: (M, F).
+        neighbours: k, with 0 < k < M.
+        block: Most rows of the distance matrix in memory at a time.
+
+    Returns:
+        Bool (N,).
+
+    Raises:
+        DataError: Features are not finite or differ in F.
+        SettingsError: k is out of range.
     """
     from scipy.spatial.distance import cdist
 
@@ -194,10 +257,11 @@ def in_manifold(
     asked = _checked(features, known.shape[1])
     if not 0 < neighbours < len(known):
         raise SettingsError(
-            f"{len(known)} images have no {neighbours} neighbours each", hint="Take more images or fewer neighbours"
+            f"k = {neighbours} neighbours are not possible among {len(known)} images",
+            hint="Use more images, or a k of 1 or more",
         )
     starts = range(0, len(known), block)
-    # Each is its own nearest, at 0, so the k-th neighbour is at place k.
+    # Each is its own nearest neighbour, at 0, so the k-th one is at place k.
     radii = np.concatenate(
         [np.partition(cdist(known[i : i + block], known), neighbours)[:, neighbours] for i in starts]
     )
@@ -205,7 +269,7 @@ def in_manifold(
     return np.concatenate([*found, np.zeros(0, dtype=bool)])
 
 
-# The least count in the smaller set. FID: the rank of the covariances, and a bias that falls as F / n, ask for several F.
+# The smallest reliable set. FID needs several F images: for full-rank covariances, and because its bias falls as F / n.
 _SMALLEST: dict[str, Callable[[int], int]] = {
     "fid": lambda size: 5 * size,
     "kid": lambda size: 200,
@@ -218,9 +282,14 @@ _SMALLEST: dict[str, Callable[[int], int]] = {
 
 
 def smallest_count(metric: str, feature_size: int = 128) -> int:
-    """The count of images in each set below which `metric` means little: a rule of thumb, stated beside the value.
+    """The number of images in each set below which `metric` is unreliable: a rule of thumb, reported with the value.
 
-    metric: fid, kid, mmd, precision_recall, diversity, local_noise or power. Raises SettingsError for another.
+    Args:
+        metric: fid, kid, mmd, precision_recall, diversity, local_noise or power.
+        feature_size: F, the number of features of an image.
+
+    Raises:
+        SettingsError: The metric is unknown.
     """
     if metric not in _SMALLEST:
         raise SettingsError(f"there is no metric '{metric}'", hint=nearest(metric, _SMALLEST))
@@ -228,21 +297,21 @@ def smallest_count(metric: str, feature_size: int = 128) -> int:
 
 
 def count_warning(metric: str, count: int, feature_size: int = 128) -> str | None:
-    """A sentence for the report where `count` images in the smaller set are too few for `metric`; None where they do."""
+    """A sentence for the report where `count` images in the smaller set are too few for `metric`; otherwise None."""
     least = smallest_count(metric, feature_size)
     if count >= least:
         return None
-    why = f", 5 times its {feature_size} features" if metric == "fid" else ""
-    return f"{metric} of {count} images means little: it wants {least} in each set{why}."
+    why = f" (5 times its {feature_size} features)" if metric == "fid" else ""
+    return f"{metric} is unreliable with {count} images; at least {least} per set{why} are recommended."
 
 
 def _over_subsets(
     kernel: Kernel, a: Features, b: Features, subsets: int, subset_size: int, seed: int
 ) -> tuple[float, float]:
-    """The mean of the unbiased MMD^2 over random subsets and, by the delete-d jackknife (Shao and Wu 1989), its error.
+    """The mean unbiased MMD^2 over random subsets, and its error by the delete-d jackknife (Shao and Wu 1989).
 
-    Subsets of r of n overlap, so their spread over sqrt(subsets) would be far too small an error; the jackknife's variance
-    is their variance times r / (n - r), which asks for r of at most about n / 2.
+    Subsets of r of n overlap, so their spread over sqrt(subsets) would underestimate the error. The jackknife's
+    variance is their variance times r / (n - r), which requires r of at most about n / 2.
     """
     x, y = _checked(a), _checked(b, a.shape[1])
     count = min(len(x), len(y))
@@ -253,14 +322,14 @@ def _over_subsets(
     values = []
     for _ in range(subsets):
         in_x = rng.permutation(len(x))
-        # Where they may be pairs, the two subsets share no index.
+        # Sets of equal size may be paired, so the two subsets share no index.
         in_y = in_x[::-1] if len(x) == len(y) else rng.permutation(len(y))
         values.append(_unbiased_mmd(kernel, x[in_x[:size]], y[in_y[:size]]))
     return float(np.mean(values)), float(np.std(values, ddof=1) * np.sqrt(size / (count - size)))
 
 
 def _unbiased_mmd(kernel: Kernel, x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Gretton et al. 2012, eq. 3: nothing is paired with itself."""
+    """Gretton et al. 2012, eq. 3: no image is paired with itself."""
 
     def within(z: NDArray[np.float64]) -> float:
         products = kernel(z, z)
@@ -275,7 +344,7 @@ def _squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArra
 
 
 def _root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric root of a positive semi-definite matrix."""
+    """The symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
 
@@ -284,7 +353,7 @@ def _checked(features: Features, size: int | None = None) -> NDArray[np.float64]
     if features.ndim != 2 or (size is not None and features.shape[1] != size):
         raise DataError(
             f"features have the shape {features.shape}, not (images, {size or 'features'})",
-            hint="Take both sets' from the same encoder",
+            hint="Compute both sets with the same encoder",
         )
     values = np.asarray(features, dtype=np.float64)
     if not np.isfinite(values).all():

@@ -1,13 +1,13 @@
-"""Can generated images be told from real ones? Generated images of patients A against real images of patients B, beside real
-images of A against real images of B.
+"""Can generated images be told from real ones? Generated images of patients A against real images of patients B.
 
-Generated images follow the label maps of real patients. Beside the real images of the same patients they look closer than any
-independent images could be, and beside those of other patients farther away than they should. So patients are halved, again and
-again: what lies between generated A and real B has its yardstick in what lies between real A and real B, with the same anatomies and
-the same counts on both sides. The excess, averaged over the halvings, is tested by permutation of patients: under the hypothesis
-that the generator draws from the distribution of real images, a patient's generated and real images may change places.
+Generated images follow the label maps of real patients. Compared with real images of the same patients they look closer
+than independent images could be, and compared with those of other patients farther away than they should. So patients
+are halved repeatedly: the distance between generated A and real B is compared with that between real A and real B, with
+the same anatomies and the same counts on both sides. The excess, averaged over the halvings, is tested by permutation
+of patients: if the generator draws from the distribution of real images, a patient's generated and real images are
+exchangeable.
 
-Images of one patient are not independent; everything here treats a patient as one observation.
+Images of one patient are not independent, so a patient counts as one observation throughout.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 Kernel = Callable[[Floats, Floats], Floats]
 
 _BLOCK = 2048
-_FLOOR = 1e-6  # of noise, in the model's range: less is flat
+_FLOOR = 1e-6  # of noise, in the model's range; below it an image is flat
 TOLERATED: Mapping[str, float] = {
     "kid": 0.001,
     "mmd": 0.001,
@@ -43,17 +43,28 @@ TOLERATED: Mapping[str, float] = {
     "diversity": 0.02,
     "variety": 0.02,
 }
-"""Up to here a difference does not count, however certain it is: what storing an image in 8 bits does, for instance. mmd: over
-what lies between two single real images; noise: relative; spectrum: relative power of a ring; diversity: MS-SSIM; variety: over the typical distance."""
+"""Differences up to these do not count even if significant; storing images in 8 bits causes such, for instance.
+
+mmd: over the distance of two single real images. noise: relative. spectrum: relative power of a ring. diversity:
+MS-SSIM. variety: over the typical distance.
+"""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Whose image is whose, on both sides, and how patients are halved and dealt anew.
+    """Which image belongs to which patient on both sides, and how patients are halved and permuted.
 
-    The sides' patients are positions 0..n-1, the generated ones first. generated, real: (N,), (M,), the position of each image. sizes:
-    (n,), images of each. paired: the p-th position of either side is the same patient. made_a, real_a, real_b: bool (splits, n),
-    who is generated A, real A and real B. deals: (draws + 1, n), whose images take each position; in the first, its own.
+    The patients of both sides are positions 0..n-1, the generated ones first.
+
+    Attributes:
+        generated: (N,), the position of each generated image.
+        real: (M,), the position of each real image.
+        sizes: (n,), the number of images of each position.
+        paired: Whether the p-th position of either side is the same patient.
+        made_a: Bool (splits, n), the generated patients of A.
+        real_a: Bool (splits, n), the real patients of A.
+        real_b: Bool (splits, n), the real patients of B.
+        deals: (draws + 1, n), permutations: whose images take each position; the first is the identity.
     """
 
     generated: NDArray[np.int64]
@@ -76,17 +87,26 @@ class Cohort:
         draws: int = 999,
         seed: int = 0,
     ) -> Cohort:
-        """generated (N,), real (M,): the patient of each image. paired: the i-th generated image follows the label map of the i-th
-        real one; otherwise the generated images follow maps from elsewhere, of other patients.
+        """Draw halvings and permutations.
 
-        Raises DataError where a side has fewer than two patients, or where `paired` sides differ in their patients.
+        Args:
+            generated: (N,), the patient of each generated image.
+            real: (M,), the patient of each real image.
+            paired: The i-th generated image follows the label map of the i-th real one; otherwise the generated images
+                follow maps of other patients.
+            splits: Number of halvings.
+            draws: Number of permutations.
+            seed: Of both.
+
+        Raises:
+            DataError: A side has fewer than two patients, or `paired` sides differ in their patients.
         """
         made, of_made = np.unique(generated, return_inverse=True)
         true, of_true = np.unique(real, return_inverse=True)
         if paired and (len(generated) != len(real) or not np.array_equal(generated, real)):
-            raise DataError("generated and real images are no pairs", hint="Give the real image of each label map")
+            raise DataError("generated and real images are not paired", hint="Pass the real image of each label map")
         if min(len(made), len(true)) < 2:
-            raise DataError("realism needs images of two patients or more", hint="Judge images of more label maps")
+            raise DataError("realism needs images of at least two patients", hint="Generate images of more label maps")
         rng = np.random.default_rng(seed)
         roles = _halves(len(made), len(true), paired, splits, rng)
         deals = _swaps(len(made), draws, rng) if paired else _deals(len(made) + len(true), draws, rng)
@@ -95,22 +115,22 @@ class Cohort:
 
     @property
     def patients(self) -> int:
-        """Generated patients, which are the real ones too where `paired`."""
+        """Number of generated patients, also of the real ones where `paired`."""
         return int(self.generated.max()) + 1
 
     @property
     def least_p(self) -> float:
-        """The smallest p that so few patients allow."""
+        """The smallest p-value that this number of patients allows."""
         both = len(self.sizes)
         orders = 2 ** (self.patients - 1) if self.paired else math.comb(both, self.patients)
         return 1 / min(orders, len(self.deals))
 
     def sides(self, split: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which generated images are of A (N,), which real ones of A and of B (M,)."""
+        """Which generated images are of A (N,), and which real ones are of A and of B (M,)."""
         return self.made_a[split][self.generated], self.real_a[split][self.real], self.real_b[split][self.real]
 
     def block_means(self, generated: Floats, real: Floats) -> Floats:
-        """Means (n, ...) of values of images (N, ...), (M, ...) by position, NaN left out; NaN where nothing is left."""
+        """Means (n, ...) by position of image values (N, ...), (M, ...), NaN left out; NaN where nothing is left."""
         values, who = np.concatenate([generated, real]), np.concatenate([self.generated, self.real])
         there = np.isfinite(values)
         sums, counts = (np.zeros((len(self.sizes), *values.shape[1:])) for _ in range(2))
@@ -121,9 +141,15 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Excess:
-    """What lies between generated A and real B (value), between real A and real B (real), each with its deviation over the
-    halvings. Where it is tested, also the statistic (draws + 1,) of every deal, the true one first, and its scale: what lies between
-    two single real images.
+    """A distance between generated A and real B, beside that between real A and real B.
+
+    Attributes:
+        value: Generated A against real B, averaged over the halvings.
+        real: Real A against real B, averaged over the halvings.
+        value_spread: Standard deviation of `value` over the halvings.
+        real_spread: Standard deviation of `real` over the halvings.
+        of_deals: (draws + 1,), the statistic of every permutation, the identity first; None where it is not tested.
+        scale: The distance between two single real images, in which `statistic` is measured.
     """
 
     value: float
@@ -135,7 +161,7 @@ class Excess:
 
     @property
     def statistic(self) -> Floats:
-        """(draws + 1,), the statistic of every deal in units of its scale; empty where it is not tested."""
+        """(draws + 1,), the statistic of every permutation in units of its scale; empty where it is not tested."""
         if self.of_deals is None:
             return np.zeros(0)
         return self.of_deals / self.scale if self.scale > 0 else np.zeros_like(self.of_deals)
@@ -143,10 +169,14 @@ class Excess:
 
 @dataclass(frozen=True)
 class ToldApart:
-    """The verdict. p_value: how often chance alone does as much in any measure. p_of: of each, the number of measures counted in.
+    """The verdict over several measures.
 
-    by: the measures by which generated images can be told from real ones, more than `TOLERATED`. least_p: the smallest p that so few
-    patients allow.
+    Attributes:
+        p_value: Probability by chance of a difference as large in any measure.
+        p_of: The p-value of each measure, corrected for the number of measures.
+        by: The measures in which generated images differ from real ones, by more than `TOLERATED`.
+        patients: Number of patients.
+        least_p: The smallest p-value that this number of patients allows.
     """
 
     p_value: float
@@ -157,24 +187,33 @@ class ToldApart:
 
     @property
     def decided(self) -> bool:
-        """Whether there are patients enough for any one of the measures to tell something."""
+        """Whether there are enough patients for a single measure to be significant."""
         return len(self.p_of) * self.least_p < SIGNIFICANCE
 
 
 def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kernel) -> Excess:
-    """The squared MMD (Gretton et al. 2012, eq. 3) of features (N, F), (M, F) under `kernel`.
+    """The squared MMD (Gretton et al. 2012, eq. 3) between two sides under `kernel`, tested by permutation.
 
-    Only images of different patients are compared, so that it is unbiased for patients: around 0 between real A and real B, whatever
-    the images of one patient have in common. The statistic is that of all generated against all real images. All follows from the
-    sums of the kernel over pairs of patients, so that a deal costs a matrix product and no kernel. NaN, and 0 for all deals, for fewer
-    than four patients.
+    Only images of different patients are compared, so the estimate is unbiased by patient: around 0 between real A and
+    real B, whatever the images of one patient have in common. The statistic compares all generated with all real
+    images. Everything follows from sums of the kernel over pairs of patients, so that a permutation costs a matrix
+    product and no kernel evaluation.
+
+    Args:
+        cohort: The patients.
+        generated: Features (N, F).
+        real: Features (M, F).
+        kernel: A function of two sets of features.
+
+    Returns:
+        The excess; NaN, with 0 for all permutations, for fewer than four patients.
     """
     sums, selves = _block_sums(cohort, generated, real, kernel)
     own, count = sums.diagonal(), cohort.patients
     sizes = cohort.sizes.astype(np.float64)
 
     def between(x: Floats, y: Floats, *, partners: bool) -> Floats:
-        """(K,), of positions x and y (K, n) in {0, 1}. partners: leave out the two images of each patient on either side."""
+        """(K,), for sides x and y (K, n) in {0, 1}. partners: exclude the pair of images that each patient has."""
 
         def within(z: Floats) -> Floats:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -207,18 +246,18 @@ def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kerne
 
 
 def kid_excess(cohort: Cohort, generated: Floats, real: Floats) -> Excess:
-    """KID (Binkowski et al. 2018), of whole halves and not of subsets."""
+    """KID (Binkowski et al. 2018), of whole halves instead of subsets."""
     return kernel_excess(cohort, generated, real, cubic_kernel)
 
 
 def mmd_excess(cohort: Cohort, generated: Floats, real: Floats, *, seed: int = 0) -> Excess:
-    """MMD with a Gaussian kernel, as wide as the median distance of all images: who is generated must not change the kernel."""
+    """MMD with a Gaussian kernel. Its bandwidth is the median distance of all images, which no permutation changes."""
     width = median_distance(np.concatenate([generated, real]), seed=seed)
     return kernel_excess(cohort, generated, real, gaussian_kernel(width if width > 0 else 1.0))
 
 
 def frechet_excess(cohort: Cohort, generated: Floats, real: Floats, *, splits: int = 8) -> Excess:
-    """FID over the first `splits` halvings. It is not tested; its bias for few images is the same on both sides."""
+    """FID over the first `splits` halvings; not tested. Its bias for few images is the same on both sides."""
     found = []
     for split in range(min(splits, len(cohort.made_a))):
         made, a, b = cohort.sides(split)
@@ -240,28 +279,32 @@ def precision_recall_excess(
 
 
 def noise_statistic(cohort: Cohort, generated: Floats, real: Floats) -> Floats:
-    """(draws + 1,): how far the means by patient of the logarithm of `local_noise` (N,), (M,) lie apart, in every deal."""
+    """(draws + 1,): the difference of the patients' mean log `local_noise` (N,), (M,), for every permutation."""
     logs = (np.log(np.maximum(values, _FLOOR)) for values in (generated, real))
     return np.abs(_differences(cohort, cohort.block_means(*logs)[:, None])[:, 0])
 
 
 def spectrum_statistic(cohort: Cohort, generated: Floats, real: Floats) -> Floats:
-    """(draws + 1,): the largest difference of any ring's mean log power (N, rings), (M, rings), set against how far patients'
-    differ, in every deal.
+    """(draws + 1,): the largest difference of any ring's mean log power (N, rings), (M, rings), for every permutation.
+
+    Differences are in units of the ring's spread between patients.
     """
     means = cohort.block_means(*(np.log(np.maximum(values, 1e-12)) for values in (generated, real)))
     count = cohort.patients
     apart = means[:count] - means[count:] if cohort.paired else means - np.nanmean(means, axis=0)
-    scale = np.sqrt(np.nanmean(apart**2, axis=0))  # the same in every deal
+    scale = np.sqrt(np.nanmean(apart**2, axis=0))  # the same for every permutation
     differences = np.abs(_differences(cohort, means))
     return np.asarray(np.divide(differences, scale, out=np.zeros_like(differences), where=scale > 0).max(axis=1))
 
 
 def diversity_statistic(cohort: Cohort, first: NDArray[np.int64], second: NDArray[np.int64], scores: Floats) -> Floats:
-    """(draws + 1,): how far the mean MS-SSIM of pairs of generated images lies from that of the real ones, in every deal.
+    """(draws + 1,): the difference between the mean MS-SSIM of generated and of real pairs, for every permutation.
 
-    first, second: (K,), patients of each pair, of a paired cohort. scores: (K, 2, 2), of its first image, generated or real, with its
-    second.
+    Args:
+        cohort: A paired cohort.
+        first: (K,), the patient of the first image of each pair.
+        second: (K,), the patient of the second image.
+        scores: (K, 2, 2), of the first image, generated or real, with the second; see `pair_similarities`.
     """
     pairs, count = np.arange(len(first)), cohort.patients
     swapped = (cohort.deals[:, :count] >= count).astype(np.int64)  # (draws + 1, patients)
@@ -270,10 +313,19 @@ def diversity_statistic(cohort: Cohort, first: NDArray[np.int64], second: NDArra
 
 
 def variety_statistic(cohort: Cohort, generated: Floats, real: Floats) -> tuple[Floats, float, float]:
-    """How much nearer generated images lie to each other than real ones: (draws + 1,), in every deal, in units of the typical distance.
+    """How much closer generated images lie to each other than real ones.
 
-    Of each image the distance of its features (N, F), (M, F) to the nearest image of another patient on its side counts. Few images that
-    are made again and again lie at 0, however well each of them would do by itself. Also returns the true means, generated and real.
+    For each image the distance of its features to the nearest image of another patient on its side counts. A generator
+    that repeats few images scores near 0, however realistic each of them is.
+
+    Args:
+        cohort: The patients.
+        generated: Features (N, F).
+        real: Features (M, F).
+
+    Returns:
+        The statistic (draws + 1,) of every permutation in units of the typical distance, and the observed mean
+        distances of the generated and of the real side.
     """
     from scipy.spatial.distance import cdist
 
@@ -296,19 +348,24 @@ def variety_statistic(cohort: Cohort, generated: Floats, real: Floats) -> tuple[
 
 
 def told_apart(cohort: Cohort, statistics: Mapping[str, Floats], sizes: Mapping[str, float]) -> ToldApart:
-    """The verdict over several measures: Westfall and Young's (1993) single-step smallest p, so that no number of them raises chance.
+    """The verdict over several measures, by the single-step minimum p of Westfall and Young (1993).
 
-    statistics: (draws + 1,) of each, of order 1 at most, larger for farther apart, the true one first. sizes: by how much each differs,
-    in the units of `TOLERATED`. Where one measure alone is larger than in every other deal, its p is at most the number of measures times
-    the smallest p that so many patients allow: by this it is `decided` whether there are enough.
+    The correction keeps the level whatever the number of measures. Where one measure alone exceeds all other
+    permutations, its p-value is at most the number of measures times the smallest p-value that this number of patients
+    allows: `decided` follows from this.
+
+    Args:
+        cohort: The patients.
+        statistics: (draws + 1,) of each measure, at most of order 1, larger for larger differences, the identity first.
+        sizes: The observed difference in each measure, in the units of `TOLERATED`.
     """
     table = np.stack([np.asarray(values, dtype=np.float64) for values in statistics.values()], axis=1)
     table = np.where(np.isfinite(table), table, 0.0)
     count = len(table)
     ordered = np.sort(table, axis=0)
-    # Less than 1e-9 apart is rounding.
+    # Differences below 1e-9 are rounding.
     lower = np.stack([column.searchsorted(of - 1e-9) for column, of in zip(ordered.T, table.T, strict=True)], axis=1)
-    chance = (count - lower) / count  # of each deal in each measure
+    chance = (count - lower) / count  # of each permutation in each measure
     smallest = chance.min(axis=1)
     p_of = {name: float((smallest <= own + 1e-12).mean()) for name, own in zip(statistics, chance[0], strict=True)}
     by = tuple(name for name, p in p_of.items() if p < SIGNIFICANCE and sizes[name] > TOLERATED.get(name, 0))
@@ -318,7 +375,7 @@ def told_apart(cohort: Cohort, statistics: Mapping[str, Floats], sizes: Mapping[
 def pairs_of_patients(
     patients: NDArray[np.generic], count: int, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places (at most `count` each) of random pairs of images of different patients, of `patients` (N,); no pair twice."""
+    """Places (at most `count` each) of distinct random pairs of images of different patients, of `patients` (N,)."""
     rng = np.random.default_rng(seed)
     first, second = (rng.integers(len(patients), size=20 * count) for _ in range(2))
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -331,7 +388,7 @@ def pairs_of_patients(
 def _halves(
     made: int, true: int, paired: bool, splits: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Who is on the sides generated A, real A and real B, (splits, made + true) each; a halving is followed by its reverse."""
+    """Generated A, real A and real B, bool (splits, made + true) each; a halving is followed by its reverse."""
     half = min(true // 2, made)
     made_a, real_a, real_b = (np.zeros((splits, made + true), dtype=bool) for _ in range(3))
     order = np.arange(true)
@@ -347,9 +404,9 @@ def _halves(
 
 
 def _swaps(patients: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deals in which some patients' generated and real images change places: all of them where they are no more than `draws`.
+    """Permutations that exchange some patients' generated and real images: all of them where there are at most `draws`.
 
-    The first patient's never do: every statistic is the same where the sides change places as a whole.
+    The first patient is never exchanged: every statistic is invariant to exchanging the two sides.
     """
     others = patients - 1
     if 2 ** min(others, 62) <= draws + 1:
@@ -362,14 +419,14 @@ def _swaps(patients: int, draws: int, rng: np.random.Generator) -> NDArray[np.in
 
 
 def _deals(both: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deals of all patients into generated and real."""
+    """Random permutations of all patients over both sides."""
     return np.stack([np.arange(both), *(rng.permutation(both) for _ in range(draws))])
 
 
 def _differences(cohort: Cohort, means: Floats) -> Floats:
-    """(draws + 1, columns): mean over the generated positions less that over the real ones, of `means` (n, columns) dealt anew.
+    """(draws + 1, columns): generated minus real mean of the permuted `means` (n, columns).
 
-    A patient without a value is left out, on both sides where they are pairs.
+    A patient without a value is left out, on both sides where they are paired.
     """
     count = cohort.patients
     there = np.isfinite(means)
@@ -405,6 +462,6 @@ def _block_sums(cohort: Cohort, generated: Floats, real: Floats, kernel: Kernel)
 
 
 def _over_splits(values: Floats) -> Excess:
-    """Of (splits, 2): generated A against real B, and real A against real B."""
+    """From (splits, 2): generated A against real B, and real A against real B."""
     means, spreads = values.mean(axis=0), values.std(axis=0)
     return Excess(float(means[0]), float(means[1]), float(spreads[0]), float(spreads[1]))

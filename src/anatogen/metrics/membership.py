@@ -1,4 +1,4 @@
-"""Whether a model's loss gives away whom it was trained on."""
+"""Membership inference: does a model's loss reveal whom it was trained on?"""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from anatogen.metrics.proportions import finite, proportion_interval, require_gr
 Floats = NDArray[np.floating]
 Exact = NDArray[np.float64]
 
-_RIDGE = 1e-2  # of the variance of standardised difficulties: they are much alike
+_RIDGE = 1e-2  # of the variance of standardised difficulties, which are strongly correlated
 _COMPARABLE = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
 class MembershipAttack:
-    """How well a model's loss tells the images that it was trained on from others.
+    """How well a model's loss separates the images it was trained on from others.
 
-    auc: the probability that a training image has the lower loss of the two, their difficulty accounted for where it is known; 0.5 is
-    chance, 1 a model that gives all away. ci95: by patient. tpr_at_1, tpr_at_10: the share of training images told where 1 % and
-    10 % of others are taken for one. uncalibrated_auc: by the loss alone. difficulty_auc: by what the difficulty of the
-    images lets expect of any model; NaN where it is not known.
+    Attributes:
+        auc: Probability that a training image has the lower loss of the two, adjusted for their difficulty where it is
+            known; 0.5 is chance, 1 a model that reveals everything.
+        ci95: 95 % interval of `auc`, by patient.
+        tpr_at_1: Share of training images recognised at a false-positive rate of 1 %.
+        tpr_at_10: Share of training images recognised at a false-positive rate of 10 %.
+        n_members: Number of training images.
+        n_nonmembers: Number of other images.
+        uncalibrated_auc: AUC of the loss alone.
+        difficulty_auc: AUC that the difficulty of the images alone predicts for any model; NaN where it is not known.
     """
 
     auc: float
@@ -40,12 +46,12 @@ class MembershipAttack:
 
     @property
     def comparable(self) -> bool:
-        """Whether training and other images are of overlapping difficulty; otherwise nothing can be said of the model."""
+        """Whether training and other images overlap in difficulty; otherwise the attack says nothing of the model."""
         return math.isnan(self.difficulty_auc) or _COMPARABLE[0] < self.difficulty_auc < _COMPARABLE[1]
 
     @property
     def above_chance(self) -> bool:
-        """Whether the interval lies above 0.5, and the two kinds of images can be compared."""
+        """Whether the interval lies above 0.5 and the two sets of images are comparable."""
         return self.ci95[0] > 0.5 and self.comparable
 
 
@@ -57,23 +63,36 @@ def membership_inference(
     *,
     difficulty: tuple[Floats, Floats] | None = None,
 ) -> MembershipAttack:
-    """The attack that takes an image for a training image where the denoiser's loss on it is low.
+    """Run the attack that predicts "training image" where the denoiser's loss is low.
 
-    loss_members (N,), loss_nonmembers (M,): of `denoising_losses`. Groups: the patient of each; images where there are none. The
-    attack is Matsumoto et al. 2023 ("Membership Inference Attacks against Diffusion Models"; Duan et al. 2023, SecMI, refine it), the
-    AUC that of Mann and Whitney 1947. An average hides the few who are given away with certainty, therefore the two rates at few
-    false alarms (Carlini et al. 2022, "Membership Inference Attacks From First Principles").
+    The attack is Matsumoto et al. 2023 ("Membership Inference Attacks against Diffusion Models"; Duan et al. 2023,
+    SecMI, refine it), the AUC that of Mann and Whitney 1947. An average hides the few images that are revealed with
+    certainty, hence the true-positive rates at low false-positive rates (Carlini et al. 2022, "Membership Inference
+    Attacks From First Principles").
 
-    difficulty: (N, K), (M, K), how hard the images are by K measures that know no model, as logarithms (`difficulties`). Where
-    training patients happen to be easier than others, any model has the lower loss on them. So the attack is by the
-    logarithm of the loss less what the difficulty explains of it: by the slopes of an analysis of covariance, which holds members and
-    others apart and so leaves alone what membership does (Watson et al. 2022, "On the Importance of Difficulty
-    Calibration in Membership Inference Attacks", take a second model for the same purpose). What no measure sees, stays.
+    Where training patients happen to be easier than others, any model has a lower loss on them. With `difficulty`, the
+    score is therefore the logarithm of the loss minus the part that difficulty explains. Its slopes come from an
+    analysis of covariance, which keeps members and others apart and so does not remove the effect of membership (Watson
+    et al. 2022, "On the Importance of Difficulty Calibration in Membership Inference Attacks", use a second model for
+    the same purpose). Difficulty that no measure captures remains.
 
-    The interval is by jackknife over the patients of both sides, with new slopes each time, on the logit scale, by Student's t with
-    the degrees of freedom of the side with fewer patients (Obuchowski 1997 has the variance by patients). Where the two sides do not
-    overlap at all, it is the exact one of as many wins as there are pairs of patients. One patient alone on a side gives no
-    interval: (0, 1).
+    The interval is a jackknife over the patients of both sides, with new slopes each time, on the logit scale, with
+    Student's t and the degrees of freedom of the side with fewer patients (Obuchowski 1997 gives the variance by
+    patients). Where the two sides do not overlap at all, it is the exact interval of as many wins as there are pairs of
+    patients.
+
+    Args:
+        loss_members: (N,), `denoising_losses` of the training images.
+        loss_nonmembers: (M,), of other images.
+        member_groups: (N,), the patient of each training image; by default each image is its own group.
+        nonmember_groups: (M,), the patient of each other image.
+        difficulty: (N, K) and (M, K), logarithms of K model-free difficulty measures of the images (`difficulties`).
+
+    Returns:
+        The attack; its interval is (0, 1) where a side has a single patient.
+
+    Raises:
+        DataError: Losses or difficulties are not finite, or the numbers of values do not match.
     """
     sides = finite(loss_members, "members'"), finite(loss_nonmembers, "non-members'")
     require_groups((sides[0], member_groups), (sides[1], nonmember_groups))
@@ -98,13 +117,19 @@ def membership_inference(
 
 
 def _checked(difficulty: tuple[Floats, Floats] | None, sides: tuple[Exact, Exact]) -> tuple[Exact, Exact] | None:
-    """(N, K) and (M, K) in common units. Raises DataError where they do not fit the losses."""
+    """Both sides' difficulties, (N, K) and (M, K), standardised together.
+
+    Raises:
+        DataError: They do not fit the losses.
+    """
     if difficulty is None:
         return None
     both = [np.asarray(each, dtype=np.float64) for each in difficulty]
     fits = all(each.ndim == 2 and len(each) == len(side) for each, side in zip(both, sides, strict=True))
     if not fits or both[0].shape[1] != both[1].shape[1] or not all(np.isfinite(each).all() for each in both):
-        raise DataError("difficulties are not as many finite numbers for each image", hint="Check the images")
+        raise DataError(
+            "difficulties must be finite, with the same number of measures for each image", hint="Check the images"
+        )
     together = np.concatenate(both)
     centre, scale = together.mean(axis=0), together.std(axis=0)
     scale[scale < 1e-9] = 1
@@ -112,14 +137,14 @@ def _checked(difficulty: tuple[Floats, Floats] | None, sides: tuple[Exact, Exact
 
 
 def _slopes(members: Exact, others: Exact, hard: tuple[Exact, Exact]) -> Exact:
-    """(K,): how the scores follow difficulties within each side."""
+    """(K,): slopes of the scores on the difficulties within each side."""
     z = np.concatenate([each - each.mean(axis=0) for each in hard])
     y = np.concatenate([members - members.mean(), others - others.mean()])
     return np.asarray(np.linalg.solve(z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1]), z.T @ y))
 
 
 def _adjusted(members: Exact, others: Exact, hard: tuple[Exact, Exact] | None) -> tuple[Exact, Exact]:
-    """The scores less what difficulty explains of them."""
+    """The scores minus the part that difficulty explains."""
     if hard is None:
         return members, others
     slopes = _slopes(members, others, hard)
@@ -127,7 +152,7 @@ def _adjusted(members: Exact, others: Exact, hard: tuple[Exact, Exact] | None) -
 
 
 def _area(members: Exact, others: Exact) -> float:
-    """The probability that a member's score is the lower, ties counted by half."""
+    """The probability that a member's score is the lower one; ties count half."""
     ordered = np.sort(others)
     higher = len(others) - (ordered.searchsorted(members, "left") + ordered.searchsorted(members, "right")) / 2
     return float(higher.sum() / (len(members) * len(others)))
@@ -136,7 +161,7 @@ def _area(members: Exact, others: Exact) -> float:
 def _interval(
     auc: float, members: Exact, others: Exact, hard: tuple[Exact, Exact] | None, groups: list[NDArray[np.int64]]
 ) -> tuple[float, float]:
-    """95 %, by patient."""
+    """The 95 % interval of the AUC, by patient."""
     patients = [int(of.max()) + 1 for of in groups]
     fewest = min(patients)
     if fewest < 2:

@@ -17,17 +17,19 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 Index = tuple[Any, ...]
 
-_TYPICAL = 32  # how many nearest training images say what distance is typical
-_COARSE_PIXELS = 2048  # of the pictures that choose the candidates
+_TYPICAL = 32  # nearest training images that define the typical distance
+_COARSE_PIXELS = 2048  # of the images that select candidates
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest of M training images of each of N images.
+    """The nearest of M training images for each of N images.
 
-    distance: (N,). index: (N,), its place among the training images. typical: (N,), the median distance to the 32
-    nearest training images (or as many as were compared). shift: (N, spatial axes), by how many pixels the training
-    image moved to lie on it.
+    Attributes:
+        distance: (N,), distance to the nearest training image.
+        index: (N,), its place among the training images.
+        typical: (N,), median distance to the 32 nearest training images (or as many as were compared).
+        shift: (N, spatial axes), the shift of the training image in pixels.
     """
 
     distance: NDArray[np.float64]
@@ -37,18 +39,18 @@ class Neighbours:
 
     @classmethod
     def joined(cls, parts: Sequence[Neighbours]) -> Neighbours:
-        """Those of all `parts`, one after the other; their images were compared with the same training images."""
+        """Concatenate `parts`, which were compared with the same training images."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @property
     def relative(self) -> NDArray[np.float64]:
-        """(N,), distance over typical distance: near 1 for an image like many training images, near 0 for a copy of one.
+        """(N,), distance over typical distance: near 1 for an image like many training images, near 0 for a copy.
 
-        What `copy_rate` should be given. An image that is merely smooth (few solver steps) or easy (much background) is
-        nearer to every training image than a real one, and by distance alone would pass for a copy; it is not nearer to
-        one than to the next (Carlini et al. 2023, "Extracting Training Data from Diffusion Models", divide by the mean
-        distance to the 50 nearest on CIFAR-10 for the same reason). The median lets up to 15 slices of the copied
-        patient be alike. With few training images, or with more near-duplicates of each, use `distance` as well.
+        Use it as the input of `copy_rate`. An image that is merely smooth (few solver steps) or easy (much background)
+        is closer to every training image than a real one, and by distance alone would pass for a copy; it is not closer
+        to one than to the next (Carlini et al. 2023, "Extracting Training Data from Diffusion Models", divide by the
+        mean distance to the 50 nearest on CIFAR-10 for the same reason). The median allows for up to 15 similar slices
+        of the copied patient. With few training images, or with more near-duplicates of each, use `distance` as well.
         """
         return np.divide(self.distance, self.typical, out=np.zeros_like(self.distance), where=self.typical > 0)
 
@@ -62,27 +64,42 @@ def nearest_neighbours(
     block: int = 512,
     progress: Callable[[int, int], None] | None = None,
 ) -> Neighbours:
-    """The nearest of the training images `references` (M, C, *spatial) of each image of `queries` (N, C, *spatial).
+    """Find the nearest training image of each image by pixel correlation under small shifts.
 
-    The distance is 1 - r with r the correlation of the pixels where the two overlap, the smallest over all moves of up
-    to `shifts` pixels along each axis: half the mean squared difference of the two, each brought to mean 0 (in each
-    channel) and variance 1. 0 is a copy, 1 unrelated. So neither a change of brightness or contrast nor a small move
-    hides a copy; Dar et al. 2024 ("Unconditional latent diffusion models memorize patient imaging data", arXiv
-    2402.01054) use the correlation too, of learned embeddings. A flat image is at distance 1 from everything. Mirrored
-    or rotated copies are found only where mirrored or rotated `references` are there too: append them if training was
-    augmented in this way.
+    The distance is 1 - r, with r the correlation of the overlapping pixels, minimised over all shifts of up to `shifts`
+    pixels along each axis: half the mean squared difference of the two images, each with mean 0 (in each channel) and
+    variance 1. A copy is at 0, an unrelated image at 1, and a flat image is at 1 from everything. So neither a change
+    of brightness or contrast nor a small shift hides a copy; Dar et al. 2024 ("Unconditional latent diffusion models
+    memorize patient imaging data", arXiv 2402.01054) also use the correlation, of learned embeddings. Mirrored or
+    rotated copies are found only if `references` includes mirrored or rotated images: append them if training was
+    augmented this way.
 
-    A first pass over all references at low resolution chooses `candidates` of each query, and only these are compared
-    pixel by pixel; None compares all. `block` images of each side are in memory at a time; both may be memory maps.
-    progress: (done, of all), after each block. Raises DataError where shapes do not fit or there is nothing to compare
-    with.
+    Args:
+        queries: (N, C, *spatial); may be a memory map.
+        references: (M, C, *spatial), the training images; may be a memory map.
+        shifts: Largest shift in pixels along each axis.
+        candidates: References that a first pass at low resolution selects for each query; only these are compared pixel
+            by pixel. None compares all.
+        block: Images of each side that are in memory at a time.
+        progress: Called with (done, total) after each block.
+
+    Returns:
+        The nearest training image of each query.
+
+    Raises:
+        DataError: Shapes do not match, a side has no images, or images are too small for `shifts`.
     """
     if queries.shape[1:] != references.shape[1:] or queries.ndim < 3:
-        raise DataError(f"images of shape {queries.shape[1:]} cannot be compared with images of {references.shape[1:]}")
+        raise DataError(
+            f"images of shape {queries.shape[1:]} cannot be compared with images of {references.shape[1:]}",
+            hint="Prepare both in the same way",
+        )
     if not len(queries) or not len(references):
-        raise DataError("there is no image to compare, or none to compare it with")
+        raise DataError("there are no images to compare, or no training images", hint="Pass at least one of each")
     if min(queries.shape[2:]) <= 2 * shifts:
-        raise DataError(f"images of {queries.shape[2:]} are too small for shifts of {shifts} pixels")
+        raise DataError(
+            f"images of {queries.shape[2:]} are too small for shifts of {shifts} pixels", hint="Lower shifts"
+        )
     compare = _compare_all if candidates is None or candidates >= len(references) else _compare_chosen
     found = []
     for part in _parts(len(queries), block):
@@ -111,16 +128,29 @@ def _compare_chosen(queries: Floats, references: Floats, shifts: int, candidates
 
 
 def nearest_features(queries: Floats, references: Floats, *, block: int = 2048) -> Neighbours:
-    """The nearest of `references` (M, F) of each of `queries` (N, F): features of training images and of others.
+    """Find the nearest training image of each image in feature space.
 
     The distance is the root mean squared difference of the features, each divided by its standard deviation over the
-    references; features that are the same for all references are left out. The shift is empty. Raises DataError as
-    above.
+    references; features that are constant over the references are left out.
+
+    Args:
+        queries: Features (N, F).
+        references: Features (M, F) of the training images, M > 1.
+        block: Images of each side that are compared at a time.
+
+    Returns:
+        The nearest training image of each query; the shift is empty.
+
+    Raises:
+        DataError: Shapes do not match, or there are too few images.
     """
     if queries.ndim != 2 or queries.shape[1:] != references.shape[1:]:
-        raise DataError(f"features of shape {queries.shape} cannot be compared with features of {references.shape}")
+        raise DataError(
+            f"features of shape {queries.shape} cannot be compared with features of {references.shape}",
+            hint="Compute both with the same encoder",
+        )
     if not len(queries) or len(references) < 2:
-        raise DataError("there is no image to compare, or fewer than two to compare it with")
+        raise DataError("there are no images to compare, or fewer than two training images", hint="Pass more images")
     mean, spread = references.mean(axis=0, dtype=np.float64), references.std(axis=0, dtype=np.float64)
     used = spread > 1e-6 * max(float(spread.max()), np.finfo(float).tiny)
     scale = spread[used] * math.sqrt(max(int(used.sum()), 1))
@@ -143,7 +173,7 @@ def nearest_features(queries: Floats, references: Floats, *, block: int = 2048) 
 
 
 def closest_pairs(neighbours: Neighbours, count: int = 10) -> list[tuple[int, int]]:
-    """(image, its nearest training image) of the `count` images with the smallest relative distance, nearest first."""
+    """(image, nearest training image) of the `count` images with the smallest relative distance, the smallest first."""
     order = np.argsort(neighbours.relative, kind="stable")[:count]
     return [(int(i), int(neighbours.index[i])) for i in order]
 
@@ -153,13 +183,13 @@ def _parts(total: int, block: int) -> Iterator[slice]:
 
 
 def _moves(shifts: int, axes: int) -> Ints:
-    """(moves, axes), the shortest first, so that of equally good ones the shortest is taken."""
+    """(moves, axes), the shortest first, so that a tie goes to the shortest."""
     moves = np.array(list(itertools.product(range(-shifts, shifts + 1), repeat=axes)), np.int64)
     return moves[np.argsort((moves**2).sum(axis=1), kind="stable")]
 
 
 def coarsening(size: tuple[int, ...], most_pixels: int) -> int:
-    """The least factor by which pictures shrink along each axis to have at most `most_pixels`, with no side below 4."""
+    """The smallest factor to divide each axis by for at most `most_pixels` pixels; no side gets shorter than 4."""
     factor = 1
     while math.prod(n // factor for n in size) > most_pixels and min(size) // (factor + 1) >= 4:
         factor += 1
@@ -167,7 +197,7 @@ def coarsening(size: tuple[int, ...], most_pixels: int) -> int:
 
 
 def _coarse(images: Floats, factor: int) -> Floats:
-    """Means over cubes of `factor` pixels; what is left over at the far borders is dropped."""
+    """Means over squares or cubes of `factor` pixels; a remainder at the far borders is dropped."""
     if factor == 1:
         return images
     inside: Index = (..., *(slice(n // factor * factor) for n in images.shape[2:]))
@@ -177,22 +207,22 @@ def _coarse(images: Floats, factor: int) -> Floats:
 
 
 def _standard(images: Floats) -> NDArray[np.float32]:
-    """(N, all pixels): the mean of each channel removed, and length 1; 0 where an image is flat."""
+    """(N, pixels): each channel with mean 0, each image with length 1; 0 for a flat image."""
     channels = images.reshape(*images.shape[:2], -1).astype(np.float32)
     size = np.abs(channels).max(axis=(1, 2), initial=0)
     channels -= channels.mean(axis=2, keepdims=True)
     flat = channels.reshape(len(channels), -1)
     length = np.sqrt(np.einsum("np,np->n", flat, flat))
-    there = length > 1e-5 * size * math.sqrt(flat.shape[1])  # less is what rounding leaves of a flat image
+    there = length > 1e-5 * size * math.sqrt(flat.shape[1])  # less is the rounding error of a flat image
     return flat * np.divide(1, length, out=np.zeros_like(length), where=there)[:, None]
 
 
 def _nearest(
     queries: Floats, references: Floats, moves: Ints, keep: int, block: int, factor: int = 1
 ) -> tuple[NDArray[np.float64], Ints, Ints]:
-    """Distance, index and place in `moves`, each (N, keep), of the references nearest to each query, nearest first.
+    """Distance, index and place in `moves`, each (N, keep), of the references nearest to each query, the nearest first.
 
-    factor: the references (not the queries) are made coarser by it first.
+    factor: the references (not the queries) are coarsened by it first.
     """
     best = np.empty((len(queries), 0))
     index = np.empty((len(queries), 0), np.int64)
@@ -211,7 +241,7 @@ def _nearest(
 
 
 def _overlap(move: Ints) -> tuple[Index, Index]:
-    """The parts of query and reference that lie on each other after the reference moved by `move`."""
+    """The overlapping parts of query and reference after the reference moved by `move`."""
     of_query = (..., *(slice(max(d, 0), min(d, 0) or None) for d in move))
     return of_query, (..., *(slice(max(-d, 0), min(-d, 0) or None) for d in move))
 

@@ -1,4 +1,4 @@
-"""What the privacy measures share: checks of their numbers, and the interval of a proportion."""
+"""Input checks and the confidence interval of a proportion, shared by the privacy measures."""
 
 from __future__ import annotations
 
@@ -12,24 +12,42 @@ Floats = NDArray[np.floating]
 
 
 def finite(values: Floats, which: str) -> NDArray[np.float64]:
-    """`values` (N,) as float64. Raises DataError, naming `which`, where there are none or one is not a number."""
+    """`values` (N,) as float64.
+
+    Raises:
+        DataError: There are no values, or one is not a finite number; the message names `which`.
+    """
     exact = np.asarray(values, np.float64)
     if exact.ndim != 1 or not len(exact) or not np.isfinite(exact).all():
-        raise DataError(f"the {which} values are not one finite number for each image", hint="Check the images")
+        raise DataError(f"the {which} values are not one finite number per image", hint="Check the images")
     return exact
 
 
 def require_groups(*pairs: tuple[NDArray[np.float64], NDArray[np.generic] | None]) -> None:
-    """Raises DataError where the groups of (values, groups) are not as many as the values."""
+    """Check that the groups of each pair (values, groups) are as many as its values.
+
+    Raises:
+        DataError: They are not.
+    """
     for values, groups in pairs:
         if groups is not None and groups.shape != values.shape:
             raise DataError(
-                f"{groups.size} patients are named for {len(values)} images", hint="Name one for each image"
+                f"{groups.size} patients do not match {len(values)} images", hint="Pass one patient per image"
             )
 
 
 def proportion_interval(hits: NDArray[np.bool_], groups: NDArray[np.generic] | None) -> tuple[float, float]:
-    """The 95 % interval of a share: Clopper and Pearson 1934; with groups Korn and Graubard 1998."""
+    """The 95 % interval of a proportion.
+
+    Clopper and Pearson 1934; with groups, Korn and Graubard 1998 (Clopper-Pearson with the effective sample size).
+
+    Args:
+        hits: Bool (N,), N > 0.
+        groups: (N,), for instance the patient of each; None for independent values.
+
+    Returns:
+        (low, high) in [0, 1]; (0, 1) for a single group.
+    """
     n, share = len(hits), float(hits.mean())
     effective = float(n)
     if groups is not None:

@@ -1,4 +1,4 @@
-"""Texture and variety: what Dice does not see."""
+"""Texture and diversity: what Dice does not measure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BLOCK = 64
 
 
 class RadialPower:
-    """The mean power spectrum of images that come in pieces, in `bands` rings of equal width up to the Nyquist frequency.
+    """The mean radial power spectrum of a stream of images, in `bands` equal rings up to the Nyquist frequency.
 
-    The mean of each image is removed and a Hann window is laid over it, so that its borders do not count.
+    The mean of each image is removed, and a Hann window suppresses the effect of its borders.
     """
 
     def __init__(self, bands: int = 16) -> None:
@@ -27,14 +27,15 @@ class RadialPower:
         self._sum = np.zeros(bands)
 
     def update(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Take in images (N, C, H, W), and return the spectrum of each, (N, bands).
+        """Add images (N, C, H, W); returns the spectrum of each, (N, bands).
 
-        Raises DataError where they are not as large as those before.
+        Raises:
+            DataError: Their size differs from that of earlier images.
         """
         size = images.shape[-2:]
         if self._size and self._size != size:
             now, was = (" x ".join(map(str, s)) for s in (size, self._size))
-            raise DataError(f"images of {now} follow images of {was}", hint="Take images of one size")
+            raise DataError(f"images of {now} follow images of {was}", hint="Use images of one size")
         self._size = size
         spectra = ring_powers(images, self.bands)
         self._sum += spectra.sum(axis=0)
@@ -48,7 +49,15 @@ class RadialPower:
 
 
 def ring_powers(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """(N, bands): the power spectrum of each of the images (N, C, H, W), its channels averaged; see RadialPower."""
+    """The radial power spectrum of each image, averaged over channels; see `RadialPower`.
+
+    Args:
+        images: (N, C, H, W).
+        bands: Number of rings.
+
+    Returns:
+        (N, bands).
+    """
     height, width = images.shape[-2:]
     window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])  # cycles per pixel
@@ -66,19 +75,28 @@ def ring_powers(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.floa
 
 
 def radial_power(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """The mean power spectrum (bands,) of images (N, C, H, W) that are there at once; see RadialPower."""
+    """The mean radial power spectrum (bands,) of images (N, C, H, W) in memory; see `RadialPower`."""
     return np.asarray(ring_powers(images, bands).mean(axis=0))
 
 
 def power_ratio(generated: NDArray[np.float32], real: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """Power of generated over real images in each band: 1 is right, less is too smooth, more too noisy."""
+    """Power of generated over real images in each band: 1 is right, less is too smooth, more is too noisy."""
     return radial_power(generated, bands) / radial_power(real, bands)
 
 
 def ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,): structural similarity of each pair of images (N, C, *spatial) in [-1, 1], at most 1 (Wang et al. 2004; MONAI's).
+    """Structural similarity of each pair of images (Wang et al. 2004; MONAI's).
 
-    Raises DataError for images of unequal shapes or of fewer than 11 pixels a side.
+    Args:
+        a: Images (N, C, *spatial) in [-1, 1].
+        b: Images (N, C, *spatial) in [-1, 1].
+
+    Returns:
+        (N,), at most 1.
+
+    Raises:
+        DataError: Shapes differ, or a side is shorter than 11 pixels.
+        SettingsError: The images have neither two nor three dimensions.
     """
     from monai.metrics.regression import SSIMMetric
 
@@ -86,11 +104,20 @@ def ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def ms_ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N,): multi-scale SSIM of each pair of images (N, C, *spatial) in [-1, 1], in [0, 1] (Wang et al. 2003; MONAI's).
+    """Multi-scale structural similarity of each pair of images (Wang et al. 2003; MONAI's).
 
-    MONAI wants 176 pixels for the paper's five scales. Smaller images have fewer, the finest ones, with their weights scaled to sum to
-    1: 4 from 99 pixels, 3 from 44, 2 from 22 and 1 below. So values compare between sets of one size only. Raises
-    DataError as `ssim` does.
+    MONAI needs 176 pixels for the paper's five scales. Smaller images use fewer, the finest ones, with weights scaled
+    to sum to 1: 4 from 99 pixels, 3 from 44, 2 from 22, 1 below. So only values of one image size can be compared.
+
+    Args:
+        a: Images (N, C, *spatial) in [-1, 1].
+        b: Images (N, C, *spatial) in [-1, 1].
+
+    Returns:
+        (N,) in [0, 1].
+
+    Raises:
+        DataError, SettingsError: As in `ssim`.
     """
     from monai.metrics.regression import MultiScaleSSIMMetric
 
@@ -100,20 +127,27 @@ def ms_ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def ms_ssim_scales(side: int) -> int:
-    """How many scales `ms_ssim` takes for images whose shortest side is `side` pixels."""
+    """The number of scales of `ms_ssim` for images whose shortest side is `side` pixels."""
     scales = 1
-    # MONAI wants side // (scales - 1)^2 to be no less than the window; the window must also fit the coarsest scale.
+    # MONAI requires side // (scales - 1)^2 >= window; the window must also fit into the coarsest scale.
     while scales < len(_SCALES) and side // max(scales**2, 2**scales) >= SMALLEST_SIDE:
         scales += 1
     return scales
 
 
 def diversity(images: NDArray[np.float32], *, pairs: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """The mean MS-SSIM of random pairs of different images (N, C, *spatial), and its standard error (Pinaya et al. 2022).
+    """The mean MS-SSIM of random pairs of different images (Pinaya et al. 2022): lower is more diverse.
 
-    Lower is more diverse. It means something beside the same of as many real images: with one seed the pairs are the same
-    places in both sets. All pairs are taken where there are no more than `pairs`. The error treats images as independent
-    and is on the safe side. images may be a memory-mapped array. NaN for fewer than two images; the error for fewer than four.
+    Compare it with the value of as many real images: the same seed draws the same pairs of places in both sets.
+
+    Args:
+        images: (N, C, *spatial) in [-1, 1]; may be memory-mapped.
+        pairs: Number of pairs; all pairs are used where there are no more.
+        seed: Of the draw.
+
+    Returns:
+        The mean, NaN for fewer than two images, and its standard error, NaN for fewer than four. The error treats
+        images as independent and is conservative.
     """
     count = len(images)
     if count < 2:
@@ -127,7 +161,7 @@ def diversity(images: NDArray[np.float32], *, pairs: int = 1000, seed: int = 0) 
     scores = np.concatenate(
         [ms_ssim(images[first[i : i + _BLOCK]], images[second[i : i + _BLOCK]]) for i in range(0, len(first), _BLOCK)]
     )
-    # Pairs share images. A mean over n / 2 pairs that share none has a larger error than one over all (Hoeffding 1948).
+    # Pairs share images. A mean over n / 2 disjoint pairs has a larger error than one over all pairs (Hoeffding 1948).
     independent = min(len(scores), count // 2)
     error = scores.std(ddof=1) / np.sqrt(independent) if count >= 4 else float("nan")
     return float(scores.mean()), float(error)
@@ -136,20 +170,36 @@ def diversity(images: NDArray[np.float32], *, pairs: int = 1000, seed: int = 0) 
 def pair_similarities(
     generated: NDArray[np.float32], real: NDArray[np.float32], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(K, 2, 2): MS-SSIM of the images at the places `first` and `second` (K,), each from `generated` (0) or from `real` (1)."""
+    """MS-SSIM of pairs of images, each taken from the generated or from the real set.
+
+    Args:
+        generated: (N, C, *spatial) in [-1, 1].
+        real: (N, C, *spatial) in [-1, 1].
+        first: Places (K,) of the first image of each pair.
+        second: Places (K,) of the second image.
+
+    Returns:
+        (K, 2, 2), indexed by the set of the first and of the second image: 0 generated, 1 real.
+    """
     sides = generated, real
     return np.stack([np.stack([ms_ssim(a[first], b[second]) for b in sides], axis=1) for a in sides], axis=1)
 
 
 def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """(N,): the standard deviation of the finest, pixel-to-pixel variation of images (N, C, *spatial) in [-1, 1], in their units.
+    """The standard deviation of the finest, pixel-to-pixel variation of each image, in the image's units.
 
-    Immerkaer's (1996) operator, a second difference along rows and columns, whose response to smooth anatomy is small, with
-    the median absolute deviation in place of the mean, so that edges have no say. For white noise it is the noise's standard
-    deviation; noise that is correlated, as in most scanners' images, counts for less, so read it beside that of real images.
-    Much lower is lost texture. foreground: (N, *spatial), where to look, by default where no channel is within 2.5 % of the
-    ends of the range, as air, padding and clipped pixels are. The mean over channels; NaN for an image with fewer than 64
-    pixels to look at.
+    Immerkaer's (1996) operator, a second difference along rows and columns, responds little to smooth anatomy; the
+    median absolute deviation in place of the mean makes it robust to edges. For white noise the result is the standard
+    deviation of the noise. Correlated noise, as in most scanner images, counts for less, so compare with real images.
+    Much lower values mean lost texture.
+
+    Args:
+        images: (N, C, *spatial) in [-1, 1].
+        foreground: Bool (N, *spatial), the pixels to measure; by default those where no channel is within 2.5 % of the
+            ends of the range, as air, padding and clipped pixels are.
+
+    Returns:
+        (N,), the mean over channels; NaN for an image with fewer than 64 pixels to measure.
     """
     values = np.full(len(images), np.nan)
     for i, image in enumerate(images):
@@ -163,11 +213,15 @@ def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | Non
 
 
 def compare_noise(generated: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, float]:
-    """Of two sets of `local_noise`: the ratio of their medians, and the distance of their distributions.
+    """Compare two sets of `local_noise`: the ratio of their medians, and the distance between their distributions.
 
-    The ratio is 1 where texture is right, below for too smooth, above for too noisy images. The distance is Wasserstein's
-    (of order 1) in units of the real median: 0 is right; it also sees a wrong spread. NaN values are left out; NaN where
-    nothing is left.
+    Args:
+        generated: (N,); NaN values are left out.
+        real: (M,); NaN values are left out.
+
+    Returns:
+        The ratio of medians (1 is right, below is too smooth, above is too noisy) and the Wasserstein-1 distance in
+        units of the real median (0 is right; it also sees a wrong spread). NaN where no value is left.
     """
     from scipy.stats import wasserstein_distance
 
@@ -178,28 +232,27 @@ def compare_noise(generated: NDArray[np.float64], real: NDArray[np.float64]) -> 
 
 
 def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The standard deviation of normally distributed values (C, pixels) about 0, from the median of their size."""
+    """The standard deviation of normal values (C, pixels) with mean 0, from the median of their absolute values."""
     return np.asarray(np.median(np.abs(values), axis=-1) / 0.674490)
 
 
 def _by_pair(metric: Callable[[int], Any], a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """MONAI's metric of a number of dimensions over pairs, some at a time."""
+    """Apply MONAI's metric, built for a number of dimensions, to pairs of images in blocks."""
     import torch
 
     if a.shape != b.shape:
-        raise DataError(f"images of the shapes {a.shape} and {b.shape} do not pair", hint="Take as many, as large")
+        raise DataError(f"images of shapes {a.shape} and {b.shape} cannot be paired", hint="Pass equal shapes")
     if a.ndim not in (4, 5):
-        raise SettingsError(
-            f"images have {a.ndim} axes, not 4 or 5", hint="Give them as (N, C, H, W) or (N, C, D, H, W)"
-        )
+        raise SettingsError(f"images have {a.ndim} axes, not 4 or 5", hint="Pass (N, C, H, W) or (N, C, D, H, W)")
     if min(a.shape[2:]) < SMALLEST_SIDE:
         raise DataError(
-            f"images of {a.shape[2:]} are smaller than SSIM's window", hint=f"Take {SMALLEST_SIDE} or more a side"
+            f"images of {a.shape[2:]} are smaller than SSIM's window",
+            hint=f"Use at least {SMALLEST_SIDE} pixels a side",
         )
     measure = metric(a.ndim - 2)
     found = []
     for start in range(0, len(a), _BLOCK):
-        # SSIM compares brightness by ratios, so 0 has to be black: [-1, 1] becomes [0, 1].
+        # SSIM compares brightness by ratios, so black must be 0: [-1, 1] becomes [0, 1].
         x, y = (torch.as_tensor(part[start : start + _BLOCK]).float().add(1).div(2) for part in (a, b))
         found.append(measure(x, y).reshape(len(x)).double().numpy())
     return np.concatenate([*found, np.zeros(0)])

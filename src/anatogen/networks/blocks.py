@@ -1,4 +1,4 @@
-"""Parts of the hourglass, each for 2D and 3D."""
+"""Building blocks of the hourglass, each for 2D and 3D."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 
 
 def convolution(dim: int, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """A 2D or 3D convolution that keeps the size (or divides it by `stride`)."""
+    """A 2D or 3D convolution that keeps the size, or divides it by `stride`."""
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[dim]
     return kind(channels_in, channels_out, kernel, stride=stride, padding=(kernel - 1) // 2 if stride == 1 else 0)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """`layer` with weights and bias set to zero, so that it starts as no change."""
+    """`layer` with weights and bias set to zero, so that a residual branch starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -47,7 +47,7 @@ def depth_to_space(x: Tensor, patch: int) -> Tensor:
 
 def rms_normalised(x: Tensor) -> Tensor:
     """x (B, C, *spatial) with each pixel's channels divided by their root mean square (Zhang and Sennrich 2019)."""
-    # vector_norm has a fused backward: in training on a CPU the whole network runs half as fast again as with x * x.
+    # vector_norm has a fused backward: CPU training of the whole network is 1.5 times as fast as with x * x.
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
     return x * torch.rsqrt(norm.square() / x.shape[1] + 1e-6).to(x.dtype)
 
@@ -64,7 +64,10 @@ class ChannelRMSNorm(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal features of t in [0, 1], with periods from 1/1000 to about 6, and a two-layer perceptron: (B,) -> (B, channels)."""
+    """Sinusoidal features of t in [0, 1] and a two-layer perceptron: (B,) -> (B, channels).
+
+    The periods range from 1/1000 to about 6.
+    """
 
     def __init__(self, channels: int, features: int = 64) -> None:
         super().__init__()
@@ -83,7 +86,8 @@ class TimeEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions; between them a scale and shift from the time and, in the decoder, from the label map.
 
-    The map's modulation is semantic normalisation (SPADE: Park et al. 2019, Eq. 1) by a zero-initialised 1 x 1 convolution.
+    The modulation by the label map is spatially adaptive normalisation (SPADE: Park et al. 2019, Eq. 1) with a
+    zero-initialised 1 x 1 convolution.
     """
 
     def __init__(self, dim: int, channels: int, time_channels: int, planes: int = 0) -> None:
@@ -104,7 +108,10 @@ class ResidualBlock(nn.Module):
 
 
 def head_count(channels: int, head_channels: int) -> int:
-    """The most heads of at least `head_channels` that share `channels` evenly, if possible each a multiple of 8 channels."""
+    """The largest number of heads of at least `head_channels` channels that divides `channels`.
+
+    Heads of a multiple of 8 channels are preferred.
+    """
     most = max(1, channels // head_channels)
     if channels % most == 0:
         return most
@@ -113,7 +120,7 @@ def head_count(channels: int, head_channels: int) -> int:
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions (Vaswani et al. 2017), as a residual that starts as no change."""
+    """Self-attention over all positions (Vaswani et al. 2017), a residual branch that starts as the identity."""
 
     def __init__(self, dim: int, channels: int, head_channels: int = 64) -> None:
         super().__init__()

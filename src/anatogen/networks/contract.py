@@ -1,4 +1,4 @@
-"""The contract of all networks, and what those share that see their condition as planes beside the noisy image."""
+"""The interface of all networks, and the base of those whose condition is planes beside the noisy image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from anatogen.errors import ModelError
 
 
 class PlaneMaker(Protocol):
-    """Makes planes (B, count, *spatial) of a condition; `conditioning.encode.Planes` is one."""
+    """Turns a condition into planes (B, count, *spatial); `conditioning.encode.Planes` is one."""
 
     @property
     def count(self) -> int:
-        """How many planes there are."""
+        """The number of planes."""
         ...
 
     def __call__(self, labels: Tensor, states: Tensor, region: Tensor | None = None) -> Tensor:
@@ -23,10 +23,10 @@ class PlaneMaker(Protocol):
 
 
 class Network(nn.Module):
-    """(x, t, labels, states, region, vector) -> prediction; see the package's text.
+    """(x, t, labels, states, region, vector) -> prediction; shapes as in `anatogen.networks`.
 
     Attributes:
-        multiples: what each side of x must be a multiple of.
+        multiples: What each side of x must be a multiple of.
     """
 
     multiples: tuple[int, ...]
@@ -45,7 +45,7 @@ class Network(nn.Module):
 
 
 class PlaneNetwork(Network):
-    """A network of (x, t, planes) behind the contract of all networks."""
+    """A network of (x, t, planes) behind the interface of all networks."""
 
     def __init__(self, planes: PlaneMaker) -> None:
         super().__init__()
@@ -65,13 +65,19 @@ class PlaneNetwork(Network):
         """The prediction (B, C, *spatial).
 
         Args:
-            planes: those of this condition, where the caller has made them, as a walk of many steps does.
+            x: Noisy images (B, C, *spatial).
+            t: (B,), in [0, 1].
+            labels: int64 (B, *spatial).
+            states: Bool (B, R, C-1).
+            region: uint8 (B, *spatial), or None.
+            vector: Must be None.
+            planes: The planes of this condition, where the caller has made them, as a sampler of many steps does.
 
         Raises:
-            ModelError: there is a `vector`, of which this network has no use.
+            ModelError: There is a `vector`, which this network cannot take.
         """
         if vector is not None:
-            raise ModelError("the network takes no attributes", hint="Leave the attributes out")
+            raise ModelError("this network does not take attributes", hint="Leave the attributes out")
         if planes is None:
             planes = self.planes(labels, states, region)
         return self.predict(x, t, planes.to(x.dtype))

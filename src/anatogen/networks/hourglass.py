@@ -1,7 +1,7 @@
-"""The default network: a lossless stem, a convolutional hourglass with thin top levels, attention where it is cheap.
+"""The default network: a lossless stem, a convolutional hourglass with thin top levels, attention at low resolution.
 
-As in simple diffusion (Hoogeboom et al. 2023) most of the work is done at low resolution; the label map enters with
-the noisy image and again at every decoder level, as a scale and shift (as in SPADE).
+As in simple diffusion (Hoogeboom et al. 2023) most of the work is done at low resolution. The label map enters with the
+noisy image and again at every decoder level, as a scale and shift (as in SPADE).
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from anatogen.networks.contract import PlaneMaker, PlaneNetwork
 
 
 class HourglassConfig(BaseModel):
-    """width: channels of the level of 32 pixels, the one dial of the size; finer levels are thinner, coarser ones wider.
+    """The size of the hourglass.
 
-    patch: the stem turns patch x patch pixels into channels. blocks: residual blocks a level, down and up each.
-    smallest: the hourglass halves until a level's longest side is at most this many pixels.
-    attention_up_to: levels of at most this many pixels a side attend over all positions.
+    Attributes:
+        width: Channels of the level of 32 pixels; finer levels have fewer, coarser ones more. It scales the network.
+        patch: The stem turns patch x patch pixels into channels.
+        blocks: Residual blocks per level, in the encoder and in the decoder.
+        smallest: The hourglass halves the image until its longest side is at most this many pixels.
+        attention_up_to: Levels of at most this many pixels a side have self-attention.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,7 +56,7 @@ def level_channels(width: int, pixels: int) -> int:
 
 
 class Stage(nn.Module):
-    """The residual blocks of one level, on the way down (planes = 0) or up."""
+    """The residual blocks of one level of the encoder (planes = 0) or the decoder."""
 
     def __init__(self, dim: int, channels: int, time_channels: int, blocks: int, planes: int) -> None:
         super().__init__()
@@ -69,13 +72,16 @@ class Hourglass(PlaneNetwork):
     """x (B, C, *spatial), t (B,) and the planes of the condition -> prediction (B, C, *spatial), for 2D and 3D.
 
     Args:
-        size: of the images; the network takes them padded to multiples of `multiples`.
+        config: The size of the network.
+        image_channels: C.
+        maker: Makes the planes.
+        size: Of the images, (H, W) or (D, H, W); the network takes them padded to `multiples`.
     """
 
     def __init__(self, config: HourglassConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
         super().__init__(maker)
         dim, planes = len(size), maker.count
-        sides = [-(-max(size) // config.patch)]  # of the padded image, once it is known how often it is halved
+        sides = [-(-max(size) // config.patch)]  # of the padded image, once the number of levels is known
         while sides[-1] > config.smallest:
             sides.append(-(-sides[-1] // 2))
         sides = [sides[-1] * 2**level for level in reversed(range(len(sides)))]

@@ -1,4 +1,4 @@
-"""Images of any size for networks that halve them."""
+"""Padding, so that networks which halve their images take any size."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Padding:
-    """Pads the spatial axes of a tensor to multiples, and cuts the padding off again. Where nothing is missing both do nothing.
+    """Pads the spatial axes of a tensor to multiples, and crops the padding again; does nothing where none is needed.
 
-    Image, label map and region are all mirrored at the border (without the border's own pixel), so that what is padded on is
-    an anatomy with its map and with noise of the same level. A blank border would be a large structure that the map does not
-    name, a repeated edge would stretch the noise to stripes. Sides of one pixel are repeated.
+    Image, label map and region are all mirrored at the border (without the border's own pixel), so that the padding is
+    anatomy with its map and with noise of the same level. A blank border would be a large structure that the map does
+    not name; a repeated edge would stretch the noise to stripes. Sides of one pixel are repeated.
 
     Args:
-        size: of the images, (H, W) or (D, H, W).
-        multiples: what each side has to be a multiple of.
+        size: Of the images, (H, W) or (D, H, W).
+        multiples: What each side must be a multiple of.
     """
 
     def __init__(self, size: tuple[int, ...], multiples: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The paper's network: diffusers' UNet2DModel with the mask as further input channels (Konz et al. 2024, Appendix A)."""
+"""The paper's network: diffusers' UNet2DModel with the mask as input channels (Konz et al. 2024, Appendix A)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from anatogen.networks.contract import PlaneMaker, PlaneNetwork
 
 
 class PaperUNetConfig(BaseModel):
-    """The shape of a UNet2DModel.
+    """The settings of a UNet2DModel.
 
     Attributes:
-        channels: output channels of each level (the paper's six). The last level but one has self-attention.
-        options: further arguments of UNet2DModel by diffusers' names, over the paper's: block types, attention, norm. What
-            `import` finds in a checkpoint.
+        channels: Output channels of each level (by default the paper's six). The last level but one has self-attention.
+        layers_per_block: Residual layers of each level.
+        options: Further arguments of UNet2DModel by diffusers' names, over the paper's: block types, attention, norm.
+            `import` fills them from a checkpoint.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +30,7 @@ class PaperUNetConfig(BaseModel):
     options: dict[str, Any] = {}
 
     def arguments(self) -> dict[str, Any]:
-        """Those of UNet2DModel, all but size and channels of the image."""
+        """The arguments of UNet2DModel except the size and channels of the image."""
         attends = [level == len(self.channels) - 2 for level in range(len(self.channels))]
         paper = {
             "down_block_types": tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
@@ -46,10 +47,10 @@ class PaperUNetConfig(BaseModel):
 class PaperUNet(PlaneNetwork):
     """x (B, C, H, W), t (B,) and the planes of the condition -> prediction (B, C, H, W).
 
-    Step k of diffusers is t = (k + 1) / 1000.
+    Step k of diffusers is at t = (k + 1) / 1000.
 
     Raises:
-        SettingsError: the network cannot be built of these settings, or the images have three dimensions.
+        SettingsError: diffusers rejects the settings, or the images are 3D.
     """
 
     def __init__(self, config: PaperUNetConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
@@ -64,8 +65,8 @@ class PaperUNet(PlaneNetwork):
         if uneven:
             nearest = max(1, round(uneven[0] / groups)) * groups
             raise SettingsError(
-                f"network.channels: {uneven[0]} is no multiple of {groups}, the groups of its normalisation",
-                hint=f"The nearest that works is {nearest}",
+                f"network.channels: {uneven[0]} is not a multiple of {groups}, the number of normalisation groups",
+                hint=f"The nearest valid value is {nearest}",
             )
         self.multiples = (2 ** (len(config.channels) - 1),) * 2
         try:
@@ -77,9 +78,9 @@ class PaperUNet(PlaneNetwork):
             )
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise SettingsError(f"diffusers builds no UNet2DModel of these settings ({reason})") from error
+            raise SettingsError(f"diffusers cannot build a UNet2DModel with these settings ({reason})") from error
 
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
-        step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is no float32, step 980 is
+        step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is not a float32, step 980 is
         prediction: Tensor = self.unet(torch.cat([x, planes], dim=1), step).sample
         return prediction

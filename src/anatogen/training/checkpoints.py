@@ -1,7 +1,7 @@
-"""Checkpoints: the one named list of what a training saves and restores, in safetensors and JSON.
+"""Checkpoints: the named list of everything that a training saves and restores, as safetensors and JSON.
 
-A checkpoint is NUMBER.safetensors with every tensor and NUMBER.json with everything else. The JSON holds the digest of the
-tensors and of itself and is written last, so that a checkpoint is whole or does not count. No code is ever loaded.
+A checkpoint is NUMBER.safetensors with all tensors and NUMBER.json with the rest. The JSON holds the digest of the
+tensors and of itself and is written last, so a checkpoint is either complete or ignored. No code is ever loaded.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _FORMAT = 1
 
 
 class Part(Protocol):
-    """Something whose state is saved, as torch's modules are. Its state: see `to_json`."""
+    """An object whose state is saved, like a torch module. `to_json` lists the types that its state may contain."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """The state."""
+        """The state to save."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any:
-        """Take `state` over."""
+        """Restore `state`."""
         ...
 
 
 class Checkpoints:
-    """The checkpoints in `folder`, of the `parts` by their names.
+    """The checkpoints of a training in one folder.
 
     Args:
-        folder: Made by the first save.
-        parts: All that is saved and restored.
-        recipe: What must be the same for a checkpoint to be restored, by what it is called in words.
-        keep: How many of the last ones are kept.
-        before: Called with a word before each operation on files (for tests).
+        folder: Created by the first save.
+        parts: Everything that is saved and restored, by name.
+        recipe: What must match for a checkpoint to be restored, each with its name in error messages.
+        keep: Number of latest checkpoints to keep.
+        before: Called with the name of each file operation before it runs (for tests).
     """
 
     def __init__(
@@ -63,9 +63,10 @@ class Checkpoints:
         self._recipe, self._before = dict(recipe or {}), before
 
     def save(self, step: int) -> None:
-        """Write a checkpoint of `step`, whole and flushed to the disk, then remove those that are too many.
+        """Write a checkpoint of `step`, flush it to disk, then remove the oldest ones beyond `keep`.
 
-        Raises OutputError where the disk is full or not writable; the checkpoints before stay.
+        Raises:
+            OutputError: The disk is full or not writable; earlier checkpoints stay.
         """
         tensors: dict[str, Tensor] = {}
         parts = {name: to_json(part.state_dict(), name, tensors) for name, part in self.parts.items()}
@@ -92,38 +93,42 @@ class Checkpoints:
         self._remove_old()
 
     def restore(self) -> int | None:
-        """Put the parts where the last whole checkpoint has them; its step, or None where there is none at all.
+        """Restore the parts from the latest intact checkpoint; a damaged one is skipped with a warning.
 
-        A damaged checkpoint is passed over with a warning. Raises ModelError where all are damaged or one is of a newer
-        version, SettingsError where the recipe is another.
+        Returns:
+            Its step, or None if there are no checkpoints.
+
+        Raises:
+            ModelError: All checkpoints are damaged, or one is of a newer version.
+            SettingsError: The recipe differs.
         """
         files = self._files()
         for file in reversed(files):
             try:
                 document, tensors = self._read(file)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                _log.warning("%s: is damaged (%s), the checkpoint before it is used", file, error)
+                _log.warning("%s: is damaged (%s); using the previous checkpoint", file, error)
                 continue
             self._check(document["recipe"])
             states = {name: from_json(state, tensors) for name, state in document["parts"].items()}
             if missing := set(self.parts) ^ set(states):
                 raise ModelError(
-                    f"holds another list of parts (only one side has {', '.join(sorted(missing))})", path=file
+                    f"does not hold the parts of this training (they differ in {', '.join(sorted(missing))})", path=file
                 )
             for name, part in self.parts.items():
                 part.load_state_dict(states[name])
             return int(document["step"])
         if files:
-            raise ModelError("no checkpoint is whole", path=self.folder, hint="Train again in another folder")
+            raise ModelError("no checkpoint is intact", path=self.folder, hint="Train into another folder")
         return None
 
     def last(self) -> int | None:
-        """The step of the last checkpoint by its name, None where there is none."""
+        """The step of the latest checkpoint by its file name, or None."""
         files = self._files()
         return int(files[-1].stem) if files else None
 
     def clear(self) -> None:
-        """Remove all checkpoints, and the folder where nothing else is in it."""
+        """Remove all checkpoints, and the folder if it is empty then."""
         for file in self._files():
             self._remove(file)
         self._remove_strays()
@@ -143,19 +148,19 @@ class Checkpoints:
             )
         digest = document.pop("digest")
         if digest != _digest_of_json(document):
-            raise ValueError("its digest is another")
+            raise ValueError("its digest does not match")
         tensors = file.with_suffix(".safetensors")
         if _digest(tensors) != document["tensors"]:
-            raise ValueError("the digest of its tensors is another")
+            raise ValueError("the digest of its tensors does not match")
         return document, read_tensors(tensors)
 
     def _check(self, recipe: Mapping[str, str]) -> None:
         for name in sorted(set(recipe) | set(self._recipe)):
             if recipe.get(name) != self._recipe.get(name):
                 raise SettingsError(
-                    f"was begun with other {name}",
+                    f"was started with different {name}",
                     path=self.folder.parent,
-                    hint=f"Resume with the {name} of the start, or train into another folder",
+                    hint=f"Resume with the original {name}, or train into another folder",
                 )
 
     def _remove_old(self) -> None:
@@ -164,7 +169,7 @@ class Checkpoints:
         self._remove_strays()
 
     def _remove(self, file: Path) -> None:
-        # The JSON goes first: without it the tensors do not count.
+        # JSON first: tensors without it are ignored.
         for gone in (file, file.with_suffix(".safetensors")):
             self._before(f"remove {gone.suffix}")
             gone.unlink(missing_ok=True)
@@ -177,10 +182,16 @@ class Checkpoints:
 
 
 def to_json(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; its tensors are put into `tensors` under the name of their place.
+    """Convert a state to JSON and collect its tensors.
 
-    Knows None, bool, int, float, str, tensors, NumPy arrays and scalars (which become Python's), and lists, tuples and dicts
-    of them. Raises TypeError, with the place, for anything else.
+    Args:
+        value: None, bool, int, float, str, tensors, NumPy arrays, NumPy scalars (converted to Python's), and lists,
+            tuples and dicts of these.
+        place: The path of `value` in the state; names its tensors.
+        tensors: Receives the tensors.
+
+    Raises:
+        TypeError: Another type, with its place.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -202,11 +213,11 @@ def to_json(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
             [to_json(key, place, tensors), to_json(item, f"{place}/{key}", tensors)] for key, item in value.items()
         ]
         return {"$pairs": pairs}
-    raise TypeError(f"{place}: a {type(value).__name__} cannot be kept in a checkpoint")
+    raise TypeError(f"{place}: a {type(value).__name__} cannot be saved in a checkpoint")
 
 
 def from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The way back of `to_json`."""
+    """The inverse of `to_json`."""
     if isinstance(value, list):
         return [from_json(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -237,9 +248,9 @@ def _digest_of_json(document: Mapping[str, Any]) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have the system put a file, or a folder's list of files, on the disk."""
+    """Flush a file, or a folder's directory entries, to disk."""
     if path.is_dir():
-        with suppress(OSError):  # Windows opens no folders, and some network file systems do not flush them
+        with suppress(OSError):  # Windows cannot open folders, and some network file systems cannot flush them
             _flush_handle(os.open(path, os.O_RDONLY))
     else:
         _flush_handle(os.open(path, os.O_RDWR))

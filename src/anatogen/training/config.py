@@ -1,4 +1,4 @@
-"""The settings of a run: one typed tree, two presets, YAML files and single values laid over them."""
+"""The settings of a run: a typed tree with two presets, overridden by YAML files and single values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ PresetName = Literal["fast", "paper"]
 
 
 class ConditioningSettings(Settings):
-    """mask_ablation: train with classes left free (MAT). ablated_share: of the draws that are ablated; see `draw_given`."""
+    """How the label map conditions the network.
+
+    Attributes:
+        encoding: How label map and class states are encoded as planes.
+        mask_ablation: Train with classes left free (MAT).
+        ablated_share: Share of training images with ablated classes; see `draw_given`.
+    """
 
     encoding: Encoding = "onehot"
     mask_ablation: bool = True
@@ -40,10 +46,18 @@ class ConditioningSettings(Settings):
 
 
 class DiffusionSettings(Settings):
-    """Path, what the network predicts, whose squared error is the loss, and at which times it is taken.
+    """The path, the prediction target, the loss weighting and the distribution of training times.
 
-    data_statistics: mean and deviation of the images that the target `edm` reckons with: `measured` on the training split, for
-    each channel, or `fixed` to 0 and 0.5.
+    Attributes:
+        path: Path from image to noise.
+        target: What the network predicts.
+        data_statistics: Mean and standard deviation of the images for the target `edm`: `measured` on the training
+            split for each channel, or `fixed` to 0 and 0.5.
+        weighting: The quantity whose squared error is the loss.
+        smallest_sigma: Lower bound of sigma in the loss weight.
+        times: Distribution of training times.
+        time_mean: Mean of log(sigma / alpha) for `logit_normal`.
+        time_spread: Its standard deviation.
     """
 
     path: PathName = "flow"
@@ -57,13 +71,29 @@ class DiffusionSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How long and how fast. The first of `steps`, `epochs` and `max_time_s` that is reached ends the training.
+    """Length and optimisation. Training ends at the first of `steps`, `epochs` and `max_time_s` that is reached.
 
-    micro_batch_size: images that are in the device's memory at once; the batch is then made in parts, with the same result.
-    checkpoint_every: steps (500) or time ("10m"). checkpoints_kept: how many of the last ones stay on the disk.
-    most_skipped: after so many steps in a row whose gradient is not finite, the training goes back to the last checkpoint.
-    schedule: `decay` keeps the rate and lets it fall linearly to 0 over the last `decay_share` of the training;
-    `cosine` lets it fall from the start (Loshchilov and Hutter 2016).
+    Attributes:
+        steps: Training steps.
+        epochs: Passes over the training images.
+        max_time_s: Training time in seconds.
+        batch_size: Images in a step.
+        micro_batch_size: Images in device memory at a time; the gradient is accumulated over the batch, with the same
+            result.
+        learning_rate: Peak learning rate of AdamW.
+        schedule: `decay` keeps the rate constant and then decays it linearly to 0 over the last `decay_share` of the
+            training; `cosine` anneals it from the start (Loshchilov and Hutter 2016).
+        decay_share: Share of the training in (0, 1].
+        warmup_steps: Steps over which the rate rises linearly.
+        weight_decay: Of AdamW.
+        gradient_norm: Gradients are clipped to this norm.
+        ema_decay: Decay of the moving average of the weights.
+        precision: Of the network's computations.
+        seed: Of weights, batches, noise and times.
+        checkpoint_every: Steps (500) or time ("10m") between checkpoints.
+        checkpoints_kept: Number of latest checkpoints to keep.
+        most_skipped: After so many consecutive steps with a non-finite gradient, training returns to the last
+            checkpoint.
     """
 
     steps: int | None = Field(20_000, ge=1)
@@ -89,24 +119,24 @@ class TrainingSettings(Settings):
     def _steps_or_duration(cls, value: int | str) -> int | str:
         if isinstance(value, int):
             if value < 1:
-                raise ValueError("a count of steps of at least 1, or a duration such as 10m")
+                raise ValueError("must be at least 1 step, or a duration such as 10m")
         else:
             try:
                 parse_duration(value)
             except SettingsError as error:
-                raise ValueError(f"a count of steps, or a duration such as 10m ({error.problem})") from error
+                raise ValueError(f"must be a number of steps, or a duration such as 10m ({error.problem})") from error
         return value
 
 
 class LiveSettings(Settings):
-    """What is shown of a model while it trains: fixed validation maps, sampled with fixed noise and the averaged weights.
+    """Previews during training: samples of fixed validation maps, with fixed noise and the averaged weights.
 
     Attributes:
         previews: Write `previews/` and `training.html`.
-        dice: Measure the Dice of the previews, for which the data set's auxiliary segmenter is trained first where there is
-            none. `auto`: where there is one, or where the training is longer than 2,000 steps or ten minutes.
-        maps: How many label maps.
-        share: Of the training's time, at most.
+        dice: Measure the Dice of the previews. The data set's auxiliary segmenter is trained first if it is missing.
+            `auto`: if it exists, or if the training is longer than 2,000 steps or ten minutes.
+        maps: Number of label maps.
+        share: The largest share of training time for previews.
         seed: Of the noise.
     """
 
@@ -118,7 +148,7 @@ class LiveSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Everything that decides what `train` makes of a data set."""
+    """All settings that determine what `train` makes of a data set."""
 
     preset: PresetName = "fast"
     network: NetworkConfig = HourglassConfig()
@@ -130,7 +160,7 @@ class RunSettings(Settings):
     live: LiveSettings = LiveSettings()
 
 
-# Konz et al. 2024, section 3 and Appendix A. The reference implementation keeps no moving average of the weights.
+# Konz et al. 2024, section 3 and Appendix A. The reference implementation has no moving average of the weights.
 _PAPER: dict[str, Any] = {
     "network": {"name": "paper_unet"},
     "conditioning": {"encoding": "index", "mask_ablation": False, "ablated_share": 1.0},
@@ -160,18 +190,21 @@ def build_settings(
     base: Path | None = None,
     **sections: dict[str, Any],
 ) -> RunSettings:
-    """A preset, with a YAML file, then "key=value" texts ("network.width=96"), then whole sections laid over it.
+    """Build the settings of a run from a preset and overrides.
 
-    The preset comes first wherever it is named: as an argument, in the file or as "preset=paper". A length (steps, epochs,
-    max_time_s) that is given anywhere replaces the preset's length; of several that are given the first that is
-    reached counts.
+    A preset is overridden by a YAML file, then by "key=value" texts ("network.width=96"), then by whole sections. The
+    preset comes first wherever it is named: as an argument, in the file or as "preset=paper". A length (steps, epochs,
+    max_time_s) given anywhere replaces the preset's length; of several given ones the first that is reached counts.
 
     Args:
-        preset: By default the one that the file or a value names, else `fast`.
-        base: The config.yaml of a run, in place of the preset, whose settings are kept where nothing else is given.
+        preset: By default the one that the file or a value names, otherwise `fast`.
+        config: A YAML file.
+        values: "key=value" texts.
+        base: The config.yaml of a run; its settings are used in place of the preset's.
+        **sections: Whole sections by name, for instance `training={"steps": 100}`.
 
     Raises:
-        SettingsError: Two different presets, an unknown key, with its nearest right spelling, or a value out of range.
+        SettingsError: Two different presets, an unknown key (with the nearest valid one), or a value out of range.
     """
     layers = [read_yaml(config)] if config is not None else []
     layers += [parse_value(text) for text in values]
@@ -200,7 +233,7 @@ def build_settings(
 
 
 def first_difference(a: RunSettings, b: RunSettings, *, but: Collection[str] = ()) -> str | None:
-    """The full name of the first setting in which `a` and `b` differ, those called `but` not counted."""
+    """The full name of the first setting that differs between `a` and `b`, except those in `but`; None if none does."""
     for section, ours in a.model_dump(mode="json").items():
         theirs = b.model_dump(mode="json")[section]
         if not isinstance(ours, dict):
@@ -222,7 +255,7 @@ def _lay_over(tree: dict[str, Any], other: dict[str, Any]) -> None:
     for key, value in other.items():
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
             if key == "network" and value.get("name", tree[key].get("name")) != tree[key].get("name"):
-                tree[key] = {}  # another network: the settings of the first do not apply
+                tree[key] = {}  # settings of another network do not apply
             _lay_over(tree[key], value)
         elif key == "network" and isinstance(value, dict):
             tree[key] = {"name": "hourglass", **value}

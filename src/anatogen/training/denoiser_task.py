@@ -1,4 +1,4 @@
-"""The denoiser as a task (Konz et al. 2024, Eq. 1 and Algorithm 1)."""
+"""The denoiser's training task (Konz et al. 2024, Eq. 1 and Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
 
-# What changes neither the weights that come out nor what is trained on: a resume may change it.
+# Settings that affect neither the data nor the resulting weights: a resume may change them.
 FREE_ON_RESUME = (
     "training.micro_batch_size",
     "training.checkpoint_every",
@@ -37,7 +37,7 @@ FREE_ON_RESUME = (
 
 
 def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
-    """The denoiser that `settings` ask for on `dataset`."""
+    """The configuration of the denoiser that `settings` describe, for `dataset`."""
     mean: tuple[float, ...] = (ASSUMED_MEAN,)
     std: tuple[float, ...] = (ASSUMED_STD,)
     if settings.diffusion.data_statistics == "measured":
@@ -56,16 +56,24 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
 
 
 class DenoiserTask:
-    """A denoiser that learns the split "train" of a data set; a `Task` of one phase.
+    """Trains a denoiser on the split "train" of a data set; a `Task` of one phase.
 
-    Raises SettingsError where the network does not fit the images.
+    Args:
+        dataset: The prepared data set.
+        settings: The settings of the run.
+        device: Where to train.
+
+    Raises:
+        SettingsError: The network does not fit the images.
     """
 
     def __init__(self, dataset: PreparedDataset, settings: RunSettings, device: torch.device) -> None:
         how = settings.training
         self.dataset, self.settings, self.device = dataset, settings, device
         self.config = denoiser_config(dataset, settings)
-        with torch.random.fork_rng(devices=[]):  # the networks' initial weights; everything else has its own draws
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # for the initial weights only; all other draws have their own generators
             torch.manual_seed(derive_seed("weights", how.seed))
             self.denoiser = Denoiser(self.config)
         self.denoiser.placed(device)
@@ -81,7 +89,7 @@ class DenoiserTask:
 
     @property
     def recipe(self) -> Mapping[str, str]:
-        """Settings and data that a checkpoint belongs to."""
+        """The settings and the data that a checkpoint belongs to."""
         free = {name.removeprefix("training.") for name in FREE_ON_RESUME if name.startswith("training.")}
         kept = self.settings.model_dump_json(exclude={"training": free, "live": True})
         return {
@@ -90,7 +98,7 @@ class DenoiserTask:
         }
 
     def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
-        """E[w(t) |D(x_t, t, condition) - x0|^2] with times, noise and ablated classes drawn for each item."""
+        """E[w(t) |D(x_t, t, condition) - x0|^2], with times, noise and ablated classes drawn for each item."""
         how, denoiser, path = self.settings.diffusion, self.denoiser, self.denoiser.path
         x0 = batch.images.to(self.device, memory_format=denoiser.memory_format, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
@@ -116,12 +124,12 @@ class DenoiserTask:
         return losses.mean(), {"loss": losses.detach()}
 
     def names(self, batch: Batch) -> Sequence[str]:
-        """Case and slice of each item."""
+        """The case and slice of each item."""
         return [row.id for row in batch.rows]
 
     @torch.no_grad()
     def model(self) -> Denoiser:
-        """A denoiser of its own with the averaged weights, for generation."""
+        """A separate denoiser with the averaged weights, for generation."""
         with torch.random.fork_rng(devices=[]):
             averaged = Denoiser(self.config)
         averaged.load_state_dict(self.average.weights)

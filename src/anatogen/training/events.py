@@ -8,20 +8,20 @@ from typing import Any
 
 
 class Events:
-    """Writes the numbers of metrics.jsonl to event files that TensorBoard shows.
+    """Writes the numbers of metrics.jsonl to TensorBoard event files.
 
     Args:
-        folder: Made where it is missing; every process that trains writes a file of its own there.
-        after: The step after which the training goes on; TensorBoard drops what earlier files have beyond it.
+        folder: Created if missing; each training process writes its own file there.
+        after: The step that the training continues from; TensorBoard drops later steps of earlier files.
     """
 
     def __init__(self, folder: Path, *, after: int = 0) -> None:
-        from tensorboardX import SummaryWriter  # slow to import, and needed by trainings alone
+        from tensorboardX import SummaryWriter  # slow to import
 
         self._writer = SummaryWriter(str(folder), purge_step=after + 1 if after else None, flush_secs=10)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add the numbers of one line of metrics.jsonl at its step."""
+        """Write the numbers of one line of metrics.jsonl at its step."""
         for name, value in line.items():
             if name != "step" and isinstance(value, int | float):
                 self._writer.add_scalar(name, value, line["step"])

@@ -1,4 +1,4 @@
-"""The training loop of every system, read from top to bottom."""
+"""The training loop shared by all tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from anatogen.training.state import OptimizerState, TrainingState
 from anatogen.training.task import B, Batches, Task
 
 _log = logging.getLogger(__name__)
-_LOOK_EVERY = 10  # steps between two looks at what the device says of skipped ones
+_LOOK_EVERY = 10  # steps between two reads of the skipped steps from the device
 _MOST_ATTEMPTS = 4
 
 ProgressCallback = Callable[[float, str], None]
@@ -44,20 +44,30 @@ def fit(
     progress: ProgressCallback | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingState:
-    """Train `task` on `data` and write checkpoints/, metrics.jsonl and, at the end, the model to the folder `out`.
+    """Train `task` on `data`; writes checkpoints/, metrics.jsonl and finally the model to the folder `out`.
 
-    Every random number derives from (seed, attempt, step, position in the batch, phase), so that the size of a micro-batch
-    changes nothing but rounding, and a training that goes on from a checkpoint equals, bit for bit, one that was
-    never stopped (with steps or epochs for its length, on the CPU).
+    All random numbers derive from (seed, attempt, step, position in the batch, phase). So the micro-batch size affects
+    rounding only, and a resumed training is bit-identical to an uninterrupted one (with steps or epochs as its length,
+    on the CPU).
 
     Args:
-        resume: Go on from the last whole checkpoint in `out`, where there is one.
-        progress: Called at the start and after each step as progress(share of the training done in [0, 1], text).
-        clock: Seconds that only rise.
+        task: What is trained.
+        data: Where batches come from.
+        settings: Length and optimisation.
+        out: The folder of the run.
+        hooks: Called at intervals; see `Hook`.
+        resume: Continue from the last intact checkpoint in `out`, if there is one.
+        progress: Called at the start and after each step as progress(completed share in [0, 1], text).
+        clock: Monotonic seconds.
+
+    Returns:
+        The final state.
 
     Raises:
-        Interrupted: Ctrl-C or a signal has ended it; a checkpoint and the model so far are saved.
-        DataError: The loss stays not finite after going back to a checkpoint with other draws and half the rate.
+        Interrupted: Ctrl-C or a signal stopped the training; a checkpoint and the current model are saved.
+        DataError: The loss stays non-finite after returning to a checkpoint with other random numbers and half the
+            learning rate.
+        SettingsError: The device is out of memory, or a checkpoint belongs to other settings.
     """
     state = TrainingState()
     length = Length(settings, data.images, data.batch_size)
@@ -68,14 +78,14 @@ def fit(
         keep=settings.checkpoints_kept,
     )
     if resume and (step := checkpoints.restore()) is not None:
-        _log.info("%s: goes on after step %d", out, step)
+        _log.info("%s: resumes after step %d", out, step)
     events = Events(out / "tensorboard", after=state.step)
     log = MetricsLog(out / "metrics.jsonl", after=state.step, events=events)
     skipped = SkippedSteps(state)
     pace = Pace(settings, state, clock)
     stream = data.stream(state.step, state.attempt)
     micro = settings.micro_batch_size or data.batch_size
-    whole = True  # no step is half taken
+    whole = True  # no step is half done
     with stop_signals() as asked:
         try:
             if progress is not None:
@@ -142,13 +152,13 @@ def fit(
             task.export(out, state)
             checkpoints.clear()
             return state
-        except (KeyboardInterrupt, Interrupted) as stopped:  # the latter: whoever watches has cancelled it
+        except (KeyboardInterrupt, Interrupted) as stopped:  # the latter: cancelled by a monitor
             raise _interrupted(task, checkpoints, state, out, whole=whole) from stopped
         except torch.OutOfMemoryError as error:
             if whole and state.step:
                 _save(checkpoints, state.step)
             raise _out_of_memory(micro, out) from error
-        except Exception:  # the data vanished, a hook failed: what was learnt until now is kept
+        except Exception:  # for instance missing data or a failed hook: keep the progress
             if whole and state.step:
                 _save(checkpoints, state.step)
             raise
@@ -158,7 +168,7 @@ def fit(
 
 
 def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
-    """What a training saves and restores of `task` and `hooks`, by its name."""
+    """Everything of `task` and `hooks` that a training saves and restores, by name."""
     parts: dict[str, Part] = {}
     for phase in task.phases:
         parts[f"{phase.name}/module"] = phase.module
@@ -169,9 +179,12 @@ def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
 
 
 def step_where_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
-    """Take the optimizer's step unless the gradient's `norm` is not finite; 1 where it was skipped, 0 where not.
+    """Take the optimizer's step unless the gradient's `norm` is not finite.
 
-    A fused optimizer decides on the device, as it does for `torch.amp.GradScaler`; for others the norm is read.
+    A fused optimizer decides on the device, as for `torch.amp.GradScaler`; for others the norm is read.
+
+    Returns:
+        1 where the step was skipped, otherwise 0; a scalar on the device.
     """
     bad = (~torch.isfinite(norm)).float()
     if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -192,7 +205,7 @@ def _run(hook: Hook, task: Task[Any], state: TrainingState, share: float, log: M
 
 
 def _save(checkpoints: Checkpoints, step: int) -> bool:
-    """Save; a full disk does not end a training that can go on. Whether it was saved."""
+    """Save a checkpoint; returns whether it was saved. A full disk does not end the training."""
     try:
         checkpoints.save(step)
     except OutputError as error:
@@ -202,16 +215,18 @@ def _save(checkpoints: Checkpoints, step: int) -> bool:
 
 
 def _go_back(checkpoints: Checkpoints, state: TrainingState, skipped: SkippedSteps) -> None:
-    """Put everything where the last checkpoint has it, for another attempt with other draws and half the rate."""
+    """Return to the last checkpoint for another attempt, with other random numbers and half the learning rate."""
     bad, attempt, scale = state.skipped_in_a_row, state.attempt + 1, state.rate_scale * 0.5
     names = ", ".join(sorted(skipped.suspects, key=lambda name: -skipped.suspects[name])[:5])
-    problem = f"the loss was not finite in {bad} steps in a row up to step {state.step}"
+    problem = f"the loss was not finite in {bad} consecutive steps up to step {state.step}"
     problem += f", with {names} in the batch" if names else ""
     hint = "Check the data with anatogen check, or lower training.learning_rate"
     if attempt >= _MOST_ATTEMPTS or checkpoints.restore() is None:
         raise DataError(problem, hint=hint)
     state.attempt, state.rate_scale, state.skipped_in_a_row = attempt, scale, 0
-    _log.warning("%s: back to step %d with other draws and %g of the learning rate", problem, state.step, scale)
+    _log.warning(
+        "%s: returning to step %d with other random numbers and %g of the learning rate", problem, state.step, scale
+    )
     _save(checkpoints, state.step)
 
 
@@ -223,15 +238,15 @@ def _another(stream: Generator[B, None, None], data: Batches[B], state: Training
 def _interrupted(
     task: Task[Any], checkpoints: Checkpoints, state: TrainingState, out: Path, *, whole: bool
 ) -> Interrupted:
-    """Save what there is, and say what was saved."""
+    """Save the current model and state, and report what was saved."""
     if state.step == 0:
-        return Interrupted("training was stopped before its first step, nothing was saved", path=out)
+        return Interrupted("training was stopped before its first step; nothing was saved", path=out)
     saved = []
     try:
         task.export(out, state)
-        saved.append("the model so far is saved as model.safetensors")
+        saved.append("the current model is saved as model.safetensors")
     except OutputError as error:
-        _log.warning("the model so far was not saved: %s", error)
+        _log.warning("the current model was not saved: %s", error)
     if whole and _save(checkpoints, state.step):
         saved.append("its state in checkpoints")
     what = " and ".join(saved) or "nothing was saved"
@@ -239,7 +254,7 @@ def _interrupted(
 
 
 def _out_of_memory(micro: int, out: Path) -> SettingsError:
-    hint = f"Use --set training.micro_batch_size={micro // 2}: the batch is then made in parts, with the same result"
+    hint = f"Use --set training.micro_batch_size={micro // 2}: it splits the batch, with the same result"
     if micro == 1:
         hint = "Use a smaller network.width or smaller images"
-    return SettingsError(f"{micro} images at a time do not fit into the device's memory", path=out, hint=hint)
+    return SettingsError(f"a micro-batch of {micro} images does not fit into device memory", path=out, hint=hint)

@@ -1,4 +1,4 @@
-"""What is done now and then while a model trains: previews, a Dice on fixed maps, early stopping."""
+"""Hooks that run at intervals during training: previews, Dice on fixed label maps, early stopping."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from anatogen.errors import SettingsError
 
 @dataclass(frozen=True)
 class Moment:
-    """What a hook is told.
+    """What a hook receives.
 
     Attributes:
-        step: Steps done.
-        share: Share of the training that is done, in [0, 1].
-        model: Makes what generates images, with the averaged weights (`Task.model`).
-        memory: The hook's own, to read and to change; checkpoints keep it. Strings, numbers, tensors, lists and dicts.
+        step: Completed steps.
+        share: Completed share of the training in [0, 1].
+        model: Builds a model with the averaged weights (`Task.model`).
+        memory: The hook's own state, to read and change; saved in checkpoints. Strings, numbers, tensors, lists and
+            dicts.
     """
 
     step: int
@@ -33,12 +34,14 @@ Answer = Mapping[str, float] | Literal["stop"] | None
 class Hook:
     """Calls `call` after every `every` steps.
 
-    `call` answers with metrics, which go to metrics.jsonl, with "stop", which ends the training as if it were done, or with
-    nothing. It takes no random numbers from global state: then the training is the same with and without it.
+    `call` returns metrics, which go to metrics.jsonl, "stop", which ends the training as if it were complete, or None.
+    It must not draw from global random state, so that the training is the same with and without it.
 
     Attributes:
-        name: Of its own in a training; checkpoints keep the memory under it.
-        memory: What `call` remembers: the best score so far, patience.
+        name: Unique in a training; names the memory in checkpoints.
+        every: Steps between two calls, at least 1.
+        call: The function.
+        memory: State of `call`, for instance the best score so far.
     """
 
     name: str
@@ -48,13 +51,13 @@ class Hook:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise SettingsError(f"hook '{self.name}' must run every 1 or more steps, got {self.every}")
+            raise SettingsError(f"hook '{self.name}' needs every >= 1, got {self.every}")
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
+        """The memory."""
         return self.memory
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over."""
+        """Restore `state`."""
         self.memory.clear()
         self.memory.update(state)

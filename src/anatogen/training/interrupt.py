@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's signals, heard between two steps."""
+"""Ctrl-C and a scheduler's signals, handled between two steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last: what schedulers send ahead of the end
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # the last is sent by schedulers ahead of a time limit
 
 
 class StopAsked:
-    """Whether a signal has asked for the end."""
+    """True once a signal has asked the training to stop."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -22,9 +22,9 @@ class StopAsked:
 
 @contextmanager
 def stop_signals() -> Iterator[StopAsked]:
-    """Yields what becomes true when a signal asks for the end; a second Ctrl-C raises KeyboardInterrupt at once.
+    """Yields an object that becomes true on SIGINT, SIGTERM or SIGUSR1; a second Ctrl-C raises KeyboardInterrupt.
 
-    Outside the main thread, which alone hears signals, it never becomes true.
+    Outside the main thread, which alone receives signals, it never becomes true.
     """
     asked = StopAsked()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""What is written down while a run trains: metrics.jsonl, a line every few seconds; and steps that could not be taken."""
+"""The log of a training: metrics.jsonl, a line every few seconds, and skipped steps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """Collects the measures of every step and writes their means as a line every `every` seconds.
+    """Collects the metrics of every step and writes their means as a line every `every` seconds.
 
-    A line holds step, loss, learning_rate, images_per_s and what a task and its hooks measure. Nothing is read from the
-    device before a line is written.
+    A line holds step, loss, learning_rate, images_per_s and what a task and its hooks measure. Values stay on the
+    device until a line is written.
 
     Args:
-        path: The file; lines of steps past `after` were lost with the steps and are removed.
+        path: The file; lines of steps after `after` are removed, because these steps were lost.
+        after: The step that the training starts from.
         every: Seconds between two lines.
-        events: Where each line goes, too.
+        events: Also receives each line.
     """
 
     def __init__(self, path: Path, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:
@@ -41,7 +42,7 @@ class MetricsLog:
         self._step, self._rate, self._images = 0, 0.0, 0
 
     def add(self, step: int, measures: Mapping[str, Tensor], learning_rate: float, images: int) -> str:
-        """Note one step of `images` images; returns a text for people where a line was written, "" elsewhere."""
+        """Add one step of `images` images; returns a summary if a line was written, otherwise ""."""
         self._step, self._rate = step, learning_rate
         for name, value in measures.items():
             self._measures.setdefault(name, []).append(value)
@@ -49,7 +50,7 @@ class MetricsLog:
         return self.flush() if time.monotonic() - self._last >= self._every else ""
 
     def flush(self) -> str:
-        """Write a line of what was noted since the last one, if there is anything; returns its text for people."""
+        """Write the means since the last line, if any; returns a summary."""
         if not self._images:
             return ""
         now = time.monotonic()
@@ -62,7 +63,7 @@ class MetricsLog:
         return f"step {self._step}, {shown}{speed:.1f} images/s"
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Write one line; a number that is not finite is written as null."""
+        """Write one line; non-finite numbers become null."""
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self._file.write(json.dumps(known) + "\n")
         self._file.flush()
@@ -77,13 +78,13 @@ class MetricsLog:
 
 
 def _mean(values: list[Tensor]) -> float:
-    """The mean of those that are finite, NaN where none is: steps that were skipped do not count."""
+    """The mean of the finite values, NaN if there are none: skipped steps do not count."""
     numbers = torch.stack(values)
     return numbers[torch.isfinite(numbers)].mean().item()
 
 
 def _keep_lines(path: Path, after: int) -> None:
-    """Keep the whole lines of steps up to `after`."""
+    """Keep the complete lines of steps up to `after`."""
     kept = []
     with suppress(FileNotFoundError):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -93,14 +94,14 @@ def _keep_lines(path: Path, after: int) -> None:
         path.write_text("".join(kept), encoding="utf-8")
 
 
-# The losses of a micro-batch's items, where they are known, and what gives the items' names.
+# The losses of a micro-batch's items, if known, and a function that returns their names.
 Suspects = tuple[Tensor | None, Callable[[], Sequence[str]]]
 
 
 class SkippedSteps:
-    """Counts the steps that were not taken because a gradient was not finite, and names the items that did it.
+    """Counts the steps skipped because of a non-finite gradient, and names the items that caused it.
 
-    Whether a step was taken stays on the device until `look`.
+    Whether a step was skipped stays on the device until `look`.
     """
 
     def __init__(self, state: TrainingState) -> None:
@@ -109,11 +110,11 @@ class SkippedSteps:
         self.suspects: dict[str, int] = {}
 
     def note(self, step: int, skipped: Tensor, parts: list[Suspects]) -> None:
-        """Note step `step`. skipped: 0 or 1 on the device."""
+        """Record a step. skipped: 0 or 1, on the device."""
         self._noted.append((step, skipped, parts))
 
     def look(self) -> int:
-        """Read what was noted, say what was skipped; how many of the last steps were skipped without one between."""
+        """Read the recorded steps and log the skipped ones; returns the number of latest steps skipped in a row."""
         found: list[int] = []
         names: list[str] = []
         flags = torch.stack([skipped for _, skipped, _ in self._noted]).cpu().numpy().tolist() if self._noted else []

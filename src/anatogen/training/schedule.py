@@ -1,4 +1,4 @@
-"""How long a training lasts and what its learning rate is: functions of the step, whatever the clock does."""
+"""The length of a training and its learning rate, as functions of the step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ if TYPE_CHECKING:
 
 
 class Length:
-    """The share of a training that is done after a step; it ends with the first of steps, epochs and seconds.
+    """The completed share of a training after a step; training ends with the first of steps, epochs and seconds.
 
-    A count of steps is final. Seconds become a count of steps when a checkpoint is written (`plan`), and only then: until
+    A step count is final. A time limit becomes a step count when a checkpoint is written (`plan`), and only then: until
     the next checkpoint the share is a function of the step, so that a resume repeats it exactly. From the planned step
-    the share rises in a straight line to 1, so that it never falls and a decay of the rate is always completed.
+    the share rises linearly to 1, so it never falls, and a decay of the learning rate is always completed.
+
+    Args:
+        settings: With at least one limit.
+        images: Images in an epoch.
+        batch_size: Images in a step.
+
+    Raises:
+        SettingsError: There is no limit.
     """
 
     def __init__(self, settings: TrainingSettings, images: int, batch_size: int) -> None:
-        """images: in an epoch. batch_size: images of a step."""
         by_epochs = settings.epochs and math.ceil(settings.epochs * images / batch_size)
         limits = [n for n in (settings.steps, by_epochs) if n]
         self.steps = min(limits) if limits else None
@@ -32,11 +39,11 @@ class Length:
 
     @property
     def end(self) -> int | None:
-        """The step count in force; None where there is only a time and no checkpoint yet."""
+        """The planned number of steps; None for a time limit before the first checkpoint."""
         return self._end
 
     def share(self, step: int) -> float:
-        """The share in [0, 1] that is done after `step` steps, 1 at the end."""
+        """The completed share in [0, 1] after `step` steps, 1 at the end."""
         if self._end is None:
             return 0.0
         if step >= self._end:
@@ -44,13 +51,13 @@ class Length:
         return self._share + (1 - self._share) * (step - self._step) / (self._end - self._step)
 
     def shown(self, step: int, seconds: float) -> float:
-        """The share for people to see: by the clock, where no step count is in force yet."""
+        """The share to display: by time while no step count is planned."""
         if self._end is None and self.seconds is not None:
             return min(1.0, seconds / self.seconds)
         return self.share(step)
 
     def plan(self, step: int, seconds: float, seconds_per_step: float) -> None:
-        """Set the step count anew: `seconds` are gone after `step` steps, and a step takes `seconds_per_step`."""
+        """Update the planned step count from the time `seconds` at `step` and the duration of a step."""
         if self.seconds is None:
             return
         left = (self.seconds - seconds) / max(seconds_per_step, 1e-9)
@@ -61,16 +68,16 @@ class Length:
             self._step, self._share, self._end = step, self.share(step), end
 
     def state_dict(self) -> dict[str, Any]:
-        """The plan in force."""
+        """The current plan."""
         return {"step": self._step, "share": self._share, "end": self._end}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over."""
+        """Restore `state`."""
         self._step, self._share, self._end = state["step"], state["share"], state["end"]
 
 
 def rate_factor(settings: TrainingSettings, step: int, share: float) -> float:
-    """What the learning rate is multiplied with in step 0, 1, ..., when `share` of the training is done."""
+    """The factor of the learning rate in step 0, 1, ..., when `share` of the training is complete."""
     factor = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     if settings.schedule == "cosine":
         return factor * 0.5 * (1 + math.cos(math.pi * share))

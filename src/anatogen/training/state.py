@@ -1,4 +1,4 @@
-"""What a training carries from step to step; each part gives its state to `Checkpoints` and takes it back."""
+"""The state that a training carries from step to step; `Checkpoints` saves and restores each part."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """An exponential moving average of a module's weights (EMA), in float32.
+    """An exponential moving average (EMA) of a module's weights, in float32.
 
-    decay rises with the steps, min(decay, (1 + n) / (10 + n)), so that a short training is averaged too.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that a short training is averaged as well.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -22,18 +22,18 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move towards the weights of `module`."""
+        """Update the average with the weights of `module`."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         targets = list(module.state_dict().values())
         torch._foreach_lerp_(list(self.weights.values()), targets, 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and the count of updates."""
+        """The weights and the number of updates."""
         return {"updates": self.updates, "weights": self.weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over, in place."""
+        """Restore `state`, in place."""
         self.updates = state["updates"]
         for name, tensor in self.weights.items():
             tensor.copy_(state["weights"][name])
@@ -42,19 +42,19 @@ class MovingAverage:
 class OptimizerState:
     """The state of an optimizer, restored in the memory format of its parameters.
 
-    torch's own `load_state_dict` keeps the format of the file, and a fused optimizer then pairs a weight that lies
-    channels-last with the moments of other weights.
+    torch's `load_state_dict` keeps the memory format of the file; a fused optimizer would then pair a channels-last
+    weight with the moments of other weights.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments and counts of steps by the parameter's number, and the settings of each group."""
+        """Moments and step counts by parameter, and the settings of each group."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over."""
+        """Restore `state`."""
         self.optimizer.load_state_dict(dict(state))
         for parameter, moments in self.optimizer.state.items():
             for name, tensor in moments.items():
@@ -64,17 +64,17 @@ class OptimizerState:
 
 @dataclass
 class TrainingState:
-    """How far a training is.
+    """The progress of a training.
 
     Attributes:
-        step: Steps done.
+        step: Completed steps.
         images: Images seen.
-        seconds: Time trained, without what was lost and without waiting between a stop and its resume.
-        attempt: How often the training went back to a checkpoint; every attempt has draws of its own.
-        rate_scale: What the learning rate is multiplied with; halved by every going back.
-        skipped: Steps that were not taken, because a gradient was not finite.
-        skipped_in_a_row: Of them the last ones, without a step between them that was taken.
-        finished: The training is done, or a hook has ended it.
+        seconds: Training time, without lost steps and without the pause before a resume.
+        attempt: How often training returned to a checkpoint; each attempt has its own random numbers.
+        rate_scale: Factor of the learning rate; halved by each return.
+        skipped: Steps skipped because of a non-finite gradient.
+        skipped_in_a_row: The number of latest steps in a row that were skipped.
+        finished: The training is complete, or a hook has ended it.
     """
 
     step: int = 0
@@ -87,10 +87,10 @@ class TrainingState:
     finished: bool = False
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """All fields."""
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take `state` over."""
+        """Restore `state`."""
         for name, value in state.items():
             setattr(self, name, value)

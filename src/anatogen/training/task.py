@@ -1,4 +1,4 @@
-"""What is trained: the contract between `fit`, which trains, and the systems that are trained."""
+"""The interface between `fit`, which trains, and the systems that are trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ B_co = TypeVar("B_co", bound=MicroBatch, covariant=True)
 
 
 class Batches(Protocol[B_co]):
-    """Where batches come from; `anatogen.data.loader.Loader` is one."""
+    """A source of batches; `anatogen.data.loader.Loader` is one."""
 
     @property
     def images(self) -> int:
@@ -43,20 +43,20 @@ class Batches(Protocol[B_co]):
         ...
 
     def stream(self, start: int = 0, attempt: int = 0) -> Generator[B_co, None, None]:
-        """Batches start, start + 1, ... without end; a number and an attempt always stand for the same batch."""
+        """Batches start, start + 1, ... without end; an index and an attempt always give the same batch."""
         ...
 
 
 @dataclass
 class Phase:
-    """One optimizer and what it moves. A step runs every phase of a task once, in their order.
+    """One optimizer and its module. Each step runs every phase of a task once, in order.
 
     Attributes:
-        name: Of its own in the task.
-        module: All that the optimizer moves.
-        optimizer: Its learning rate is set by `fit` in every step.
-        learning_rate: The rate that the schedule starts from.
-        average: The average of the module's weights; None where none is wanted.
+        name: Unique in the task.
+        module: Everything that the optimizer updates.
+        optimizer: `fit` sets its learning rate in every step.
+        learning_rate: The peak rate of the schedule.
+        average: The average of the module's weights, or None.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Phase:
 
 
 class Task(Protocol[B_contra]):
-    """A system that is trained: its modules, its loss, and what becomes of it. `fit` does all the rest."""
+    """A system to train: its modules, its loss and its export. `fit` does the rest."""
 
     @property
     def phases(self) -> Sequence[Phase]:
@@ -76,35 +76,35 @@ class Task(Protocol[B_contra]):
 
     @property
     def device(self) -> torch.device:
-        """Where the modules are."""
+        """The device of the modules."""
         ...
 
     @property
     def recipe(self) -> Mapping[str, str]:
-        """What must be the same for a checkpoint to be gone on with, by what it is called in words."""
+        """What must match for a checkpoint to be resumed, each with its name in error messages."""
         ...
 
     def loss(self, phase: Phase, batch: B_contra, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The loss of a micro-batch, a mean over its items, and what is to be logged of it.
+        """The loss of a micro-batch, a mean over its items, and the metrics to log.
 
         Args:
             phase: One of `phases`.
             batch: Some of a step's items, not yet on the device.
-            random: The random numbers of each of these items, on the device. There is no other source of them, so that
-                the size of a micro-batch changes nothing, and a resume repeats them.
+            random: The random numbers of each of these items, on the device. Use no other source, so that the
+                micro-batch size has no effect and a resume repeats them.
 
         Returns:
-            A scalar, and tensors of one value for each item or of one value. "loss", where it is a value for each item,
-            tells whose loss is not finite.
+            A scalar, and metrics of one value per item or of a single value. A per-item "loss" identifies the items
+            whose loss is not finite.
         """
         ...
 
     def names(self, batch: B_contra) -> Sequence[str]:
-        """What each item is called, for a message about it."""
+        """The name of each item, for messages."""
         ...
 
     def model(self) -> Any:
-        """What generates images, with the averaged weights."""
+        """A model for generation, with the averaged weights."""
         ...
 
     def export(self, folder: Path, state: TrainingState) -> None:

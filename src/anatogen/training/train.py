@@ -1,4 +1,4 @@
-"""Training a denoiser on a prepared data set: from settings to a run on disk."""
+"""Train a denoiser on a prepared data set: from settings to a run on disk."""
 
 from __future__ import annotations
 
@@ -40,26 +40,29 @@ def train(
     """Train a denoiser on the split "train" of `dataset` and write the run to the folder `out`.
 
     Args:
+        dataset: A prepared data set or its folder.
+        out: The folder of the run.
         settings: By default the preset `fast`; on a resume, those of the run.
-        resume: Go on with the unfinished run in `out`; where there is none, begin it.
-        hooks: What is done now and then; their names and memories are in the checkpoints.
-        progress: Called at the start and after each step as progress(share of the training done in [0, 1], text).
-        clock: Seconds that only rise; for tests.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        resume: Continue the unfinished run in `out`; if there is none, start it.
+        hooks: Called at intervals; their names and state are in the checkpoints.
+        progress: Called at the start and after each step as progress(completed share in [0, 1], text).
+        clock: Monotonic seconds; for tests.
 
     Returns:
         `out`.
 
     Raises:
-        SettingsError: The settings do not fit the data, or not the run to resume, or `out` is taken.
-        OutputError: Another process is training into `out`, or it cannot be written to.
-        Interrupted: Ctrl-C or a signal has stopped it; a checkpoint and the model so far are saved.
+        SettingsError: The settings do not fit the data or the run to resume, or `out` already exists.
+        OutputError: Another process is training into `out`, or `out` cannot be written.
+        Interrupted: Ctrl-C or a signal stopped the training; a checkpoint and the current model are saved.
     """
     out = Path(out)
     settings = settings_of(out, settings, resume=resume)
     resume = resume and (out / "config.yaml").is_file()
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
 
-    # All that can fail is built before anything is written.
+    # Build everything that can fail before writing anything.
     place = pick_device(device)
     task = DenoiserTask(dataset, settings, place)
     how = settings.training
@@ -72,9 +75,9 @@ def train(
         pin=place.type == "cuda",
     )
     Length(how, loader.images, loader.batch_size)
-    with locked(out, hint="Another training runs there: wait for it to end, or choose another folder"):
+    with locked(out, hint="Another training is running there: wait for it to finish, or choose another folder"):
         if not resume:
-            _require_free(out)  # again: another process may have been there since
+            _require_free(out)  # again: another process may have written it since
         with _removed_if_nothing_was_saved(out):
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
@@ -87,9 +90,10 @@ def train(
 
 
 def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSettings:
-    """The settings that a training into `out` has: those `asked` for, on a resume the run's own, else the defaults.
+    """The settings of a training into `out`: `asked`, or on a resume those of the run, otherwise the defaults.
 
-    Raises SettingsError where `out` is taken, or where there is nothing to resume or it was begun with others.
+    Raises:
+        SettingsError: `out` already exists, or there is nothing to resume, or the run was started with other settings.
     """
     if resume and (out / "config.yaml").is_file():
         return _settings_to_resume(out, asked)
@@ -102,7 +106,7 @@ def _checkpoints(out: Path) -> list[Path]:
 
 
 def _require_free(out: Path) -> None:
-    """Raises SettingsError where `out` holds anything but what a training leaves that never saved anything."""
+    """Raise SettingsError where `out` holds more than what a training without checkpoints leaves."""
     if is_empty(out):
         return
     if _checkpoints(out):
@@ -122,27 +126,27 @@ def _how_to_resume(dataset: PreparedDataset | None, out: Path) -> str:
 
 
 def _settings_to_resume(out: Path, asked: RunSettings | None) -> RunSettings:
-    """The settings of the run `out`, or those `asked` for where they differ in nothing that changes the weights."""
+    """The settings of the run `out`, or `asked` where they differ in nothing that affects the weights."""
     own = build_settings(base=out / "config.yaml")
     if not _checkpoints(out):
         if not (out / "model.json").is_file():
-            return asked or own  # stopped before its first checkpoint: it begins anew
+            return asked or own  # stopped before its first checkpoint: start anew
         about = read_about(out)
         if about.finished:
-            hint = "Nothing is left to resume; train into another folder"
+            hint = "There is nothing to resume; train into another folder"
             raise SettingsError(f"is finished, after {about.steps} steps", path=out, hint=hint)
         raise SettingsError("holds a model but no checkpoint", path=out, hint="Train into another folder")
     if asked is None:
         return own
     if (name := first_difference(own, asked, but=FREE_ON_RESUME)) is not None:
         hint = "Leave it out to resume, or train into another folder"
-        raise SettingsError(f"was begun with another {name}", path=out, hint=hint)
+        raise SettingsError(f"was started with a different {name}", path=out, hint=hint)
     return asked
 
 
 @contextmanager
 def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
-    """Removes what this training wrote to `out` if it fails before it has saved anything: it must not block the next try."""
+    """Remove what a failed training wrote to `out` before it saved anything, so that it does not block the next try."""
     try:
         yield
     except BaseException:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
 from anatogen.evaluation.sections.base import Block, Subject, spread, summary
-from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, Tally, tally
+from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, ConfusionCounts, confusion_counts
 from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
 from anatogen.reporting import figures
@@ -30,7 +30,7 @@ class Faithfulness:
     def __init__(self, subject: Subject, *, surfaces: bool = True) -> None:
         self.subject, self.surfaces = subject, surfaces
         self.names = subject.dataset.schema.names
-        self._tallies: dict[str, list[Tally]] = {"gen_map": [], "gen_real": [], "real_map": []}
+        self._counts: dict[str, list[ConfusionCounts]] = {"gen_map": [], "gen_real": [], "real_map": []}
         self._given: list[NDArray[np.bool_]] = []
         self._known: list[NDArray[np.bool_]] = []
         self._absent: list[NDArray[np.bool_]] = []
@@ -44,7 +44,7 @@ class Faithfulness:
         self._spacings: dict[str, tuple[float, ...]] = {}
 
     def add(self, block: Block) -> None:
-        """Tally the overlaps of `block`, and keep the pictures that are to be shown."""
+        """Count the overlaps of `block`, and keep the pictures that are to be shown."""
         spacing = self._spacing(block)
         unknown = None if block.real is None or block.real.ignored is None else block.real.ignored.numpy()
 
@@ -56,13 +56,13 @@ class Faithfulness:
             pairs["gen_real"] = (block.found, known(block.found_in_real))
             pairs["real_map"] = (block.found_in_real, known(block.real.labels.numpy()))
         for name, (found, truth) in pairs.items():
-            self._tallies[name].append(
-                tally(found, truth, len(self.names) + 1, spacing, block.known, surfaces=self.surfaces)
+            self._counts[name].append(
+                confusion_counts(found, truth, len(self.names) + 1, spacing, block.known, surfaces=self.surfaces)
             )
         self._given.append(block.given & block.known)
         self._known.append(block.known)
         self._absent.append(block.absent)
-        scores = self._tallies["gen_map"][-1].where(block.given).obeyed_by(np.arange(len(block.entries)))
+        scores = self._counts["gen_map"][-1].where(block.given).obeyed_by(np.arange(len(block.entries)))
         for i in worst(scores, _WORST):
             dice = float(np.nanmean(scores[i]))
             self._worst.append((dice, self._count + int(i), self._line(block, int(i), dice)))
@@ -77,18 +77,20 @@ class Faithfulness:
         patients, given = self.subject.patients(), np.concatenate(self._given)
         known, absent = np.concatenate(self._known), np.concatenate(self._absent)
         results: dict[str, Any] = {}
-        for name, parts in self._tallies.items():
+        for name, parts in self._counts.items():
             if parts:
                 counted = given if name == "gen_map" else given & ~absent
-                results |= self._measures(name, Tally.joined(parts).where(counted), patients)
+                results |= self._measures(name, ConfusionCounts.joined(parts).where(counted), patients)
         if "dice_real_map" not in results:
             results |= self._ceiling_of_own_test_set()
         results["absent"] = self._absences(given, absent, patients)
         free = known & ~given
-        if free.any() and self._tallies["gen_real"]:
+        if free.any() and self._counts["gen_real"]:
             results["free"] = {}
             for name in ("gen_map", "gen_real"):
-                results["free"] |= self._measures(name, Tally.joined(self._tallies[name]).where(free), patients)
+                results["free"] |= self._measures(
+                    name, ConfusionCounts.joined(self._counts[name]).where(free), patients
+                )
         shown = [self._examples_figure(), self._patients_figure(results)]
         return results, [*shown, *([self._worst_figure()] if self._worst else [])]
 
@@ -99,9 +101,9 @@ class Faithfulness:
 
         Of the real images only those count that truly lack the class, and not those from whose map it was erased.
         """
-        counts = {"gen_map": Tally.joined(self._tallies["gen_map"]).where(given)}
-        if self._tallies["real_map"]:
-            counts["real_map"] = Tally.joined(self._tallies["real_map"]).where(given & ~erased)
+        counts = {"gen_map": ConfusionCounts.joined(self._counts["gen_map"]).where(given)}
+        if self._counts["real_map"]:
+            counts["real_map"] = ConfusionCounts.joined(self._counts["real_map"]).where(given & ~erased)
         empty = np.flatnonzero(~(counts["gen_map"].truth > 0).any(axis=1))
         result: dict[str, Any] = {
             "unit": f"mm{len(self.subject.dataset.size)}",
@@ -117,7 +119,7 @@ class Faithfulness:
             }
         return result
 
-    def _measures(self, name: str, of_images: Tally, patients: NDArray[np.str_]) -> dict[str, Any]:
+    def _measures(self, name: str, of_images: ConfusionCounts, patients: NDArray[np.str_]) -> dict[str, Any]:
         values = {f"dice_{name}": of_images.dice_by(patients), f"missed_{name}": of_images.missed_by(patients)}
         error = of_images.volume_error_by(patients)
         values |= {f"volume_error_{name}": error, f"volume_error_abs_{name}": np.abs(error)}
@@ -133,8 +135,8 @@ class Faithfulness:
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
             found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
             truth = batch.truth.numpy()
-            parts.append(tally(found, truth, len(self.names) + 1, spacing, known, surfaces=self.surfaces))
-        return self._measures("real_map", Tally.joined(parts), np.array([row.patient for row in rows]))
+            parts.append(confusion_counts(found, truth, len(self.names) + 1, spacing, known, surfaces=self.surfaces))
+        return self._measures("real_map", ConfusionCounts.joined(parts), np.array([row.patient for row in rows]))
 
     def _spacing(self, block: Block) -> NDArray[np.float64]:
         """mm of each image's pixels; of label maps from elsewhere, the model's own."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.evaluation.sections.base import Block, Subject, summary
-from anatogen.metrics.confusion import Tally, tally
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 
@@ -19,8 +19,8 @@ class Likeness:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self._parts: dict[str, list[NDArray[Any]]] = {"similarity": [], "alike": [], "rms": [], "given": []}
-        self._tallies: list[Tally] = []
-        self._found: list[Tally] = []
+        self._counts: list[ConfusionCounts] = []
+        self._found: list[ConfusionCounts] = []
 
     def add(self, block: Block) -> None:
         """Compare the images of `block` that are alike to a real one."""
@@ -32,17 +32,17 @@ class Likeness:
         self._parts["rms"].append(np.sqrt(((block.generated - real) ** 2).mean(axis=tuple(range(1, real.ndim)))))
         self._parts["given"].append(block.given)
         count = self.subject.dataset.schema.count
-        self._tallies.append(tally(block.found, block.asked, count, 1.0, block.known, surfaces=False))
-        self._found.append(tally(block.found, block.found_in_real, count, 1.0, block.known, surfaces=False))
+        self._counts.append(confusion_counts(block.found, block.asked, count, 1.0, block.known, surfaces=False))
+        self._found.append(confusion_counts(block.found, block.found_in_real, count, 1.0, block.known, surfaces=False))
 
     def finish(self) -> tuple[dict[str, Any], list[Figure]]:
         """A row a similarity, and a plot where there are several."""
-        if not self._tallies:
+        if not self._counts:
             return {}, []
         parts = {name: np.concatenate(values) for name, values in self._parts.items()}
         patients, names = self.subject.patients(), self.subject.dataset.schema.names
-        given = Tally.joined(self._tallies).where(parts["given"])
-        free = Tally.joined(self._found).where(~parts["given"])
+        given = ConfusionCounts.joined(self._counts).where(parts["given"])
+        free = ConfusionCounts.joined(self._found).where(~parts["given"])
         rows = []
         for value in np.unique(parts["similarity"]):
             chosen = parts["similarity"] == value

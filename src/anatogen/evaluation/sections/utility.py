@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.of_dataset import HELD_BYTES, part_of
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, report_entry, usefulness
+from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, report_entry, usefulness
 from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -46,14 +45,8 @@ def utility(
     total = len(set(real_shares) | {1.0}) * len(seeds) * settings.steps
     with stage("training segmenters", total, "steps") as bar:
         results = usefulness(
-            parts["heldout"],
-            synthetic,
-            parts["val"],
-            parts["test"],
-            dataset.schema.count,
-            real_shares=real_shares,
-            settings=replace(settings),
-            seeds=seeds,
+            UsefulnessData(parts["heldout"], synthetic, parts["val"], parts["test"]),
+            UsefulnessSettings(real_shares, segmenter=settings, seeds=seeds),
             device=pick_device(device),
             cache=samples.folder,
             real_cache=dataset.folder,
