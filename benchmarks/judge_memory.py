@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from anatogen.judges.usefulness import Parts, usefulness
 
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, usefulness
 from common import machine, write_section
 
 

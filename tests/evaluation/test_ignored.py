@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from anatogen.judges.usefulness import Parts, dice_of_patients
 
 import kinds
 from anatogen.data.prepare import PrepareSettings, prepare
@@ -15,7 +16,6 @@ from anatogen.diffusion.path import PATHS
 from anatogen.evaluation.sections.utility import real_parts
 from anatogen.judges import encoder, segmenter
 from anatogen.judges.denoising_loss import denoising_losses
-from anatogen.judges.usefulness import Parts, dice_of_patients
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.surface import hd95_by_group
 

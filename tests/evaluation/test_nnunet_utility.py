@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from anatogen.judges.usefulness import Parts, dice_of_patients
 
 from anatogen.data.intensity import IntensityMapping
 from anatogen.data.placement import Placement
@@ -21,7 +22,6 @@ from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.io.nnunet_raw import raw_case, read_label_map, write_raw
 from anatogen.judges import nnunet as nnunet_judge
-from anatogen.judges.usefulness import Parts, dice_of_patients
 from anatogen.progress import Bars, watched_by
 from anatogen.reporting.answers import answers
 from nnunet_stand_in import Installed

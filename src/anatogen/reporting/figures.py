@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.labels import LabelSchema
+from anatogen.reporting.results import SimilarityRow
 
 matplotlib.use("Agg")
 
@@ -83,15 +84,17 @@ def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: flo
     return _png(figure)
 
 
-def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
+def similarity(rows: Sequence[SimilarityRow]) -> bytes:
     """Correlation with the real image and Dice on given classes, with its interval where it has one, against similarity."""
     figure, axis = plt.subplots(figsize=(5, 3))
-    x = [row["similarity"] for row in rows]
-    axis.plot(x, [row["correlation"] for row in rows], "o-", color="#0072B2", label="correlation with the real image")
-    dice = [row["dice_given"]["mean"] for row in rows]
-    if not np.isnan(dice).any():
-        ends = [row["dice_given"]["ci95"] or (np.nan, np.nan) for row in rows]  # NaN leaves a gap in the band
-        axis.fill_between(x, *np.array(ends, dtype=float).T, color="#D55E00", alpha=0.2, linewidth=0)
+    x = [row.similarity for row in rows]
+    axis.plot(x, [row.correlation for row in rows], "o-", color="#0072B2", label="correlation with the real image")
+    dice = [row.dice_given.mean for row in rows]
+    if None not in dice:
+        ends = [row.dice_given.ci95 or (None, None) for row in rows]
+        axis.fill_between(
+            x, *np.array(ends, dtype=float).T, color="#D55E00", alpha=0.2, linewidth=0
+        )  # a gap where None
         axis.plot(x, dice, "s-", color="#D55E00", label="Dice on given classes")
     axis.set(xlabel="similarity (1 - lambda)", ylim=(0, 1))
     axis.legend(fontsize=8)

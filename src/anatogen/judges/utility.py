@@ -1,4 +1,4 @@
-"""Usefulness: a segmenter trained on synthetic, on real or on both images, tested on real patients (Konz et al. 2024, Table 2)."""
+"""Utility: a segmenter trained on synthetic, on real or on both images, tested on real patients (Konz et al. 2024, Table 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges.fitting import Items, Joined, Lazy, Part
 from anatogen.judges.segmenter import SegmenterSettings, tally_of, train_segmenter
-from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
+from anatogen.metrics.intervals import Interval, mean_interval
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
 
@@ -64,8 +64,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Usefulness:
-    """What training on one mixture of images is worth, on real test patients.
+class MixtureUtility:
+    """Dice on real test patients of a segmenter trained on one mixture of images.
 
     real_share: how many of the images it saw were real, 0 to 1. seeds: of the trainings, one each.
     real_images, real_patients, synthetic_images: how many there were to draw from (real_images: for each seed).
@@ -93,7 +93,7 @@ class Usefulness:
     no_difference_interval: str = ""
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
+    def of(cls, scores: NDArray[np.float64], reference: MixtureUtility | None, **about: Any) -> MixtureUtility:
         """Sums up `scores` (seeds, patients, C-1), beside training on the real images alone (None: that is what it is).
 
         about: the fields that do not follow from the scores.
@@ -114,31 +114,13 @@ class Usefulness:
             **about,
         )
 
-    def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """For report.json: its keys mean, per_class and ci95, and what the figures rest on."""
-        return {
-            "name": self.name,
-            "mean": self.mean,
-            **interval_entry("ci95", self.ci95, "no_interval", self.no_interval),
-            "per_class": dict(zip(class_names, self.per_class.tolist(), strict=True)),
-            "difference_to_real": self.difference,
-            **interval_entry(
-                "difference_ci95", self.difference_ci95, "no_difference_interval", self.no_difference_interval
-            ),
-            "mean_of_each_seed": [_mean(scores) for scores in self.scores],
-            "real_share": self.real_share,
-            "n": {
-                "test_patients": len(self.patients),
-                "real_images": list(self.real_images),
-                "real_patients": self.real_patients,
-                "synthetic_images": self.synthetic_images,
-                "seeds": list(self.seeds),
-                "steps": self.steps,
-            },
-        }
+    @property
+    def mean_of_each_seed(self) -> tuple[float, ...]:
+        """The mean Dice of each training."""
+        return tuple(_mean(scores) for scores in self.scores)
 
 
-def usefulness(
+def utility_of_mixtures(
     real: Parts,
     synthetic: Parts,
     validation: Parts,
@@ -153,7 +135,7 @@ def usefulness(
     cache: Path | None = None,
     real_cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Usefulness]:
+) -> list[MixtureUtility]:
     """Train the segmenter on mixtures of `real` and `synthetic`, each with the same steps, seeds and validation; test it on `test`.
 
     real_shares: for each mixture, the share of real images among those a training draws: 1 real only (always there, and
@@ -172,11 +154,11 @@ def usefulness(
     if not all(0 <= share <= 1 for share in shares):
         raise SettingsError("a share of real images must lie between 0 and 1")
     if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingsError("usefulness needs one seed or more, each of them once")
+        raise SettingsError("utility needs one seed or more, each of them once")
     _check_shapes(real, synthetic, validation, test)
     chosen = [real if real_patients is None else real.of_patients(real_patients, seed) for seed in seeds]
     total = len(shares) * len(seeds) * settings.steps
-    results: list[Usefulness] = []
+    results: list[MixtureUtility] = []
     for share in shares:
         scores = []
         for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
@@ -197,7 +179,7 @@ def usefulness(
             if progress is not None:
                 progress(before + settings.steps, total, doing)
         results.append(
-            Usefulness.of(
+            MixtureUtility.of(
                 np.stack(scores),
                 results[0] if results else None,
                 name=name_of(share),
@@ -216,17 +198,6 @@ def usefulness(
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
     """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient has not got the class."""
     return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
-
-
-def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
-    """`utility` of report.json: real, synthetic and both (the first mixture), where there are, and all mixtures.
-
-    The first mixture and not the best, which would be chosen on the test patients.
-    """
-    mixtures = [r for r in results if 0 < r.real_share < 1]
-    named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
-    entry: dict[str, Any] = {name: r.describe(class_names) for name, r in named.items()}
-    return entry | {"mixtures": [r.describe(class_names) for r in mixtures]}
 
 
 def name_of(real_share: float) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from anatogen.judges.usefulness import Parts, Usefulness, name_of, report_entry, usefulness
 
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges import usefulness as utility
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, Usefulness, name_of, report_entry, usefulness
 from anatogen.metrics.intervals import NO_SPREAD, mean_interval
 
 SETTINGS = SegmenterSettings(steps=45, batch_size=6, learning_rate=5e-3, validations=3)
