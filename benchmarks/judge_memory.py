@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from anatogen.judges.usefulness import Parts, usefulness
 
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.judges.utility import Parts, utility_of_mixtures
 from common import machine, write_section
 
 
@@ -54,10 +54,10 @@ def main() -> None:
     before, started = peak_mb(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         all_of_it, some = parts(options.count, options.size), parts(200, options.size)
-        usefulness(
+        utility_of_mixtures(
             all_of_it, all_of_it, some, some, 2, real_shares=(1.0, 0.0, 0.5), settings=settings, cache=Path(folder)
         )
-        of_usefulness = peak_mb()
+        of_utility = peak_mb()
         train_encoder(all_of_it.tensors, 2, EncoderSettings(steps=options.steps), cache=Path(folder))
     held = options.count * options.size**2 * 12 / 1e9
     write_section(
@@ -69,7 +69,7 @@ label maps would be {held:.1f} GB each in memory. {options.steps} steps a traini
 | | MB |
 | --- | --- |
 | libraries | {before:.0f} |
-| usefulness: real, synthetic, both | {of_usefulness:.0f} |
+| utility: real, synthetic, both | {of_utility:.0f} |
 | and the encoder | {peak_mb():.0f} |
 """,
     )

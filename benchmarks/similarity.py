@@ -15,15 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anatogen.evaluation.sections.likeness import correlation
 from matplotlib import pyplot as plt
 
-<<<<<<< HEAD
-from anatogen.evaluation.sections.likeness import correlation
+from anatogen.evaluation.sections.similarity import correlation
 from anatogen.generation.plan import requests_from_dataset
-=======
-from anatogen.generation.plan import requests_alike, requests_from_dataset
->>>>>>> 1ff4f1b (report.json is typed; sections have one protocol and say what they need; evaluate is a workflow)
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import tally
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio

@@ -329,7 +329,9 @@ def _amount_or_none(value: float | None) -> str | None:
 
 def _named(settings: Mapping[str, Any]) -> str:
     """ "hourglass, width 96, depth 2"."""
-    return ", ".join(f"{key} {value}" if key != "name" else str(value) for key, value in settings.items())
+    return ", ".join(
+        f"{key} {value}" if key != "name" else str(value) for key, value in settings.items() if value is not None
+    )
 
 
 def _joined(values: Iterable[Any]) -> str:

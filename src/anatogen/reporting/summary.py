@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from anatogen.reporting.answers import answers, not_applicable_in_words, selection_in_words
-from anatogen.reporting.results import FaithfulnessResult, Pair, RealismResult, Report, Score, UtilityResult
-from anatogen.reporting.tables import TOO_FEW, defined, general, with_interval
+from anatogen.reporting.results import (
+    FaithfulnessResult,
+    Pair,
+    RealismCount,
+    RealismResult,
+    Report,
+    Score,
+    UtilityResult,
+)
+from anatogen.reporting.tables import TOO_FEW, counted, defined, general, with_interval
 
 _PAIRS: tuple[tuple[Pair, str], ...] = (
     ("gen_map", "generated, map"),
@@ -49,13 +57,14 @@ def _realism(found: RealismResult) -> Iterator[str]:
     if found.fid is not None:
         parts.append(f"FID {general(found.fid)} (between real images {general(found.fid_real)})")
     elif found.has("fid"):
-        parts.append("FID was not computed: it needs more images, of two patients at least")
+        n = found.n if isinstance(found.n, RealismCount) else RealismCount()
+        parts.append(f"FID needs more than {counted(n.generated, 'image')} of {counted(n.patients, 'patient')}")
     if found.noise_ratio is not None:
         parts.append(f"noise {found.noise_ratio:.2f} of the real images'")
     elif found.has("noise_ratio"):
         parts.append("noise could not be measured")
     if parts:
-        yield ", ".join(parts)
+        yield "; ".join(parts)
 
 
 def _interval(score: Score) -> str:
