@@ -172,7 +172,7 @@ def test_similarity_leaves_its_key(subject: Subject, monkeypatch: pytest.MonkeyP
     assert not_applicable(Similarity, subject) == "the images were not made similar to real ones"
     monkeypatch.setattr(evaluate_module, "SECTIONS", (Similarity,))
     report = run_sections(subject, only=("faithfulness",)).report
-    assert report.content()["likeness"] == {} and report.likeness == SimilarityResult()
+    assert report.content()["likeness"] == {} and report.similarity == SimilarityResult()
 
 
 def test_parts_of_other_results_find_their_place() -> None:

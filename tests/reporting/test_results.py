@@ -80,7 +80,7 @@ def test_terms_of_a_data_set_come_along() -> None:
 
 
 def test_what_is_not_applicable_is_one_line_by_reason(tmp_path: Path) -> None:
-    reasons = {"variation": "no run", "dice_against_steps": "no run", "likeness": "not similar", "other": "no run"}
+    reasons = {"variation": "no run", "dice_against_steps": "no run", "similarity": "not similar", "other": "no run"}
     report = Report(not_applicable=reasons)
     line = "variation between seeds, Dice against solver steps, other (no run); similarity to real images (not similar)"
     assert not_applicable_in_words(report) == line and not_applicable_in_words(Report()) == ""

@@ -146,7 +146,7 @@ def points(values: dict[str, dict[str, NDArray[np.float64]]], label: str) -> byt
         for place, name in enumerate(classes):
             of_class = np.sort(values[side][name][np.isfinite(values[side][name])])
             middle = place + 0.36 * (number - (len(values) - 1) / 2)
-            # Spread by a fixed sequence, so that dots do not hide one another and a figure is made twice alike.
+            # Spread by a fixed sequence, so that dots do not hide one another and the same values give the same figure.
             x = middle + 0.24 * (np.arange(len(of_class)) * 0.618 % 1 - 0.5)
             axis.plot(x, of_class, "o", markersize=3, alpha=0.6, color=colour, label=side if not place else None)
             if len(of_class):

@@ -435,7 +435,8 @@ class AboutDataset(Result):
 
 
 class Report(Document):
-    """report.json. n, split, maps, selection: which images were evaluated. judge: by which segmenter.
+    """report.json. n, split, maps, selection: which images were evaluated. segmenter: by which auxiliary segmenter
+    (key "judge"). similarity: of images that were made similar to real ones (key "likeness").
 
     seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. not_applicable: why a section
     could not be run, by its name. Reports without a format number are of the first format, which is today's.
@@ -448,7 +449,7 @@ class Report(Document):
     split: tuple[str, ...] = ()
     maps: MapsUsed | None = None
     selection: SelectionResult | None = None
-    judge: SegmenterChoice | None = None
+    segmenter: SegmenterChoice | None = Field(None, alias="judge")
     seed: int | None = None
     command: str = ""
     version: str = ""
@@ -459,7 +460,7 @@ class Report(Document):
     variation: VariationResult | None = None
     dice_against_steps: StepsResult | None = None
     faithfulness: FaithfulnessResult | None = None
-    likeness: SimilarityResult | None = None
+    similarity: SimilarityResult | None = Field(None, alias="likeness")
     realism: RealismResult | None = None
     privacy: PrivacyResult | None = None
     utility: UtilityResult | None = None
@@ -475,7 +476,7 @@ class Report(Document):
 
     def content(self) -> dict[str, Any]:
         """What report.json holds: the format number and all that was set."""
-        return {"format": self.FORMAT, **self.model_dump(mode="json", exclude_unset=True)}
+        return {"format": self.FORMAT, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
     @property
     def from_elsewhere(self) -> bool:

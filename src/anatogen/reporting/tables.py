@@ -1,4 +1,4 @@
-"""Numbers in words and tables, for the page and the cards alike: sensible digits, and an en dash for what has no value."""
+"""Numbers in words and tables, for the page and the cards: sensible digits, and an en dash for what has no value."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Section(ABC, Generic[R]):
     `__init__`.
 
     Attributes:
-        name: Its key in report.json, and in `not_applicable` there.
+        name: Its field of `Report`, and its key in `not_applicable` there.
         question: Which question it helps to answer; "model": what the generator itself can do.
         needs: What it cannot do without.
         streams: Whether it wants the images.

@@ -50,7 +50,7 @@ class Faithfulness(Section[FaithfulnessResult]):
         self._spacings: dict[str, tuple[float, ...]] = {}
 
     def add(self, block: Block) -> None:
-        """Tally the overlaps of `block`, and keep the pictures that are to be shown."""
+        """Count the overlaps in `block`, and keep the pictures that are to be shown."""
         spacing = self._spacing(block)
         unknown = None if block.real is None or block.real.ignored is None else block.real.ignored.numpy()
 

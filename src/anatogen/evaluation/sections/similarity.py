@@ -19,7 +19,7 @@ from anatogen.reporting.results import SimilarityResult, SimilarityRow
 class Similarity(Section[SimilarityResult]):
     """Correlation with the real image, and Dice on given and on free classes, at each similarity of an interpolated set."""
 
-    name: ClassVar[str] = "likeness"
+    name: ClassVar[str] = "similarity"
     question: ClassVar[Question] = "faithfulness"
     needs: ClassVar[tuple[Need, ...]] = (similar_images, real_images)
     streams: ClassVar[bool] = True

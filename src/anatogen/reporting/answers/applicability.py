@@ -6,7 +6,7 @@ from anatogen.reporting.results import Report
 
 SECTION_NAMES = {
     "faithfulness": "faithfulness",
-    "likeness": "similarity to real images",
+    "similarity": "similarity to real images",
     "utility": "utility",
     "utility_nnunet": "utility by nnU-Net",
     "realism": "realism",

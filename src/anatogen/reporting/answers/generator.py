@@ -11,7 +11,7 @@ def generator_tables(report: Report) -> tuple[Table, ...]:
     tables = (
         _variation(report.variation or VariationResult()),
         _steps(report.dice_against_steps or StepsResult()),
-        _similarity(report.likeness or SimilarityResult()),
+        _similarity(report.similarity or SimilarityResult()),
     )
     return tuple(table for table in tables if table.rows)
 

@@ -68,7 +68,7 @@ def _gated(found: SelectionResult) -> str:
 def _segmenter(report: Report, found: SelectionResult) -> str:
     if found.min_dice is None:
         return ""
-    if report.judge and report.judge.independent_of_gate:
+    if report.segmenter and report.segmenter.independent_of_gate:
         return (
             " They are evaluated by a segmenter of another seed than the gate's, trained on the same held-out patients."
         )
