@@ -22,8 +22,8 @@ from anatogen.evaluation.sections.membership import Membership
 from anatogen.evaluation.sections.similarity import Similarity
 from anatogen.evaluation.sections.utility_nnunet import NnunetUtility
 from anatogen.evaluation.subject import Block, EvaluationSettings, SampleSets, Subject
-from anatogen.generation.engine import Generator
 from anatogen.metrics.membership import MembershipAttack
+from anatogen.model import ImageModel, ModelSpec
 from anatogen.reporting.report import Figure
 from anatogen.reporting.results import (
     NnunetUtilityResult,
@@ -47,7 +47,7 @@ def subject(dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def with_generator(subject: Subject, **abilities: Any) -> Subject:
     """The same with a generator at hand that can do so much."""
-    generator = cast(Generator, SimpleNamespace(**abilities))
+    generator = cast(ImageModel, SimpleNamespace(**abilities))
     return replace(subject, sets=replace(subject.sets, generator=generator))
 
 
@@ -127,7 +127,7 @@ def test_needs_without_a_run(subject: Subject) -> None:
     for need in (
         needs.a_run,
         needs.free_classes,
-        needs.mask_ablation,
+        needs.trained_with_free_classes,
         needs.seeds,
         needs.solver_steps,
         needs.a_denoiser,
@@ -136,15 +136,19 @@ def test_needs_without_a_run(subject: Subject) -> None:
 
 
 def test_needs_of_a_generator(subject: Subject) -> None:
-    about = SimpleNamespace(mask_ablation=False)
-    bare = with_generator(subject, about=about)
-    assert needs.a_run(bare) == needs.free_classes(bare) == needs.seeds(bare) == ""
-    assert needs.mask_ablation(bare) == "the model was trained without mask ablation"
+    spec = ModelSpec(subject.dataset.schema, subject.dataset.size, takes_free=False, seeds_vary=False)
+    bare = with_generator(subject, spec=spec)
+    assert needs.a_run(bare) == ""
+    assert needs.free_classes(bare) == "the generator takes no classes left free"
+    assert needs.trained_with_free_classes(bare) == "the model was trained without classes left free"
+    assert "whatever the seed" in needs.seeds(bare)
     assert "no solver steps" in needs.solver_steps(bare) and "no denoiser" in needs.a_denoiser(bare)
-    able = with_generator(
-        subject, about=SimpleNamespace(mask_ablation=True), with_settings=lambda **_: None, denoiser=object()
-    )
-    assert not any(need(able) for need in (needs.mask_ablation, needs.solver_steps, needs.a_denoiser))
+    denoiser = with_generator(subject, spec=spec, denoiser=object(), device="cpu")
+    assert needs.free_classes(denoiser) == needs.a_denoiser(denoiser) == ""  # drawn, with a word on its training
+    steps = {name: lambda *_: None for name in ("settings", "with_settings", "sampling_with")}
+    able = with_generator(subject, spec=replace(spec, takes_free=True, seeds_vary=True), **steps)
+    wanted = (needs.free_classes, needs.trained_with_free_classes, needs.seeds, needs.solver_steps)
+    assert not any(need(able) for need in wanted)
 
 
 def test_needs_of_images(subject: Subject) -> None:

@@ -6,6 +6,7 @@ What a generator can do is asked for here and nowhere else in the evaluation.
 from __future__ import annotations
 
 from anatogen.evaluation.subject import Subject
+from anatogen.model import HasDenoiser, HasSteps
 
 _NO_RUN = "the run that made the images was not found: name it with --run"
 
@@ -16,40 +17,42 @@ def a_run(subject: Subject) -> str:
 
 
 def free_classes(subject: Subject) -> str:
-    """A generator that takes label maps with classes left free, whether it was trained with such or not."""
+    """A generator that takes label maps with classes left free; a denoiser does, even one that was not trained with such."""
     if subject.generator is None:
         return _NO_RUN
-    return ""
+    takes = subject.generator.spec.takes_free or isinstance(subject.generator, HasDenoiser)
+    return "" if takes else "the generator takes no classes left free"
 
 
-def mask_ablation(subject: Subject) -> str:
-    """A generator that was trained with classes left free."""
+def trained_with_free_classes(subject: Subject) -> str:
+    """A generator that was made for classes left free."""
     if subject.generator is None:
         return _NO_RUN
-    return "" if subject.generator.about.mask_ablation else "the model was trained without mask ablation"
+    return "" if subject.generator.spec.takes_free else "the model was trained without classes left free"
 
 
 def seeds(subject: Subject) -> str:
     """A generator whose image of a label map varies with the seed."""
     if subject.generator is None:
         return _NO_RUN
-    return ""
+    return (
+        "" if subject.generator.spec.seeds_vary else "the generator gives one image of a label map, whatever the seed"
+    )
 
 
 def solver_steps(subject: Subject) -> str:
     """A generator with a solver whose number of steps can be chosen."""
     if subject.generator is None:
         return _NO_RUN
-    return "" if hasattr(subject.generator, "with_settings") else "the generator has no solver steps"
+    return "" if isinstance(subject.generator, HasSteps) else "the generator has no solver steps"
 
 
 def a_denoiser(subject: Subject) -> str:
     """A generator with a denoiser whose loss can be measured."""
     if subject.generator is None:
         return _NO_RUN
-    return (
-        "" if hasattr(subject.generator, "denoiser") else "the generator has no denoiser whose loss could be measured"
-    )
+    able = isinstance(subject.generator, HasDenoiser)
+    return "" if able else "the generator has no denoiser whose loss could be measured"
 
 
 def real_images(subject: Subject) -> str:

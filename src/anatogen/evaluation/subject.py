@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import give_back_memory
-from anatogen.generation.engine import Generator
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.encoder import Encoder, EncoderSettings
 from anatogen.judges.of_dataset import encoder_for
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings
+from anatogen.model import ImageModel
 from anatogen.progress import stage
 
 BLOCK = 256
@@ -50,7 +50,7 @@ class SampleSets:
 
     main: SampleSet
     heldout: SampleSet | None = None
-    generator: Generator | None = None
+    generator: ImageModel | None = None
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class Subject:
         return self.sets.main
 
     @property
-    def generator(self) -> Generator | None:
+    def generator(self) -> ImageModel | None:
         """The generator that made them, where its run is at hand."""
         return self.sets.generator
 
     @property
-    def required_generator(self) -> Generator:
+    def required_generator(self) -> ImageModel:
         """The generator, for sections that need one."""
         if self.sets.generator is None:
             raise ValueError("this section needs a generator")

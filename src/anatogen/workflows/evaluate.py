@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
     from anatogen.evaluation.evaluate import Evaluated
     from anatogen.evaluation.subject import EvaluationSettings, SampleSets
-    from anatogen.generation.engine import Generator
     from anatogen.generation.sample_set import SampleSet
+    from anatogen.model import ImageModel
     from anatogen.reporting.cards import ModelFacts
     from anatogen.reporting.report import Figure
     from anatogen.reporting.results import Report
@@ -107,12 +107,12 @@ def _sample_sets(
 ) -> tuple[SampleSets, Path | None]:
     """The sample sets to evaluate, given or made, and the run of the generator that made them, where it is at hand."""
     from anatogen.evaluation.subject import SampleSets
-    from anatogen.generation.engine import Generator
+    from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import check_same_anatomy
 
     first = request.subjects[0]
     if len(request.subjects) == 1 and (first / "model.json").exists():
-        generator = Generator.load(first, device=request.device)
+        generator = load_model(first, device=request.device)
         check_same_anatomy(generator, dataset)
         main = _sample(generator, dataset, request.split, request.out / "samples", request)
         heldout = None
@@ -149,21 +149,21 @@ def opened(subjects: Sequence[Path], dataset: PreparedDataset) -> tuple[SampleSe
     return (others or of_heldout)[0], of_heldout[0] if of_heldout else None
 
 
-def generator_of(samples: SampleSet, device: str, run: Path | None) -> tuple[Generator | None, Path | None]:
+def generator_of(samples: SampleSet, device: str, run: Path | None) -> tuple[ImageModel | None, Path | None]:
     """The generator that made `samples`, and its run: `run`, or one beside the set. None where none is found.
 
     Raises SettingsError where `run` did not make them.
     """
-    from anatogen.generation.engine import Generator
+    from anatogen.generation.kinds import load_model
 
     for place in samples.runs(run):
         try:
-            generator = Generator.load(place, device=device)
+            generator = load_model(place, device=device)
         except ModelError:
             if run is not None:
                 raise
             continue
-        if generator.model_hash == samples.header.model:
+        if generator.digest == samples.header.model:
             return generator, place
         if run is not None:
             problem = f"is not the run that made the images of {samples.folder}"
@@ -172,7 +172,7 @@ def generator_of(samples: SampleSet, device: str, run: Path | None) -> tuple[Gen
 
 
 def _sample(
-    generator: Generator, dataset: PreparedDataset, split: str, out: Path, request: EvaluateRequest
+    generator: ImageModel, dataset: PreparedDataset, split: str, out: Path, request: EvaluateRequest
 ) -> SampleSet:
     from anatogen.generation.plan import requests_from_dataset
     from anatogen.generation.sample_set import write_sample_set

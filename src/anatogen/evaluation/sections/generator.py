@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.evaluation.needs import free_classes, mask_ablation, seeds, solver_steps
+from anatogen.evaluation.needs import free_classes, seeds, solver_steps, trained_with_free_classes
 from anatogen.evaluation.sections.base import Finding, Need, Question, Section, spread
-from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
-from anatogen.generation.request import Request
 from anatogen.judges.segmenter import Segmenter
 from anatogen.labels import LabelSchema
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.metrics.texture import power_ratio
 from anatogen.metrics.variation import seed_variation
+from anatogen.model import HasSteps, ImageModel, Query
 from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -49,9 +48,7 @@ class LeftFree(Section[None]):
         free += [schema.names] if len(schema.names) > 1 else []
         lines = []
         for labels, row in zip(batch.labels.numpy(), batch.rows, strict=True):
-            requests = [
-                Request(str(i), labels, schema.states(free=list(names)), seed=0) for i, names in enumerate(free)
-            ]
+            requests = [Query(labels, schema.states(free=list(names)), 0) for names in free]
             pictures = []
             for names, (_, image) in zip(free, generator.generate(requests), strict=True):
                 title = "all given" if not names else "all free" if names == schema.names else f"{names[0]} free"
@@ -60,7 +57,7 @@ class LeftFree(Section[None]):
         caption = (
             "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
         )
-        if mask_ablation(self.subject):
+        if trained_with_free_classes(self.subject):
             caption += " This run was trained without mask ablation, so it has never seen a free class: train with --mask-ablation."
         return Finding(
             None, [Figure("left_free", "What if a class is left free?", figures.grid(lines), caption, "model")]
@@ -77,7 +74,7 @@ class Variation(Section[VariationResult]):
 
     name: ClassVar[str] = "variation"
     question: ClassVar[Question] = "model"
-    needs: ClassVar[tuple[Need, ...]] = (mask_ablation, seeds)
+    needs: ClassVar[tuple[Need, ...]] = (trained_with_free_classes, seeds)
 
     def finish(self) -> Finding[VariationResult]:
         """The measures, and images of several seeds."""
@@ -102,7 +99,7 @@ def variation(
     dataset: PreparedDataset,
     rows: Sequence[Row],
     segmenter: Segmenter,
-    generator: Generator,
+    generator: ImageModel,
     *,
     maps: int = _VARIATION_MAPS,
     seeds: int = _VARIATION_SEEDS,
@@ -177,6 +174,8 @@ class StepsCurve(Section[StepsResult]):
     def finish(self) -> Finding[StepsResult]:
         """The curve and its plot."""
         dataset, rows, generator = self.subject.dataset, self.subject.test_rows, self.subject.required_generator
+        if not isinstance(generator, HasSteps):
+            raise ValueError("this section needs a generator with solver steps")
         chosen = [rows[i] for i in spread(rows, _CURVE_IMAGES)]
         requests = requests_from_dataset(dataset, chosen, dataset.schema.states(), seed=1)
         real = dataset.load(chosen)
@@ -191,7 +190,8 @@ class StepsCurve(Section[StepsResult]):
         with stage("Dice against steps", len(_CURVE_STEPS) * len(requests), "images") as bar:
             for steps in _CURVE_STEPS:
                 images = []
-                for _, image in generator.generate(requests, generator.with_settings(steps=steps)):
+                stepping = generator.sampling_with(generator.with_settings(steps=steps))
+                for _, image in stepping.generate(requests):
                     images.append(image)
                     bar.advance()
                 scores.append(dice(np.stack(images)))

@@ -12,10 +12,10 @@ from anatogen.conditioning.encode import Condition
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.needs import a_denoiser
 from anatogen.evaluation.sections.base import Finding, Need, Question, Section, evenly
-from anatogen.generation.engine import Generator
 from anatogen.judges.copy_search import UNSEEN
 from anatogen.judges.denoising_loss import denoising_losses, difficulties
 from anatogen.metrics.membership import MembershipAttack, membership_inference
+from anatogen.model import HasDenoiser
 from anatogen.progress import stage
 from anatogen.reporting.results import MembershipResult, Report
 from anatogen.reporting.verdicts import membership_sentence
@@ -32,7 +32,10 @@ class Membership(Section[MembershipAttack]):
 
     def finish(self) -> Finding[MembershipAttack]:
         """The attack on the generator's denoiser."""
-        return Finding(membership_attack(self.subject.required_generator, self.subject.dataset))
+        generator = self.subject.required_generator
+        if not isinstance(generator, HasDenoiser):
+            raise ValueError("this section needs a generator with a denoiser")
+        return Finding(membership_attack(generator, self.subject.dataset))
 
     @classmethod
     def place(cls, report: Report, result: MembershipAttack) -> Report:
@@ -45,7 +48,7 @@ class Membership(Section[MembershipAttack]):
         return report.model_copy(update={"privacy": privacy})
 
 
-def membership_attack(generator: Generator, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
+def membership_attack(generator: HasDenoiser, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
     """Can training images be told from unseen patients' by the denoiser's loss, their difficulty accounted for? On at most `most` of each."""
     unseen = [row for row in dataset.rows if row.split in UNSEEN]
     path, sides = generator.denoiser.path, []

@@ -146,8 +146,9 @@ class Realism(Section[RealismResult]):
         return Finding(result, self._figures(made, real))
 
     def _figures(self, made: Measured, real: Measured) -> list[Figure]:
-        steps = self.subject.samples.header.sampling.steps
-        curves = {f"{steps} steps": _power_ratio(made, real), **self.subject.power_curves}
+        sampling = self.subject.samples.header.sampling
+        own = f"{sampling.steps} steps" if sampling is not None else "generated"
+        curves = {own: _power_ratio(made, real), **self.subject.power_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."
