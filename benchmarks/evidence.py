@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen import evaluate
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import parse_duration
 from anatogen.reporting.tables import signed, with_interval
@@ -103,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()
-    settings = EvaluationSettings(usefulness=SegmenterSettings(steps=600), utility_seeds=options.seeds)
+    settings = EvaluationSettings(utility=SegmenterSettings(steps=600), utility_seeds=options.seeds)
     found, seconds, steps = {}, {}, {}
     for title in options.models:
         name, values = MODELS[title]
@@ -119,7 +120,7 @@ def main() -> None:
     write_section(
         "The evidence pack, hippocampus",
         f"""
-`python benchmarks/evidence.py`: {n["images"]} test slices of {n["patients"]} patients, equally many real ones, 95 % intervals by patient; usefulness:
+`python benchmarks/evidence.py`: {n["images"]} test slices of {n["patients"]} patients, equally many real ones, 95 % intervals by patient; utility:
 {options.seeds} trainings of 600 steps each on heldout maps. "Real images": the ceiling, or the same measure between real images of different
 patients. Training steps: {", ".join(f"{k} {v}" for k, v in steps.items())}. The whole pack took
 {", ".join(f"{k} {v / 60:.1f} min" for k, v in seconds.items())}. {machine()}.

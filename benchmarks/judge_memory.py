@@ -20,7 +20,7 @@ import torch
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, usefulness
+from anatogen.judges.utility import Parts, UtilityData, UtilitySettings, utility_of_mixtures
 from common import machine, write_section
 
 
@@ -54,9 +54,9 @@ def main() -> None:
     before, started = peak_mb(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         all_of_it, some = parts(options.count, options.size), parts(200, options.size)
-        data = UsefulnessData(all_of_it, all_of_it, some, some)
-        usefulness(data, UsefulnessSettings((1.0, 0.0, 0.5), segmenter=settings), cache=Path(folder))
-        of_usefulness = peak_mb()
+        data = UtilityData(all_of_it, all_of_it, some, some)
+        utility_of_mixtures(data, UtilitySettings((1.0, 0.0, 0.5), segmenter=settings), cache=Path(folder))
+        of_utility = peak_mb()
         train_encoder(all_of_it.tensors, 2, EncoderSettings(steps=options.steps), cache=Path(folder))
     held = options.count * options.size**2 * 12 / 1e9
     write_section(
@@ -68,7 +68,7 @@ label maps would be {held:.1f} GB each in memory. {options.steps} steps a traini
 | | MB |
 | --- | --- |
 | libraries | {before:.0f} |
-| usefulness: real, synthetic, both | {of_usefulness:.0f} |
+| utility: real, synthetic, both | {of_utility:.0f} |
 | and the encoder | {peak_mb():.0f} |
 """,
     )

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from anatogen import evaluate
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation.evaluate import evaluate
 from anatogen.progress import parse_duration
 from common import hippocampus, machine, trained, write_section
 

@@ -110,7 +110,7 @@ def main() -> None:
             words = [str(repeated(test, count, out / f"of-{count}")), "--dataset", str(fresh), "--quick"]
             words += ["--only", "faithfulness,realism,privacy", "--out", str(out / f"report-{count}")]
             taken, peak = evaluated(words)
-            lines.append(f"| {count}, without usefulness, judges cached | {taken:.0f} | {peak} MB |")
+            lines.append(f"| {count}, without utility, segmenter and encoder cached | {taken:.0f} | {peak} MB |")
     write_section(
         "Time and memory of the evidence pack",
         f"""

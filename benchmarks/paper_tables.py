@@ -59,7 +59,7 @@ def measure(
     names = dataset.schema.names
     scores = dice_with_freed(dataset, rows, segmenter, generator, [])
     freed = {name: dice_with_freed(dataset, rows, segmenter, generator, [name]) for name in names}
-    apart, _ = variation(dataset, rows, segmenter, generator, maps=maps, seeds=seeds)
+    apart = variation(dataset, rows, segmenter, generator, maps=maps, seeds=seeds).result.model_dump()
     return {
         "given": scores,
         "freed": freed,

@@ -113,8 +113,8 @@ def verdicts(
     found: dict[str, dict[int, list[bool | None]]] = {}
 
     def judge(name: str, bad: bool, count: int, made: Measured, beside: Measured) -> None:
-        test = compare(made, beside, paired=True)["test"]
-        answer = None if not test["decided"] else bool(test["told_apart_by"])
+        test = compare(made, beside, paired=True).test
+        answer = None if test is None or not test.decided else bool(test.told_apart_by)
         found.setdefault(f"{'*' if bad else ''}{name}", {}).setdefault(count, []).append(answer)
 
     with stage("judging", len(counts) * repetitions, "repetitions") as bar:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from anatogen.evaluation.sections.likeness import correlation
+from anatogen.evaluation.sections.similarity import correlation
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import confusion_counts

@@ -9,10 +9,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from anatogen import evaluate
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set

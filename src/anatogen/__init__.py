@@ -10,13 +10,13 @@ __all__ = ["Generator", "PreparedDataset", "evaluate", "train"]
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
-    from anatogen.evaluation.evaluate import evaluate
     from anatogen.generation.engine import Generator
     from anatogen.training.train import train
+    from anatogen.workflows.public import evaluate
 
 _HOMES = {
     "PreparedDataset": "anatogen.data.store",
-    "evaluate": "anatogen.evaluation.evaluate",
+    "evaluate": "anatogen.workflows.public",
     "Generator": "anatogen.generation.engine",
     "train": "anatogen.training.train",
 }

@@ -9,11 +9,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from anatogen import evaluate
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import grown_class
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.generation.engine import Generator
 from anatogen.generation.header import GateSettings
 from anatogen.generation.manifest import Measures
@@ -69,7 +70,7 @@ def test_report_of_a_run(
             "examples",
             "patients",
             "worst",
-            "freed",
+            "left_free",
             "seeds_free",
             "seeds_given",
             "steps",

@@ -15,7 +15,7 @@ from anatogen.diffusion.path import PATHS
 from anatogen.evaluation.sections.utility import real_parts
 from anatogen.judges import encoder, segmenter
 from anatogen.judges.denoising_loss import denoising_losses
-from anatogen.judges.usefulness import Parts, dice_of_patients
+from anatogen.judges.utility import Parts, dice_of_patients
 from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.surface import hd95_by_group
 
@@ -142,7 +142,7 @@ def test_a_tally_without_unknown_voxels_is_what_it_was() -> None:
     assert a.truth.sum() == (truth > 0).sum() and confusion_counts(found, far, 3).truth.sum() == (far > 0).sum()
 
 
-def test_usefulness_leaves_unknown_voxels_out() -> None:
+def test_utility_leaves_unknown_voxels_out() -> None:
     labels = torch.zeros(1, 16, 16, dtype=torch.long)
     labels[:, 4:12, 4:12] = 1
     labels[:, 12:] = -1

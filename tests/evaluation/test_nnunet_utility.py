@@ -1,4 +1,4 @@
-"""Usefulness to nnU-Net, with an executable that stands in for its commands and segments by the mean of each class."""
+"""Utility for training nnU-Net, with an executable that stands in for its commands and segments by the mean of each class."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.sections.utility import real_parts
-from anatogen.evaluation.sections.utility_nnunet import require_for_nnunet, utility_by_nnunet
+from anatogen.evaluation.sections.utility_nnunet import NnunetUtility, require_for_nnunet, utility_by_nnunet
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.io.nnunet_raw import raw_case, read_label_map, write_raw
 from anatogen.judges import nnunet as nnunet_judge
-from anatogen.judges.usefulness import Parts, dice_of_patients
+from anatogen.judges.utility import Parts, dice_of_patients
 from anatogen.progress import Bars, watched_by
 from anatogen.reporting.answers import answers
+from anatogen.reporting.results import Report, UtilityResult
 from nnunet_stand_in import Installed
 
 
@@ -58,7 +59,8 @@ def test_copies_are_as_useful_and_nothing_is_done_twice(
 
     def call(samples: SampleSet = copies) -> dict[str, dict[str, float]]:
         with watched_by(Bars()):
-            return json.loads(json.dumps(utility_by_nnunet(dataset, samples, samples.entries, work, 50, device="cpu")))
+            made = utility_by_nnunet(dataset, samples, samples.entries, work, 50, device="cpu")
+            return made.model_dump(mode="json", exclude_unset=True)
 
     found = call()
     real, synthetic, both = (found[name] for name in ("real", "synthetic", "both"))
@@ -100,17 +102,20 @@ def test_wrong_images_are_found_out(
     """Inverted images: the brightest class is looked for where it is darkest."""
     for entry in copies.entries:
         np.save(copies.folder / entry.file, -np.load(copies.folder / entry.file))
-    found = utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "work", 1, device="cpu")
+    result = utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "work", 1, device="cpu")
+    found = result.model_dump()
     assert found["synthetic"]["per_class"]["core"] == 0 and found["real"]["per_class"]["core"] > 0.9
     assert (
         found["synthetic"]["difference_to_real"] < -0.3 and found["synthetic"]["difference_ci95"] is None
     )  # few patients
     assert found["synthetic"]["difference_to_real"] == pytest.approx(found["synthetic"]["mean"] - found["real"]["mean"])
 
-    (table,) = answers({"utility": {**found, "nnunet": found}}, ("ball", "core"))[1].tables[1:]
-    assert [line.label for line in table.lines] == ["real", "synthetic", "both"] and "1 epoch" in table.caption
-    assert all(len(line.cells) + 1 == len(table.columns) for line in table.lines)
-    assert len(answers({"utility": found}, ("ball", "core"))[1].tables) == 1
+    utility = UtilityResult(real=result.real, synthetic=result.synthetic, both=result.both)
+    report = NnunetUtility.place(Report(utility=utility), result)
+    (table,) = answers(report, ("ball", "core"))[1].tables[1:]
+    assert [row.label for row in table.rows] == ["real", "synthetic", "both"] and "1 epoch" in table.caption
+    assert all(len(row.cells) + 1 == len(table.columns) for row in table.rows)
+    assert len(answers(Report(utility=utility), ("ball", "core"))[1].tables) == 1
 
 
 def test_what_was_stopped_is_begun_again_and_nothing_foreign_is_removed(
@@ -142,7 +147,7 @@ def test_what_was_stopped_is_begun_again_and_nothing_foreign_is_removed(
     assert trained(installed) == ["synthetic", "both"]
 
     (tmp_path / "other" / "real").mkdir(parents=True)
-    with pytest.raises(SettingsError, match="is there already and is not of this command"):
+    with pytest.raises(SettingsError, match="already exists and is not of this command"):
         utility_by_nnunet(dataset, copies, copies.entries, tmp_path / "other", 1, device="cpu")
     assert (tmp_path / "other" / "real").is_dir() and not trained(installed)
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from anatogen import evaluate
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
-from anatogen.evaluation.sections.privacy import membership_attack
+from anatogen.evaluation.sections.membership import membership_attack
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
@@ -31,7 +32,7 @@ from conftest import write_case
 QUICK = EvaluationSettings(
     segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2),
     encoder=EncoderSettings(steps=40),
-    usefulness=SegmenterSettings(steps=150, batch_size=8, validations=2),
+    utility=SegmenterSettings(steps=150, batch_size=8, validations=2),
 )
 
 
@@ -114,7 +115,7 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
     assert json.loads((out / "samples" / "privacy.json").read_text())["above_chance"] is False
 
 
-def test_a_model_that_learnt_by_heart_is_caught(
+def test_a_model_that_memorised_is_flagged(
     cohorts: dict[str, PreparedDataset], runs: dict[str, Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "report"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from anatogen.errors import DataError
 from anatogen.evaluation.sections.realism import Measuring, compare
 from anatogen.judges.encoder import Encoder
 from anatogen.reporting.answers import realism as answers
+from anatogen.reporting.results import RealismCount, RealismResult, Report
 
 PATIENTS, EACH, SIZE = 10, 4, 24
 Images = np.ndarray
@@ -64,7 +65,7 @@ GENERATORS: dict[str, tuple[bool, Callable[[Images, int], Images]]] = {
 }
 
 
-def report(made: Images, real: Images, patients: list[str]) -> dict[str, Any]:
+def report(made: Images, real: Images, patients: list[str]) -> RealismResult:
     sides = []
     for images in (made, real):
         side = Measuring(cast(Encoder, PooledPixels()))
@@ -80,8 +81,8 @@ def test_verdicts_on_known_generators(name: str) -> None:
     for seed in range(4):
         anatomy = anatomies(seed)
         found = report(generator(anatomy, seed), seen(anatomy, seed), names(PATIENTS))
-        assert bool(found["test"]["told_apart_by"]) is bad, (seed, found["test"])
-        sentence = answers.answer({"realism": found}).verdict
+        assert found.test is not None and bool(found.test.told_apart_by) is bad, (seed, found.test)
+        sentence = answers.answer(Report(realism=found)).verdict
         assert sentence.startswith(f"They can{'' if bad else 'not'} be told from real images"), sentence
 
 
@@ -89,17 +90,22 @@ def test_a_perfect_generator_lies_as_far_as_real_images_do() -> None:
     anatomy = anatomies(0)
     found = report(seen(anatomy, 0), seen(anatomy, 0), names(PATIENTS))
     for measure in ("fid", "kid", "mmd", "precision", "recall", "diversity", "variety"):
-        assert found[measure] == pytest.approx(found[f"{measure}_real"], abs=1e-9)
-    assert found["noise_ratio"] == 1 and set(found["power_ratio"]) == {1.0} and found["test"]["p_value"] == 1
-    assert found["n"] == {"generated": 40, "real": 40, "patients": 10}
-    assert any("fid of 20 images" in warning for warning in found["warnings"])
+        assert found.of(measure) == pytest.approx(found.of(measure, "_real"), abs=1e-9)
+    assert (
+        found.noise_ratio == 1
+        and set(found.power_ratio) == {1.0}
+        and found.test is not None
+        and found.test.p_value == 1
+    )
+    assert found.n == RealismCount(generated=40, real=40, patients=10)
+    assert any("fid of 20 images" in warning for warning in found.warnings)
 
 
 def test_few_patients_and_none() -> None:
     for count, start in ((2, "Too few patients"), (1, "Too few patients"), (9, "Too few patients")):
         anatomy = anatomies(0, count)
         found = report(np.zeros_like(anatomy), seen(anatomy, 0), names(count))
-        answer = answers.answer({"realism": found})
+        answer = answers.answer(Report(realism=found))
         assert answer.verdict.startswith(start) and f"({count} patient" in answer.verdict, answer.verdict
     with pytest.raises(DataError, match="no images to compare"):
         _ = Measuring(cast(Encoder, PooledPixels())).result
@@ -114,10 +120,11 @@ def test_maps_from_elsewhere() -> None:
         side.add(images, [letter + name for name in names(count)])
         sides.append(side.result)
     found = compare(*sides, paired=False)
-    assert found["test"]["told_apart_by"] == [] and found["test"]["decided"] and not found["test"]["same_maps"]
+    assert found.test is not None and found.test.told_apart_by == () and found.test.decided and not found.test.same_maps
     noisier = Measuring(cast(Encoder, PooledPixels()))
     noisier.add(
         np.clip(made + 0.05 * np.random.default_rng(0).normal(size=made.shape), -1, 1).astype(np.float32),
         ["x" + n for n in names(10)],
     )
-    assert "noise" in compare(noisier.result, sides[1], paired=False)["test"]["told_apart_by"]
+    test = compare(noisier.result, sides[1], paired=False).test
+    assert test is not None and "noise" in test.told_apart_by

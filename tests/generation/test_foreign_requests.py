@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anatogen import evaluate
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.evaluation.evaluate import evaluate
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import ForeignMaps, Plan
 from anatogen.generation.sample_set import SampleSet, write_sample_set

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import kinds
+from anatogen import evaluate
 from anatogen.data.label_values import SourceLabels
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
-from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.volume import Volume
 
@@ -67,7 +68,7 @@ def test_evaluation_of(cli: Cli, tmp_path: Path, kind: str) -> None:
         tmp_path / "data",
         tmp_path / "report",
         only=("faithfulness", "utility"),
-        settings=EvaluationSettings(segmenter=few, usefulness=few),
+        settings=EvaluationSettings(segmenter=few, utility=few),
         count=2,
         device="cpu",
         quick=True,

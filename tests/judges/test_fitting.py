@@ -175,7 +175,7 @@ import numpy as np, torch
 from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, usefulness
+from anatogen.judges.utility import Parts, UtilityData, UtilitySettings, utility_of_mixtures
 
 def parts(count):
     shape = (64, 64)
@@ -189,8 +189,8 @@ def parts(count):
 
 def judge(count, folder):
     settings = SegmenterSettings(steps=2, batch_size=4, validations=1)
-    data = UsefulnessData(parts(count), parts(count), parts(40), parts(count // 8))
-    usefulness(data, UsefulnessSettings((0.0, 0.5), segmenter=settings), cache=folder)
+    data = UtilityData(parts(count), parts(count), parts(40), parts(count // 8))
+    utility_of_mixtures(data, UtilitySettings((0.0, 0.5), segmenter=settings), cache=folder)
     train_encoder(parts(count).tensors, 2, EncoderSettings(steps=1, batch_size=4), cache=folder)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anatogen.evaluation.sections.likeness import correlation
+from anatogen.evaluation.sections.similarity import correlation
 from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import dice_by_group
 from anatogen.metrics.surface import hd95_by_group, missed_by_group, surface_dice_by_group, volume_error_by_group

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from anatogen.metrics.intervals import NO_SPREAD, TOO_FEW, interval_entry, mean_interval
+from anatogen.metrics.intervals import NO_SPREAD, TOO_FEW, mean_interval
 
 NORMAL = (stats.norm.ppf, 0.0)
 DICE = (stats.beta(5, 1).ppf, 5 / 6)  # skewed as the Dice of a good segmenter is
@@ -91,7 +91,6 @@ def test_few_patients_have_none() -> None:
 def test_what_does_not_differ_has_none() -> None:
     found = mean_interval(np.tile([0.7, 0.9], (9, 1)))
     assert found == (pytest.approx(0.8), None, NO_SPREAD)
-    assert interval_entry("ci95", found.ci95, "no_interval", found.reason) == {"ci95": None, "no_interval": NO_SPREAD}
 
 
 def test_cut_to_what_is_possible() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from anatogen.data import sources
 from anatogen.errors import SettingsError
-from anatogen.evaluation.evaluate import EvaluationSettings
+from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import Monitor, Stage
@@ -48,7 +48,7 @@ def test_the_demo_answers_four_questions_on_real_patients(tmp_path: Path, monkey
     assert {"faithfulness", "utility", "realism", "privacy"} <= report.keys()
     assert report["command"] == "demo it" and "Real patients" in report["dataset"]["notice"]
     assert (out / "report" / "figures" / "edit.png").is_file()
-    assert (out / "report" / "report.html").is_file() and made.report == out / "report"
+    assert (out / "report" / "report.html").is_file() and made.evaluation.folder == out / "report"
     assert set(made.seconds) == {"prepare", "train", "evaluate"} and min(made.seconds.values()) > 0
     assert {"preparing", "training", "training the segmenter"} <= set(seen.titles)
 

@@ -37,7 +37,7 @@ def demo(
     )
     print(NOTICE)
     made = run(request)
-    print_summary(made.results, made.report)
+    print_summary(made.evaluation)
     print("Took " + ", ".join(f"{format_duration(s)} to {stage}" for stage, s in made.seconds.items()))
 
 

@@ -1,1 +1,1 @@
-"""Evidence: metrics are functions of arrays; the segmenter judges; the report shows."""
+"""The sections of the report, what they need, and the function that runs them over sample sets."""

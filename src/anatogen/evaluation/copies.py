@@ -23,8 +23,7 @@ from anatogen.reporting.verdicts import SELECTED_BY_COPIES, certainty
 from anatogen.settings import Document
 
 Images = NDArray[np.float32]
-Progress = Callable[[int, int], None]
-
+ProgressCallback = Callable[[int, int], None]
 
 _BLOCK = 256
 
@@ -48,7 +47,7 @@ def measure_copies(
     patients: NDArray[np.generic],
     *,
     most_bytes: int = _MOST_BYTES,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CopyMeasurement:
     """The copy rate of `images` (N, C, *spatial) in [-1, 1] against the split "train" of `dataset`.
 
@@ -61,7 +60,9 @@ def measure_copies(
     return _measure(CopySearch(dataset, most_bytes=most_bytes), blocks, patients, progress)
 
 
-def copies_of(samples: SampleSet, dataset: PreparedDataset, *, progress: Progress | None = None) -> CopyMeasurement:
+def copies_of(
+    samples: SampleSet, dataset: PreparedDataset, *, progress: ProgressCallback | None = None
+) -> CopyMeasurement:
     """`measure_copies` of a sample set, read block by block. Raises SettingsError where its model is of other data."""
     require_training_data(samples.header.about_model, dataset)
     patients = np.array([patient_of(entry) for entry in samples.entries])
@@ -74,12 +75,12 @@ def copies_of(samples: SampleSet, dataset: PreparedDataset, *, progress: Progres
 
 
 def _measure(
-    search: CopySearch, blocks: Iterable[Images], patients: NDArray[np.generic], progress: Progress | None
+    search: CopySearch, blocks: Iterable[Images], patients: NDArray[np.generic], progress: ProgressCallback | None
 ) -> CopyMeasurement:
     before = 0 if search.kept() is not None else len(search.heldout_rows)
     total = before + len(patients)
 
-    def after(start: int) -> Progress:
+    def after(start: int) -> ProgressCallback:
         return lambda done, _: progress(start + done, total) if progress is not None else None
 
     heldout = search.heldout(after(0))

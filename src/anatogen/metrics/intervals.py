@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,11 +72,6 @@ def mean_interval(scores: NDArray[np.floating], within: Interval = (-np.inf, np.
     quantile = float(special.stdtrit(freedom - _FREEDOM_OF_SKEWNESS, 0.975))  # Student's t
     low, high = (value - error * _as_before_transformation(q, skew) for q in (quantile, -quantile))
     return Mean(value, (float(np.clip(low, *within)), float(np.clip(high, *within))))
-
-
-def interval_entry(key: str, interval: Interval | None, reason_key: str, reason: str) -> dict[str, Any]:
-    """An interval as report.json stores it under `key`: its ends, or null with the reason under `reason_key`."""
-    return {key: list(interval)} if interval is not None else {key: None, reason_key: reason}
 
 
 def _as_before_transformation(y: float, skew: float) -> float:

@@ -14,25 +14,27 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from anatogen.data.documents import DatasetInfo
 from anatogen.generation.header import Header
-from anatogen.generation.manifest import Line as ManifestLine
+from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import Selection
+from anatogen.model import AboutModel, ModelDocument
 from anatogen.progress import format_duration
 from anatogen.reporting.answers import (
-    Results,
     answers,
     generator_tables,
     images_in_words,
+    not_applicable_in_words,
     privacy_status,
-    seed_of,
     selection_in_words,
     split_in_words,
 )
 from anatogen.reporting.overview import selection_line
-from anatogen.reporting.tables import Line, Table, amount, counted, number
+from anatogen.reporting.results import AboutDataset, Report
+from anatogen.reporting.tables import Table, TableRow, amount, counted
+from anatogen.training.config import RunSettings
 
 UNKNOWN = "unknown"
-_REFERENCES = {"licence": ("licence", "license"), "reference": ("reference", "citation", "doi")}
 
 
 class _Markdown(str):
@@ -41,49 +43,66 @@ class _Markdown(str):
     __slots__ = ()
 
 
-def model_card(results: Results, model: Mapping[str, Any], dataset: Mapping[str, Any]) -> str:
-    """The card of the generator that `results` (report.json's content) are of.
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a generator beyond its report. document: of its run; settings: of its training; digest: of its weights."""
 
-    model: model.json's content, that is `about` and `denoiser`; also, where known, `settings` (config.yaml's content),
-    `parameters` (their count) and `hash` (of the weights). dataset: what the model was trained on: dataset.json's content, or what
-    report.json says of it; also, where the data set states them, `licence` and `reference`. Any key may be missing.
+    document: ModelDocument | None = None
+    settings: RunSettings | None = None
+    parameters: int | None = None
+    digest: str | None = None
+
+    def about(self, report: Report) -> AboutModel:
+        """What the model says of itself, in its run or in `report`."""
+        if self.document is not None:
+            return self.document.about
+        return AboutModel.model_validate(report.model.content() if report.model else {})
+
+
+def model_card(report: Report, model: ModelFacts = ModelFacts(), dataset: DatasetInfo | None = None) -> str:
+    """The card of the generator that `report` is of.
+
+    Args:
+        report: Any part of it may be missing.
+        model: What is known of the generator besides.
+        dataset: What it was trained on.
     """
-    about = model.get("about") or results.get("model") or {}
+    about, of_data = model.about(report), _about_dataset(report, dataset)
     return _render(
         "model_card.md",
-        results,
-        dataset,
-        name=_name_of(about.get("dataset") or {}) or _name_of(dataset),
-        details=_facts(_model_details(about, model.get("denoiser") or {}, model)),
-        training=_facts(_training_data(dataset)),
-        mask_ablation=about.get("mask_ablation"),
-        settings=about.get("sampling") or results.get("sampling") or {},
-        notice=about.get("notice") or dataset.get("notice"),
+        report,
+        of_data,
+        name=(about.dataset.name if about.dataset else None) or of_data.name,
+        details=_facts(_model_details(about, model)),
+        training=_facts(_training_data(of_data, dataset)),
+        mask_ablation=_mask_ablation(about),
+        settings=report.sampling or (about.sampling if "sampling" in about.model_fields_set else None),
+        notice=about.notice or of_data.notice,
     )
 
 
-def data_sheet(results: Results, header: Header | None = None, counts: SetCounts | None = None) -> str:
-    """The sheet of the sample set that `results` (report.json's content) are of.
+def data_sheet(report: Report, header: Header | None = None, counts: SetCounts | None = None) -> str:
+    """The sheet of the sample set that `report` is of.
 
     header: the set's. counts: see `count_entries`. What is missing is said to be unknown.
     """
-    dataset = results.get("dataset") or {}
-    about = header.about_model.content() if header is not None else {}
+    dataset = _about_dataset(report, None)
+    about = header.about_model if header is not None else None
     counts = counts or SetCounts()
     return _render(
         "data_sheet.md",
-        results,
+        report,
         dataset,
-        name=_name_of(dataset) or _name_of(about.get("dataset") or {}),
+        name=dataset.name or (about.dataset.name if about else None),
         composition=_facts(_composition(header, counts)),
         classes=_class_table(header, counts),
-        process=_facts(_process(results, header, counts)),
+        process=_facts(_process(report, header, counts)),
         images=counts.images,
         size_category=_Markdown(_size_category(counts.images)),
         paired=header.request.paired if header is not None else None,
         similarities=list(counts.similarities or ()),
-        notice=about.get("notice") or dataset.get("notice"),
-        commands=list(dict.fromkeys(c for c in (header.command if header else "", results.get("command")) if c)),
+        notice=(about.notice if about else None) or dataset.notice,
+        commands=list(dict.fromkeys(c for c in (header.command if header else "", report.command) if c)),
     )
 
 
@@ -110,7 +129,7 @@ class SetCounts:
     selection: Selection | None = None
 
 
-def count_entries(entries: Iterable[ManifestLine], selection: Selection | None = None) -> SetCounts:
+def count_entries(entries: Iterable[Line], selection: Selection | None = None) -> SetCounts:
     """Count the lines of a manifest."""
     given, free, absent = Counter[str](), Counter[str](), Counter[str]()
     splits, similarities, elsewhere = Counter[str](), Counter[float](), Counter[str]()
@@ -143,19 +162,19 @@ def count_entries(entries: Iterable[ManifestLine], selection: Selection | None =
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub's Markdown: its caption, its lines, each with its detail, and the headings of its groups below."""
+    """A table of GitHub's Markdown: its caption, its rows, each with its detail, and the headings of its groups below."""
     heads = " | ".join(_escape(name) for name in table.columns)
     rule = " | ".join([":---", *["---:"] * (len(table.columns) - 1)])
     caption = table.caption if table.caption.endswith("?") else f"{table.caption}:"
     lines = [_escape(caption), "", f"| {heads} |", f"| {rule} |"]
-    for line in table.lines:
-        label = line.label + (f", {line.detail}" if line.detail else "")
-        lines.append("| " + " | ".join(_escape(cell) for cell in (label, *line.cells)) + " |")
-    groups = [_escape(name) for name in dict.fromkeys(line.group for line in table.lines) if name]
+    for row in table.rows:
+        label = row.label + (f", {row.detail}" if row.detail else "")
+        lines.append("| " + " | ".join(_escape(cell) for cell in (label, *row.cells)) + " |")
+    groups = [_escape(name) for name in dict.fromkeys(row.group for row in table.rows) if name]
     return _Markdown("\n".join([*lines, *([""] if groups else []), *(f"- {name}." for name in groups)]))
 
 
-def _render(template: str, results: Results, dataset: Mapping[str, Any], **more: Any) -> str:
+def _render(template: str, report: Report, dataset: AboutDataset, **more: Any) -> str:
     environment = Environment(
         loader=PackageLoader("anatogen.reporting"),
         trim_blocks=True,
@@ -166,15 +185,16 @@ def _render(template: str, results: Results, dataset: Mapping[str, Any], **more:
     )
     environment.filters |= {"markdown": markdown, "code": _code, "block": _block, "counted": counted}
     text = environment.get_template(template).render(
-        results=results,
-        answers={a.section: a for a in answers(results)},
-        generator=generator_tables(results),
-        images_measured=images_in_words(results),
-        split=split_in_words(results),
-        seed=seed_of(results),
-        copies=privacy_status(results),
-        selection=selection_in_words(results),
-        stated={key: _first(dataset, names) for key, names in _REFERENCES.items()},
+        report=report,
+        answers={a.chapter: a for a in answers(report)},
+        generator=generator_tables(report),
+        images_measured=images_in_words(report),
+        split=split_in_words(report),
+        seed=report.seed,
+        copies=privacy_status(report),
+        selection=selection_in_words(report),
+        not_applicable=not_applicable_in_words(report),
+        stated={"licence": dataset.licence, "reference": dataset.reference},
         unknown=UNKNOWN,
         **more,
     )
@@ -182,60 +202,69 @@ def _render(template: str, results: Results, dataset: Mapping[str, Any], **more:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _model_details(
-    about: Mapping[str, Any], denoiser: Mapping[str, Any], model: Mapping[str, Any]
-) -> list[tuple[str, Any]]:
-    network, settings = denoiser.get("network") or {}, model.get("settings") or {}
-    size, spacing = denoiser.get("size"), about.get("spacing_mm")
-    seconds = number(about.get("seconds"))
-    training = settings.get("training") or {}
-    ablation = about.get("mask_ablation")
-    imported = [("imported from", about["imported_from"])] if about.get("imported_from") else []
+def _about_dataset(report: Report, info: DatasetInfo | None) -> AboutDataset:
+    """What `report`, or else the data set itself, says of its source."""
+    if report.dataset:
+        return report.dataset
+    if info is None:
+        return AboutDataset()
+    return AboutDataset.model_validate({**info.source, "notice": info.notice, "cases": len(info.cases)})
+
+
+def _mask_ablation(about: AboutModel) -> bool | None:
+    """Whether the model was trained with mask ablation; None where that is not known."""
+    return about.mask_ablation if "mask_ablation" in about.model_fields_set else None
+
+
+def _model_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]]:
+    denoiser = model.document.denoiser if model.document is not None else None
+    training = model.settings.training if model.settings is not None else None
+    ablation = _mask_ablation(about)
+    channels = _joined(about.channels or ()) or (_amount_or_none(denoiser.image_channels) if denoiser else None)
+    of_training = (training.batch_size, training.learning_rate, training.seed) if training else ()
     return [
         ("kind", "diffusion model of images that follow a label map (Konz et al. 2024), by anatogen"),
-        ("version of anatogen", about.get("version")),
-        *imported,
-        ("network", _named(network)),
-        ("parameters", amount(model["parameters"]) if model.get("parameters") else None),
-        ("path, prediction", _joined([denoiser.get("path"), denoiser.get("target")])),
-        ("label maps enter as", denoiser.get("encoding")),
-        ("classes", _joined([c[0] for c in denoiser.get("classes") or ()])),
-        ("image size", " x ".join(map(str, size)) if size else None),
-        ("pixel size in mm", " x ".join(f"{mm:.3g}" for mm in spacing) if spacing else None),
-        ("channels", _joined(about.get("channels") or ()) or _amount_or_none(denoiser.get("image_channels"))),
-        ("slices along", about.get("axis")),
+        ("version of anatogen", about.version),
+        *([("imported from", about.imported_from)] if about.imported_from else []),
+        ("network", _named(denoiser.network.model_dump(exclude_unset=True)) if denoiser else None),
+        ("parameters", _amount_or_none(model.parameters)),
+        ("path, prediction", _joined([denoiser.path, denoiser.target]) if denoiser else None),
+        ("label maps enter as", denoiser.encoding if denoiser else None),
+        ("classes", _joined(name for name, _ in denoiser.classes) if denoiser else None),
+        ("image size", " x ".join(map(str, denoiser.size)) if denoiser else None),
+        ("pixel size in mm", " x ".join(f"{mm:.3g}" for mm in about.spacing_mm) if about.spacing_mm else None),
+        ("channels", channels),
+        ("slices along", about.axis),
         ("classes can be left free (mask ablation)", None if ablation is None else "yes" if ablation else "no"),
-        ("preset", settings.get("preset")),
-        ("training steps", _amount_or_none(about.get("steps"))),
-        ("images seen in training", _amount_or_none(about.get("images"))),
-        ("training time", format_duration(seconds) if seconds is not None else None),
-        ("batch size, learning rate, seed", _joined([training.get(k) for k in ("batch_size", "learning_rate", "seed")])),
-        ("hash of the weights", model.get("hash")),
-    ]  # fmt: skip
+        ("preset", model.settings.preset if model.settings is not None else None),
+        ("training steps", _amount_or_none(about.steps)),
+        ("images seen in training", _amount_or_none(about.images)),
+        ("training time", format_duration(about.seconds) if about.seconds is not None else None),
+        ("batch size, learning rate, seed", _joined(of_training)),
+        ("hash of the weights", model.digest),
+    ]
 
 
-def _training_data(dataset: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    source = dataset.get("source") or dataset
-    cases = dataset.get("cases")
+def _training_data(about: AboutDataset, info: DatasetInfo | None) -> list[tuple[str, Any]]:
     facts = [
-        ("data set", _name_of(dataset)),
-        ("layout", source.get("layout")),
-        ("fingerprint of the source", source.get("fingerprint")),
-        ("cases", amount(len(cases)) if isinstance(cases, Mapping) else _amount_or_none(cases)),
+        ("data set", about.name),
+        ("layout", about.layout),
+        ("fingerprint of the source", about.fingerprint),
+        ("cases", _amount_or_none(about.cases)),
     ]
-    if isinstance(cases, Mapping):
+    if info is not None:
         by_split: dict[str, set[str]] = {}
-        for case in cases.values():
-            by_split.setdefault(str(case.get("split")), set()).add(str(case.get("patient")))
+        for case in info.cases.values():
+            by_split.setdefault(case.split, set()).add(case.patient)
         facts.append(("patients a split", ", ".join(f"{name} {len(patients)}" for name, patients in by_split.items())))
-    facts += [
-        ("channels", _joined(dataset.get("channels") or ())),
-        ("slices along", dataset.get("axis")),
-        ("intensities", _named(dataset.get("intensity_rule") or {})),
-        ("licence", _first(dataset, _REFERENCES["licence"])),
-        ("reference", _first(dataset, _REFERENCES["reference"])),
+    return [
+        *facts,
+        ("channels", _joined(info.channels) if info is not None else None),
+        ("slices along", info.axis if info is not None else None),
+        ("intensities", _named(info.intensity_rule) if info is not None else None),
+        ("licence", about.licence),
+        ("reference", about.reference),
     ]
-    return facts
 
 
 def _composition(header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
@@ -266,26 +295,22 @@ def _class_table(header: Header | None, counts: SetCounts) -> Table | None:
     names = names or list(dict.fromkeys(name for each in known for name in each or ()))
     if not names:
         return None
-    rows = [Line(n, tuple(UNKNOWN if k is None else amount(k.get(n, 0)) for k in known)) for n in names]
+    rows = [TableRow(n, tuple(UNKNOWN if k is None else amount(k.get(n, 0)) for k in known)) for n in names]
     return Table("Images in which each class was", ("class", "given", "free", "erased and given"), tuple(rows))
 
 
-def _process(results: Results, header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
-    sampling = (
-        header.sampling.model_dump()
-        if header is not None and header.sampling is not None
-        else results.get("sampling") or {}
-    )
+def _process(report: Report, header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
+    sampling = header.sampling if header is not None else report.sampling
     asked = header.request.seed if header is not None else None
     return [
-        ("model, by the hash of its weights", header.model if header is not None else None),
+        ("model, by the hash of its weights", header.model if header is not None else report.model_digest),
         ("its training steps", _amount_or_none(header.about_model.steps if header is not None else None)),
-        ("solver", sampling.get("solver")),
-        ("solver steps", _amount_or_none(sampling.get("steps"))),
-        ("eta", sampling.get("eta")),
-        ("seed", asked if asked is not None else seed_of(results)),
+        ("solver", sampling.solver if sampling else None),
+        ("solver steps", _amount_or_none(sampling.steps if sampling else None)),
+        ("eta", sampling.eta if sampling else None),
+        ("seed", asked if asked is not None else report.seed),
         ("different seeds of images", _amount_or_none(counts.seeds)),
-        ("version of anatogen", (header.version if header is not None else "") or results.get("version")),
+        ("version of anatogen", (header.version if header is not None else "") or report.version),
     ]
 
 
@@ -298,22 +323,15 @@ def _facts(pairs: Sequence[tuple[str, Any]]) -> str:
     return _Markdown(text + (f"\nUnknown: {_escape(missing)}.\n" if missing else ""))
 
 
-def _amount_or_none(value: Any) -> str | None:
-    return amount(value) if number(value) is not None else None
-
-
-def _name_of(dataset: Mapping[str, Any]) -> str | None:
-    return dataset.get("name") or (dataset.get("source") or {}).get("name")
-
-
-def _first(dataset: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    places = (dataset, dataset.get("source") or {})
-    return next((str(place[name]) for name in names for place in places if place.get(name)), None)
+def _amount_or_none(value: float | None) -> str | None:
+    return None if value is None else amount(value)
 
 
 def _named(settings: Mapping[str, Any]) -> str:
     """ "hourglass, width 96, depth 2"."""
-    return ", ".join(f"{key} {value}" if key != "name" else str(value) for key, value in settings.items())
+    return ", ".join(
+        f"{key} {value}" if key != "name" else str(value) for key, value in settings.items() if value is not None
+    )
 
 
 def _joined(values: Iterable[Any]) -> str:

@@ -6,17 +6,13 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from anatogen.labels import LabelSchema
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from anatogen.reporting.results import SimilarityRow
 
 Picture = tuple[str, NDArray[Any]]
 
@@ -51,13 +47,13 @@ def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSche
 def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "") -> bytes:
     """Pictures with a title each, a line a row; above all of them `title`."""
     width = max(len(row) for row in rows)
-    figure, axes = plt.subplots(len(rows), width, figsize=(cell * width, (cell + 0.18) * len(rows)), squeeze=False)
+    figure, axes = _subplots(len(rows), width, figsize=(cell * width, (cell + 0.18) * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")
-        for axis, (title, picture) in zip(line, row, strict=False):
+        for axis, (name, picture) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
-            axis.set_title(title, fontsize=min(7, 7 * 24 * cell / 1.5 / max(1, len(title))), pad=2)
+            axis.set_title(name, fontsize=min(7, 7 * 24 * cell / 1.5 / max(1, len(name))), pad=2)
     if title:
         figure.suptitle(title, fontsize=7)
     figure.tight_layout(pad=0.3)
@@ -71,7 +67,7 @@ def legend(schema: LabelSchema) -> list[tuple[str, str]]:
 
 def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: float) -> bytes:
     """Dice(m_gen, m) against the number of solver steps, with the ceiling that real images set."""
-    figure, axis = plt.subplots(figsize=(5, 3))
+    figure, axis = _subplots(figsize=(5, 3))
     axis.axhline(ceiling, color="0.5", linestyle="--", label="real images (ceiling)")
     axis.plot(steps, dice, "o-", color="#0072B2", label="generated")
     axis.set_xscale("log", base=2)
@@ -83,15 +79,17 @@ def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: flo
     return _png(figure)
 
 
-def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
+def similarity(rows: Sequence[SimilarityRow]) -> bytes:
     """Correlation with the real image and Dice on given classes, with its interval where it has one, against similarity."""
-    figure, axis = plt.subplots(figsize=(5, 3))
-    x = [row["similarity"] for row in rows]
-    axis.plot(x, [row["correlation"] for row in rows], "o-", color="#0072B2", label="correlation with the real image")
-    dice = [row["dice_given"]["mean"] for row in rows]
-    if not np.isnan(dice).any():
-        ends = [row["dice_given"]["ci95"] or (np.nan, np.nan) for row in rows]  # NaN leaves a gap in the band
-        axis.fill_between(x, *np.array(ends, dtype=float).T, color="#D55E00", alpha=0.2, linewidth=0)
+    figure, axis = _subplots(figsize=(5, 3))
+    x = [row.similarity for row in rows]
+    axis.plot(x, [row.correlation for row in rows], "o-", color="#0072B2", label="correlation with the real image")
+    dice = [row.dice_given.mean for row in rows]
+    if None not in dice:
+        ends = [row.dice_given.ci95 or (None, None) for row in rows]
+        axis.fill_between(
+            x, *np.array(ends, dtype=float).T, color="#D55E00", alpha=0.2, linewidth=0
+        )  # a gap where None
         axis.plot(x, dice, "s-", color="#D55E00", label="Dice on given classes")
     axis.set(xlabel="similarity (1 - lambda)", ylim=(0, 1))
     axis.legend(fontsize=8)
@@ -102,7 +100,7 @@ def likeness(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def distributions(values: dict[str, NDArray[np.float64]], line: float | None = None) -> bytes:
     """Cumulative distributions, and a dashed line at a threshold."""
-    figure, axis = plt.subplots(figsize=(5, 3))
+    figure, axis = _subplots(figsize=(5, 3))
     for name, of_images in values.items():
         if len(of_images):
             axis.step(np.sort(of_images), (np.arange(len(of_images)) + 1) / len(of_images), where="post", label=name)
@@ -117,7 +115,7 @@ def distributions(values: dict[str, NDArray[np.float64]], line: float | None = N
 
 def bars(values: dict[str, tuple[float, tuple[float, float] | None]], label: str) -> bytes:
     """Means with their intervals, a line each; where there is no interval, the figure says so."""
-    figure, axis = plt.subplots(figsize=(5, 0.6 + 0.4 * len(values)))
+    figure, axis = _subplots(figsize=(5, 0.6 + 0.4 * len(values)))
     for place, (mean, ends) in enumerate(values.values()):
         if ends is not None:
             axis.plot(ends, [place, place], color="#0072B2", linewidth=2)
@@ -138,12 +136,12 @@ def bars(values: dict[str, tuple[float, tuple[float, float] | None]], label: str
 def points(values: dict[str, dict[str, NDArray[np.float64]]], label: str) -> bytes:
     """Every value and the mean, in a column for each side of each class. values: by side, then by class; NaN is left out."""
     classes = list(next(iter(values.values())))
-    figure, axis = plt.subplots(figsize=(max(5, 1.1 * len(classes) + 1), 3))
+    figure, axis = _subplots(figsize=(max(5, 1.1 * len(classes) + 1), 3))
     for number, (side, colour) in enumerate(zip(values, ("#0072B2", "#999999", "#D55E00"), strict=False)):
         for place, name in enumerate(classes):
             of_class = np.sort(values[side][name][np.isfinite(values[side][name])])
             middle = place + 0.36 * (number - (len(values) - 1) / 2)
-            # Spread by a fixed sequence, so that dots do not hide one another and a figure is made twice alike.
+            # Spread by a fixed sequence, so that dots do not hide one another and the same values give the same figure.
             x = middle + 0.24 * (np.arange(len(of_class)) * 0.618 % 1 - 0.5)
             axis.plot(x, of_class, "o", markersize=3, alpha=0.6, color=colour, label=side if not place else None)
             if len(of_class):
@@ -160,8 +158,7 @@ def curves(
     values: dict[str, list[tuple[int, float]]], label: str, *, ceiling: float | None = None, logarithmic: bool = False
 ) -> bytes:
     """Curves of (step, value) pairs against the training's steps, and a dashed line at `ceiling`."""
-    figure = Figure(figsize=(6, 3))
-    axis = figure.subplots()
+    figure, axis = _subplots(figsize=(6, 3))
     if ceiling is not None:
         axis.axhline(ceiling, color="0.5", linestyle="--", label="real images (ceiling)")
     for name, pairs in values.items():
@@ -184,7 +181,7 @@ def curves(
 
 def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     """Power of generated over real images in rings of spatial frequency; 1 is right."""
-    figure, axis = plt.subplots(figsize=(5, 3))
+    figure, axis = _subplots(figsize=(5, 3))
     axis.axhline(1, color="0.5", linestyle="--")
     for name, ratio in curves.items():
         axis.plot((np.arange(len(ratio)) + 0.5) / len(ratio), ratio, "o-", markersize=3, label=name)
@@ -198,8 +195,13 @@ def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     return _png(figure)
 
 
+def _subplots(*grid: int, figsize: tuple[float, float], **more: Any) -> tuple[Figure, Any]:
+    """A figure of its own with its axes; pyplot would keep it in global state."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(*grid, **more)
+
+
 def _png(figure: Any, dpi: int = 110) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
-    plt.close(figure)
     return buffer.getvalue()

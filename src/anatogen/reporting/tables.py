@@ -1,4 +1,4 @@
-"""Numbers in words and tables, for the page and the cards alike: sensible digits, and an en dash for what has no value."""
+"""Numbers in words and tables, for the page and the cards: sensible digits, and an en dash for what has no value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Show = Callable[[Any], str]
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a table. cells: one a column but the first, which is `label`, with `detail` in small print.
+class TableRow:
+    """A row of a table. cells: one a column but the first, which is `label`, with `detail` in small print.
 
-    group: under which heading it stands; lines of a group follow one another.
+    group: under which heading it stands; rows of a group follow one another.
     """
 
     label: str
@@ -28,11 +28,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it shows, its columns with that of the labels, and its lines."""
+    """A table: what it shows, its columns with that of the labels, and its rows."""
 
     caption: str
     columns: tuple[str, ...]
-    lines: tuple[Line, ...]
+    rows: tuple[TableRow, ...]
 
 
 def number(value: Any) -> float | None:

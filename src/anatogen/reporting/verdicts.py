@@ -1,4 +1,4 @@
-"""The verdict on copies in plain sentences."""
+"""The verdicts on copies and on membership inference, in plain sentences."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from anatogen.metrics.copies import CopyRate
 from anatogen.metrics.membership import MembershipAttack
 
 SELECTED_BY_COPIES = (
-    "These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over, and says "
-    "nothing of how often the model copies."
+    "These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over and does not "
+    "say how often the model copies."
 )
 
 
@@ -35,7 +35,7 @@ def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
 
 
 def membership_sentence(attack: MembershipAttack) -> str:
-    """What the model's loss gives away, in a plain sentence, and what of it training and unseen images have from themselves."""
+    """What the model's loss reveals of its training images, beyond what their difficulty explains, in a plain sentence."""
     low, high = attack.ci95
     calibrated = not math.isnan(attack.difficulty_auc)
     finding = (
@@ -45,8 +45,8 @@ def membership_sentence(attack: MembershipAttack) -> str:
     )
     if not attack.comparable:
         return (
-            "Whether the model's loss gives training images away cannot be told: they differ so much from the unseen ones that fixed "
-            f"filters tell them, with an AUC of {attack.difficulty_auc:.2f}."
+            "Whether the model's loss reveals training images cannot be told: they differ so much from the unseen ones that fixed "
+            f"filters tell them apart, with an AUC of {attack.difficulty_auc:.2f}."
         )
     if attack.above_chance:
         return f"The model tells {finding}: it retains information about training patients."

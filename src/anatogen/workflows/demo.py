@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anatogen import __version__
 from anatogen.errors import SettingsError
@@ -13,7 +13,8 @@ from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
-    from anatogen.evaluation.evaluate import EvaluationSettings
+    from anatogen.evaluation.subject import EvaluationSettings
+    from anatogen.workflows.evaluate import EvaluateResult
 
 SOURCE = "hippocampus"
 GROWN = "anterior"
@@ -28,9 +29,9 @@ class DemoRequest:
         out: New folder for everything that it makes.
         training_steps: Optimizer steps, unless the time is over before.
         training_seconds: The longest time to train.
-        evaluation: The judges' settings; None for the usual ones, with shorter trainings for usefulness.
-        count: How many images to make of each split; None for one of every label map.
-        quick: Leave out the figures of free classes and of solver steps.
+        evaluation: Of the auxiliary models; None for the usual ones, with shorter trainings for utility.
+        count: How many images to sample of each split; None for one of every label map.
+        quick: Leave out what the generator itself can do: classes left free, variation, solver steps.
         device: "auto", "cpu", "cuda", ...
         command: The command line, for the report.
     """
@@ -47,10 +48,9 @@ class DemoRequest:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """results: what report.json holds. report: its folder. seconds: each stage's wall-clock time, by name."""
+    """evaluation: the report and its folder. seconds: each stage's wall-clock time, by name."""
 
-    results: dict[str, Any]
-    report: Path
+    evaluation: EvaluateResult
     seconds: dict[str, float]
 
 
@@ -68,9 +68,9 @@ def demo(request: DemoRequest, *, monitor: Monitor | None = None) -> DemoResult:
         seconds["prepare"] = time.monotonic() - began
         _train(dataset, request)
         seconds["train"] = time.monotonic() - began - sum(seconds.values())
-        results = _evaluated(dataset, request)
+        evaluation = _evaluated(dataset, request)
         seconds["evaluate"] = time.monotonic() - began - sum(seconds.values())
-    return DemoResult(results, request.out / "report", seconds)
+    return DemoResult(evaluation, seconds)
 
 
 def _prepared(out: Path) -> PreparedDataset:
@@ -104,27 +104,29 @@ def _train(dataset: PreparedDataset, request: DemoRequest) -> None:
         )
 
 
-def _evaluated(dataset: PreparedDataset, request: DemoRequest) -> dict[str, Any]:
+def _evaluated(dataset: PreparedDataset, request: DemoRequest) -> EvaluateResult:
     """The four questions, and a test patient's hippocampus with its anterior part grown."""
     from anatogen.evaluation.counterfactual import grown_class
-    from anatogen.evaluation.evaluate import EvaluationSettings, evaluate
+    from anatogen.evaluation.subject import EvaluationSettings
     from anatogen.generation.engine import Generator
     from anatogen.judges.of_dataset import segmenter_for
     from anatogen.judges.segmenter import SegmenterSettings
+    from anatogen.workflows.evaluate import EvaluateRequest, evaluate
 
-    settings = request.evaluation or EvaluationSettings(usefulness=SegmenterSettings(steps=UTILITY_STEPS))
+    settings = request.evaluation or EvaluationSettings(utility=SegmenterSettings(steps=UTILITY_STEPS))
     segmenter = segmenter_for(dataset, settings.segmenter, device=request.device)
     generator = Generator.load(request.out / "run", device=request.device)
     edit = grown_class(dataset, generator, dataset.split("test"), GROWN, segmenter)
     return evaluate(
-        request.out / "run",
-        dataset,
-        request.out / "report",
-        device=request.device,
-        settings=settings,
-        count=request.count,
-        quick=request.quick,
-        command=request.command,
-        version=__version__,
-        more_figures=[edit],
+        EvaluateRequest(
+            subjects=(request.out / "run",),
+            dataset=dataset,
+            out=request.out / "report",
+            count=request.count,
+            settings=settings,
+            quick=request.quick,
+            figures=(edit,),
+            device=request.device,
+            command=request.command,
+        )
     )

@@ -1,128 +1,100 @@
-"""What is judged, block by block, and what a section of the report is."""
+"""What a section of the report is, what it can need, and whether a subject has that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anatogen.data.store import Batch, PreparedDataset, Row
-from anatogen.device import give_back_memory
-from anatogen.generation.engine import Generator
-from anatogen.generation.manifest import Line
-from anatogen.generation.sample_set import SampleSet, patient_of
-from anatogen.judges.segmenter import Segmenter
-from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
+from anatogen.data.store import Row
+from anatogen.evaluation.subject import Block, Subject
+from anatogen.metrics.intervals import Interval, mean_interval
 from anatogen.metrics.overlap import class_means
-from anatogen.progress import stage
 from anatogen.reporting.report import Figure
+from anatogen.reporting.results import Report, Score
 
-BLOCK = 256
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is judged. entries: the lines of the manifest that are; rows: their rows in `dataset`, None where the label maps
-    are from elsewhere. generator: that made them, where its run is still there.
-    """
-
-    dataset: PreparedDataset
-    samples: SampleSet
-    entries: list[Line]
-    rows: list[Row] | None
-    segmenter: Segmenter
-    generator: Generator | None
-    device: str = "auto"
-
-    @property
-    def test_rows(self) -> list[Row]:
-        """The rows of the label maps, and the data set's own test rows where the maps are from elsewhere."""
-        return self.rows if self.rows is not None else self.dataset.split("test")
-
-    def patients(self) -> NDArray[np.str_]:
-        """Whose label map each image follows, (N,)."""
-        return np.array([patient_of(entry) for entry in self.entries])
+R = TypeVar("R")
+Need = Callable[[Subject], str]
+"""Says why a subject lacks something, in plain words; "" where it has it."""
+Question = Literal["faithfulness", "utility", "realism", "privacy", "model"]
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some of the images: generated (B, C, H, W) in [-1, 1], the label maps asked for and what the segmenter found (B, H, W).
+class Finding(Generic[R]):
+    """What a section came to, and its figures."""
 
-    given, absent: (B, C-1), which classes were given, and which of them were erased from the map. real, found_in_real: the
-    real images of the same maps, where there are any; known: (B, C-1), the classes that were drawn in them.
+    result: R
+    figures: list[Figure] = field(default_factory=list)
+
+
+class Section(ABC, Generic[R]):
+    """One part of the report.
+
+    A section is made for a subject that meets all its needs, takes the images block by block where it `streams`, and is
+    then finished. What takes long belongs in `add` and `finish`, and what has to be there before the first block in
+    `__init__`.
+
+    Attributes:
+        name: Its field of `Report`, and its key in `not_applicable` there.
+        question: Which question it helps to answer; "model": what the generator itself can do.
+        needs: What it cannot do without.
+        streams: Whether it wants the images.
+        takes_days: Whether what was found before is to be published before it is finished.
+        without: What report.json holds in its place where it is not applicable; None: nothing.
     """
 
-    entries: list[Line]
-    generated: NDArray[np.float32]
-    asked: NDArray[np.int64]
-    found: NDArray[np.int64]
-    given: NDArray[np.bool_]
-    absent: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-    real: Batch | None
-    found_in_real: NDArray[np.int64] | None
+    name: ClassVar[str]
+    question: ClassVar[Question]
+    needs: ClassVar[tuple[Need, ...]] = ()
+    streams: ClassVar[bool] = False
+    takes_days: ClassVar[bool] = False
+    without: ClassVar[Any] = None
 
-
-class Section(Protocol):
-    """One question of the report."""
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
 
     def add(self, block: Block) -> None:
         """Take `block` into account."""
 
-    def finish(self) -> tuple[dict[str, Any], list[Figure]]:
-        """What report.json is to hold, and the figures."""
+    @abstractmethod
+    def finish(self) -> Finding[R]:
+        """The result and the figures."""
+
+    @classmethod
+    def place(cls, report: Report, result: R) -> Report:
+        """`report` with the result in it."""
+        return report.model_copy(update={cls.name: result})
 
 
-def blocks(subject: Subject, title: str = "judging", size: int = BLOCK) -> Iterator[Block]:
-    """The images of `subject`, `size` at a time."""
-    names = subject.dataset.schema.names
-    total = len(subject.entries)
-    with stage(title, total, "images") as bar:
-        for start in range(0, total, size):
-            entries = subject.entries[start : start + size]
-            generated = np.stack([subject.samples.image(entry) for entry in entries])
-            given = np.array([[name in entry.given for name in names] for entry in entries])
-            real = subject.dataset.load(subject.rows[start : start + size]) if subject.rows is not None else None
-            yield Block(
-                entries,
-                generated,
-                np.stack([subject.samples.label_map(entry) for entry in entries]),
-                subject.segmenter(generated),
-                given,
-                np.array([[name in entry.absent for name in names] for entry in entries]),
-                given if real is None else real.annotated.numpy(),
-                real,
-                None if real is None else subject.segmenter(real.images),
-            )
-            give_back_memory()
-            bar.update(start + len(entries))
+def not_applicable(kind: type[Section[Any]], subject: Subject) -> str:
+    """Why a section cannot be run on `subject`, in plain words; "" where it can."""
+    return next((reason for need in kind.needs if (reason := need(subject))), "")
 
 
-def summary(
+def score(
     names: Sequence[str],
     scores: NDArray[np.float64],
     patients: Sequence[str] | NDArray[np.str_] = (),
     *,
     within: Interval = (0, 1),
-) -> dict[str, Any]:
-    """Mean, 95 % interval and class means of `scores` (patients, classes), as report.json holds them.
+) -> Score:
+    """Mean, 95 % interval and class means of `scores` (patients, classes), NaN where a patient lacks a class.
 
     patients: their names, where the scores of each are to be held too. within: see `mean_interval`.
     """
     mean, interval, reason = mean_interval(scores, within)
-    of_patients = {str(name): _by_name(names, line) for name, line in zip(patients, scores, strict=False)}
-    return {
-        "mean": mean,
-        "per_class": _by_name(names, class_means(scores, axis=0)),
-        **interval_entry("ci95", interval, "no_interval", reason),
-        **({"per_patient": of_patients} if of_patients else {}),
-    }
+    more: dict[str, Any] = {} if interval is not None else {"no_interval": reason}
+    if len(patients):
+        more["per_patient"] = {str(name): by_name(names, line) for name, line in zip(patients, scores, strict=True)}
+    return Score(mean=mean, per_class=by_name(names, class_means(scores, axis=0)), ci95=interval, **more)
 
 
-def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+def by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Values (C-1,) by class."""
     return dict(zip(names, map(float, values), strict=True))
 
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
-from anatogen.evaluation.sections.base import Block, Subject, spread, summary
+from anatogen.evaluation.sections.base import Finding, Question, Section, score, spread
+from anatogen.evaluation.subject import Block, Subject
 from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, ConfusionCounts, confusion_counts
 from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
+from anatogen.reporting.results import Absences, AbsentClass, FaithfulnessResult, NotDefined, Overlaps, Score, Stray
 
 _GRID_ROWS = 8
 _WORST = 4
 _NAMED = 10
-Line = list[figures.Picture]
+PictureRow = list[figures.Picture]
 
 
-class Faithfulness:
+class Faithfulness(Section[FaithfulnessResult]):
     """Overlap, surfaces and volumes of (generated, map), (generated, real) and (real, map), the last being the ceiling.
 
-    On given classes and, apart, on free ones, where the model was free to differ. surfaces: measure distances too.
+    On given classes and, apart, on free ones, where the model was free to differ.
     """
 
-    def __init__(self, subject: Subject, *, surfaces: bool = True) -> None:
-        self.subject, self.surfaces = subject, surfaces
+    name: ClassVar[str] = "faithfulness"
+    question: ClassVar[Question] = "faithfulness"
+    streams: ClassVar[bool] = True
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
         self.names = subject.dataset.schema.names
         self._counts: dict[str, list[ConfusionCounts]] = {"gen_map": [], "gen_real": [], "real_map": []}
         self._given: list[NDArray[np.bool_]] = []
@@ -38,13 +44,13 @@ class Faithfulness:
         self._shown = {id(subject.entries[i]) for i in spread(rows, _GRID_ROWS)} if subject.rows is not None else set()
         if not self._shown:
             self._shown = {id(e) for e in subject.entries[:: max(1, len(subject.entries) // _GRID_ROWS)][:_GRID_ROWS]}
-        self._examples: list[Line] = []
-        self._worst: list[tuple[float, int, Line]] = []
+        self._examples: list[PictureRow] = []
+        self._worst: list[tuple[float, int, PictureRow]] = []
         self._count = 0
         self._spacings: dict[str, tuple[float, ...]] = {}
 
     def add(self, block: Block) -> None:
-        """Count the overlaps of `block`, and keep the pictures that are to be shown."""
+        """Count the overlaps in `block`, and keep the pictures that are to be shown."""
         spacing = self._spacing(block)
         unknown = None if block.real is None or block.real.ignored is None else block.real.ignored.numpy()
 
@@ -56,9 +62,7 @@ class Faithfulness:
             pairs["gen_real"] = (block.found, known(block.found_in_real))
             pairs["real_map"] = (block.found_in_real, known(block.real.labels.numpy()))
         for name, (found, truth) in pairs.items():
-            self._counts[name].append(
-                confusion_counts(found, truth, len(self.names) + 1, spacing, block.known, surfaces=self.surfaces)
-            )
+            self._counts[name].append(confusion_counts(found, truth, len(self.names) + 1, spacing, block.known))
         self._given.append(block.given & block.known)
         self._known.append(block.known)
         self._absent.append(block.absent)
@@ -72,70 +76,68 @@ class Faithfulness:
                 self._examples.append(self._line(block, i))
         self._count += len(block.entries)
 
-    def finish(self) -> tuple[dict[str, Any], list[Figure]]:
+    def finish(self) -> Finding[FaithfulnessResult]:
         """Means, class means and intervals by patient; examples; the worst images."""
         patients, given = self.subject.patients(), np.concatenate(self._given)
         known, absent = np.concatenate(self._known), np.concatenate(self._absent)
-        results: dict[str, Any] = {}
+        scores: dict[str, Score] = {}
         for name, parts in self._counts.items():
             if parts:
                 counted = given if name == "gen_map" else given & ~absent
-                results |= self._measures(name, ConfusionCounts.joined(parts).where(counted), patients)
-        if "dice_real_map" not in results:
-            results |= self._ceiling_of_own_test_set()
-        results["absent"] = self._absences(given, absent, patients)
+                scores |= self._measures(name, ConfusionCounts.joined(parts).where(counted), patients)
+        if "dice_real_map" not in scores:
+            scores |= self._ceiling_of_own_test_set()
+        more: dict[str, Any] = {"absent": self._absences(given, absent, patients)}
         free = known & ~given
         if free.any() and self._counts["gen_real"]:
-            results["free"] = {}
+            of_free: dict[str, Score] = {}
             for name in ("gen_map", "gen_real"):
-                results["free"] |= self._measures(
-                    name, ConfusionCounts.joined(self._counts[name]).where(free), patients
-                )
-        shown = [self._examples_figure(), self._patients_figure(results)]
-        return results, [*shown, *([self._worst_figure()] if self._worst else [])]
+                of_free |= self._measures(name, ConfusionCounts.joined(self._counts[name]).where(free), patients)
+            more["free"] = Overlaps.model_validate(of_free)
+        result = FaithfulnessResult.model_validate({**scores, **more})
+        shown = [self._examples_figure(), self._patients_figure(result)]
+        return Finding(result, [*shown, *([self._worst_figure()] if self._worst else [])])
 
-    def _absences(
-        self, given: NDArray[np.bool_], erased: NDArray[np.bool_], patients: NDArray[np.str_]
-    ) -> dict[str, Any]:
+    def _absences(self, given: NDArray[np.bool_], removed: NDArray[np.bool_], patients: NDArray[np.str_]) -> Absences:
         """What was invented where a given class is absent, and which images have no given class at all.
 
-        Of the real images only those count that truly lack the class, and not those from whose map it was erased.
+        Of the real images only those count that truly lack the class, and not those from whose map it was removed.
         """
         counts = {"gen_map": ConfusionCounts.joined(self._counts["gen_map"]).where(given)}
         if self._counts["real_map"]:
-            counts["real_map"] = ConfusionCounts.joined(self._counts["real_map"]).where(given & ~erased)
+            counts["real_map"] = ConfusionCounts.joined(self._counts["real_map"]).where(given & ~removed)
         empty = np.flatnonzero(~(counts["gen_map"].truth > 0).any(axis=1))
-        result: dict[str, Any] = {
-            "unit": f"mm{len(self.subject.dataset.size)}",
-            "stray": {"voxels": STRAY_VOXELS, "share": STRAY_SHARE},
-            "not_defined": {"images": len(empty), "named": [self.subject.entries[i]["id"] for i in empty[:_NAMED]]},
-        }
-        for name, of_images in counts.items():
-            by_class = zip(self.names, of_images.absences(patients), strict=True)
-            result[name] = {
-                c: {"images": a.images, "patients": a.groups, "invented": a.invented, "volume": a.volume}
-                for c, a in by_class
-                if a.images
-            }
-        return result
+        by_pair = {name: self._absent_classes(of_images, patients) for name, of_images in counts.items()}
+        return Absences(
+            unit=f"mm{len(self.subject.dataset.size)}",
+            stray=Stray(voxels=STRAY_VOXELS, share=STRAY_SHARE),
+            not_defined=NotDefined(images=len(empty), named=tuple(self.subject.entries[i].id for i in empty[:_NAMED])),
+            **by_pair,
+        )
 
-    def _measures(self, name: str, of_images: ConfusionCounts, patients: NDArray[np.str_]) -> dict[str, Any]:
+    def _absent_classes(self, of_images: ConfusionCounts, patients: NDArray[np.str_]) -> dict[str, AbsentClass]:
+        return {
+            name: AbsentClass(images=a.images, patients=a.groups, invented=a.invented, volume=a.volume)
+            for name, a in zip(self.names, of_images.absences(patients), strict=True)
+            if a.images
+        }
+
+    def _measures(self, name: str, of_images: ConfusionCounts, patients: NDArray[np.str_]) -> dict[str, Score]:
         values = {f"dice_{name}": of_images.dice_by(patients), f"missed_{name}": of_images.missed_by(patients)}
         error = of_images.volume_error_by(patients)
         values |= {f"volume_error_{name}": error, f"volume_error_abs_{name}": np.abs(error)}
-        if self.surfaces:
-            values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
+        values |= {f"hd95_{name}": of_images.hd95_by(patients), f"nsd_{name}": of_images.surface_dice_by(patients)}
         names = np.unique(patients)  # the order of the scores' lines
-        return {key: summary(self.names, each, names, within=_range_of(key)) for key, each in values.items()}
+        return {key: score(self.names, each, names, within=_range_of(key)) for key, each in values.items()}
 
-    def _ceiling_of_own_test_set(self) -> dict[str, Any]:
+    def _ceiling_of_own_test_set(self) -> dict[str, Score]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
         dataset, rows, parts = self.subject.dataset, self.subject.test_rows, []
         for batch in dataset.batches(rows):
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
             found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
             truth = batch.truth.numpy()
-            parts.append(confusion_counts(found, truth, len(self.names) + 1, spacing, known, surfaces=self.surfaces))
+            parts.append(confusion_counts(found, truth, len(self.names) + 1, spacing, known))
         return self._measures("real_map", ConfusionCounts.joined(parts), np.array([row.patient for row in rows]))
 
     def _spacing(self, block: Block) -> NDArray[np.float64]:
@@ -150,11 +152,11 @@ class Faithfulness:
                 self._spacings[row.case] = item_spacing(self.subject.dataset, row)
         return np.array([self._spacings[row.case] for row in block.real.rows])
 
-    def _line(self, block: Block, i: int, dice: float | None = None) -> Line:
+    def _line(self, block: Block, i: int, dice: float | None = None) -> PictureRow:
         schema, entry = self.subject.dataset.schema, block.entries[i]
         asked = np.where(np.isin(block.asked[i], np.flatnonzero(block.given[i]) + 1), block.asked[i], 0)
         title = f"map: {entry.label_map}"
-        line: Line = [(title, figures.coloured(asked, schema))]
+        line: PictureRow = [(title, figures.coloured(asked, schema))]
         if block.real is not None:
             line.append(("real", figures.gray(block.real.images[i].numpy())))
         return [
@@ -167,15 +169,19 @@ class Faithfulness:
     def _examples_figure(self) -> Figure:
         caption = (
             "Label map, the real image it was drawn on, an image generated from the map alone, the same with the map's outlines, "
-            "and what the segmenter finds in it. One slice a patient first, none chosen by its quality."
+            "and what the segmenter finds in it. One slice a patient first, none selected by quality."
         )
         return Figure("examples", "Do the images follow the maps?", figures.grid(self._examples), caption)
 
-    def _patients_figure(self, results: dict[str, Any]) -> Figure:
-        sides = {"generated": results["dice_gen_map"], "real images (ceiling)": results["dice_real_map"]}
+    def _patients_figure(self, result: FaithfulnessResult) -> Figure:
+        sides = {"generated": result.dice_gen_map, "real images (ceiling)": result.dice_real_map}
         values = {
-            side: {name: np.array([line[name] for line in entry["per_patient"].values()]) for name in self.names}
-            for side, entry in sides.items()
+            side: {
+                name: np.array([of_patient[name] for of_patient in (found.per_patient or {}).values()], dtype=float)
+                for name in self.names
+            }
+            for side, found in sides.items()
+            if found is not None
         }
         caption = (
             "Dice with the label map of every patient, in generated and in real images; the bar is the mean. Numbers by patient, of this "
@@ -184,7 +190,7 @@ class Faithfulness:
         return Figure("patients", "Is it so for every patient?", figures.points(values, "Dice"), caption)
 
     def _worst_figure(self) -> Figure:
-        caption = f"The images, of {self._count}, in which the segmenter finds least of what was given. One of its own faults is as likely."
+        caption = f"The images, of {self._count}, in which the segmenter finds least of the given classes. The segmenter may as well be wrong."
         return Figure(
             "worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption
         )

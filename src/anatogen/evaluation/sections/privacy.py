@@ -1,40 +1,41 @@
-"""Is an image somebody's? Copies of training images, and what the model gives away about who was in the training."""
+"""Copies of training images: are generated images nearer to them than real images of unseen patients are?"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from anatogen.conditioning.encode import Condition
-from anatogen.data.store import PreparedDataset, Row
+from anatogen.data.store import Row
 from anatogen.evaluation.copies import require_training_data, write_privacy
-from anatogen.evaluation.sections.base import Block, Subject, evenly
-from anatogen.generation.engine import Generator
-from anatogen.judges.copy_search import UNSEEN, CopySearch
-from anatogen.judges.denoising_loss import denoising_losses, difficulties
-from anatogen.judges.encoder import Encoder
+from anatogen.evaluation.sections.base import Finding, Question, Section
+from anatogen.evaluation.subject import Block, Subject
+from anatogen.judges.copy_search import CopySearch
 from anatogen.metrics.copies import CopyRate, copy_rate
-from anatogen.metrics.membership import MembershipAttack, membership_inference
 from anatogen.metrics.neighbours import Neighbours, closest_pairs, nearest_features
 from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
+from anatogen.reporting.results import CopyFinding, PrivacyResult
 from anatogen.reporting.verdicts import certainty
 
-_ATTACKED = 500
 _PAIRS = 10
 
 
-class Privacy:
-    """Nearest training images in pixels and in features beside those of real unseen patients, and a membership attack."""
+class Privacy(Section[PrivacyResult]):
+    """Nearest training images in pixels and in learned features, beside those of real unseen patients.
 
-    def __init__(self, subject: Subject, encoder: Encoder) -> None:
+    Raises SettingsError where the model was trained on other data.
+    """
+
+    name: ClassVar[str] = "privacy"
+    question: ClassVar[Question] = "privacy"
+    streams: ClassVar[bool] = True
+
+    def __init__(self, subject: Subject) -> None:
         require_training_data(subject.samples.header.about_model, subject.dataset)
-        self.subject, self.encoder = subject, encoder
+        super().__init__(subject)
         self.search = CopySearch(subject.dataset)
         self._features_of_training = self._features(self.search.train_rows)
         self._in_pixels: list[Neighbours] = []
@@ -43,10 +44,10 @@ class Privacy:
     def add(self, block: Block) -> None:
         """Look for the nearest training images of `block`."""
         self._in_pixels.append(self.search.nearest(block.generated))
-        self._in_features.append(nearest_features(self.encoder(block.generated), self._features_of_training))
+        self._in_features.append(nearest_features(self.subject.encoder(block.generated), self._features_of_training))
 
-    def finish(self) -> tuple[dict[str, Any], list[Figure]]:
-        """The copy rate with its verdict, the closest pairs, and the attack where the generator is there."""
+    def finish(self) -> Finding[PrivacyResult]:
+        """The copy rate with its verdict, and the closest pairs; the rate is written to the set's privacy.json too."""
         patients, unseen = self.subject.patients(), self.search.heldout_patients
         with stage("unseen patients' nearest", len(self.search.heldout_rows), "images") as bar:
             heldout = self.search.heldout(lambda done, _: bar.update(done))
@@ -55,19 +56,19 @@ class Privacy:
         unseen_features = nearest_features(self._features(self.search.heldout_rows), self._features_of_training)
         made_features = Neighbours.joined(self._in_features)
         in_features = copy_rate(made_features.relative, unseen_features.relative, patients, unseen)
-        generator = self.subject.generator
-        attack = membership_attack(generator, self.subject.dataset) if generator is not None else None
         write_privacy(self.subject.samples, rate)
-        results = {
-            **_describe(rate),
-            "verdict": certainty(rate, attack),
-            "features": _describe(in_features),
-            "attack": None if attack is None else {**asdict(attack), "ci95": list(attack.ci95)},
-        }
-        return results, [self._pairs_figure(made), self._distances_figure(made, heldout, rate)]
+        result = PrivacyResult.model_validate(
+            {
+                **copy_finding(rate).model_dump(),
+                "verdict": certainty(rate),
+                "features": copy_finding(in_features),
+                "attack": None,
+            }
+        )
+        return Finding(result, [self._pairs_figure(made), self._distances_figure(made, heldout, rate)])
 
     def _features(self, rows: list[Row]) -> NDArray[np.float32]:
-        return np.concatenate([self.encoder(batch.images) for batch in self.subject.dataset.batches(rows)])
+        return np.concatenate([self.subject.encoder(batch.images) for batch in self.subject.dataset.batches(rows)])
 
     def _pairs_figure(self, made: Neighbours) -> Figure:
         cells: list[figures.Picture] = []
@@ -99,38 +100,17 @@ class Privacy:
         )
 
 
-def membership_attack(generator: Generator, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
-    """Can training images be told from unseen patients' by the denoiser's loss, their difficulty accounted for? On at most `most` of each."""
-    unseen = [row for row in dataset.rows if row.split in UNSEEN]
-    path, sides = generator.denoiser.path, []
-    with stage("membership attack", 2.0, "s") as bar:
-        for number, rows in enumerate((dataset.split("train"), unseen)):
-            chosen = evenly(rows, most)
-            losses, hard, done = [], [], 0
-            for batch in dataset.batches(chosen, 64):
-                condition = Condition.of(batch.labels, batch.annotated).to(generator.device)
-                images = batch.images.to(generator.device)
-                ignored = None if batch.ignored is None else batch.ignored.to(generator.device)
-                with torch.no_grad():
-                    losses.append(denoising_losses(generator.denoiser.under(condition), path, images, ignored=ignored))
-                hard.append(difficulties(path, images, batch.labels.to(generator.device)))
-                done += len(batch.images)
-                bar.update(number + done / len(chosen))
-            sides.append((np.concatenate(losses), np.array([row.patient for row in chosen]), np.concatenate(hard)))
-    (members, of_members, hard_members), (others, of_others, hard_others) = sides
-    return membership_inference(members, others, of_members, of_others, difficulty=(hard_members, hard_others))
-
-
-def _describe(rate: CopyRate) -> dict[str, Any]:
-    return {
-        "copy_rate": rate.rate,
-        "ci95": list(rate.ci95),
-        "expected": rate.expected,
-        "p_value": rate.p_value,
-        "threshold": rate.threshold,
-        "flagged": int(rate.flagged.sum()),
-        "above_chance": bool(rate.above_chance),
-        "detectable": rate.detectable,
-        "n_generated": rate.n_generated,
-        "n_heldout": rate.n_heldout,
-    }
+def copy_finding(rate: CopyRate) -> CopyFinding:
+    """A copy rate as report.json holds it."""
+    return CopyFinding(
+        copy_rate=rate.rate,
+        ci95=rate.ci95,
+        expected=rate.expected,
+        p_value=rate.p_value,
+        threshold=rate.threshold,
+        flagged=int(rate.flagged.sum()),
+        above_chance=bool(rate.above_chance),
+        detectable=rate.detectable,
+        n_generated=rate.n_generated,
+        n_heldout=rate.n_heldout,
+    )

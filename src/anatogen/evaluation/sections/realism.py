@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import Row
 from anatogen.errors import DataError
-from anatogen.evaluation.sections.base import Block, Subject, evenly
+from anatogen.evaluation.sections.base import Finding, Question, Section, evenly
+from anatogen.evaluation.subject import Block, Subject
 from anatogen.generation.sample_set import patient_of
 from anatogen.judges.encoder import FEATURES, Encoder
 from anatogen.judges.frd import frd_available, radiomics_distance
@@ -34,6 +35,7 @@ from anatogen.metrics.halves import (
 from anatogen.metrics.texture import SMALLEST_SIDE, compare_noise, local_noise, pair_similarities, ring_powers
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
+from anatogen.reporting.results import RealismCount, RealismResult, RealismTest
 
 _IMAGES_HELD = 256
 _FEATURES_HELD = 5000
@@ -86,7 +88,7 @@ class Measuring:
     def result(self) -> Measured:
         """What was measured. Raises DataError where nothing was added."""
         if not self._patients:
-            raise DataError("there are no images to compare", hint="Judge a set that holds images")
+            raise DataError("there are no images to compare", hint="Evaluate a set that holds images")
         features, rings, noise = (np.concatenate(part) for part in zip(*self._parts, strict=True))
         return Measured(
             features.astype(np.float64),
@@ -98,7 +100,7 @@ class Measuring:
         )
 
 
-class Realism:
+class Realism(Section[RealismResult]):
     """Features, texture, noise and variety of generated images of patients A against real images of patients B, beside real images of A
     against the same; see `metrics.halves`.
 
@@ -106,10 +108,13 @@ class Realism:
     real images are the data set's own test images.
     """
 
-    def __init__(self, subject: Subject, encoder: Encoder) -> None:
-        self.subject, self.encoder = subject, encoder
-        self.generated, self.real = Measuring(encoder), Measuring(encoder)
-        self.more_curves: dict[str, NDArray[np.float64]] = {}
+    name: ClassVar[str] = "realism"
+    question: ClassVar[Question] = "realism"
+    streams: ClassVar[bool] = True
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__(subject)
+        self.generated, self.real = Measuring(subject.encoder), Measuring(subject.encoder)
         self._seen: set[int] = set()
 
     def add(self, block: Block) -> None:
@@ -127,7 +132,7 @@ class Realism:
         self._seen.add(row.row)
         return len(self._seen) > before
 
-    def finish(self) -> tuple[dict[str, Any], list[Figure]]:
+    def finish(self) -> Finding[RealismResult]:
         """The measures, each beside that between real images (`_real`), the verdict, and the figures of texture."""
         paired = len(self.real) > 0
         if not paired:
@@ -135,15 +140,15 @@ class Realism:
             for batch in self.subject.dataset.batches(rows):
                 self.real.add(batch.images.numpy(), [row.patient for row in batch.rows])
         made, real = self.generated.result, self.real.result
-        results = {
-            **compare(made, real, paired=paired),
-            "encoder": self.encoder.digest,
-            "yardstick": YARDSTICK,
-            "caution": CAUTION,
-        }
-        results["warnings"] += self._warnings(made)
-        ratio = np.array(results["power_ratio"])
-        curves = {self._curve_name(): ratio, **self.more_curves}
+        found = compare(made, real, paired=paired)
+        about = {"encoder": self.subject.encoder.digest, "yardstick": YARDSTICK, "caution": CAUTION}
+        result = found.model_copy(update={**about, "warnings": (*found.warnings, *self._warnings(made))})
+        return Finding(result, self._figures(made, real))
+
+    def _figures(self, made: Measured, real: Measured) -> list[Figure]:
+        sampling = self.subject.samples.header.sampling
+        own = f"{sampling.steps} steps" if sampling is not None else "generated"
+        curves = {own: _power_ratio(made, real), **self.subject.power_curves}
         caption = (
             "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
             "noisy. Dice does not see it."
@@ -153,47 +158,50 @@ class Realism:
             "ones beside them. Too low is lost texture."
         )
         noise = {name: each.noise[np.isfinite(each.noise)] for name, each in (("generated", made), ("real", real))}
-        return results, [
+        return [
             Figure("power", "Is the texture right?", figures.power_against_frequency(curves), caption, "realism"),
             Figure("noise", "Is the noise right?", figures.distributions(noise), noise_caption, "realism"),
         ]
-
-    def _curve_name(self) -> str:
-        sampling = self.subject.samples.header.sampling
-        return f"{sampling.steps} steps" if sampling is not None else "generated"
 
     def _warnings(self, made: Measured) -> list[str]:
         heldout = {row.patient for row in self.subject.dataset.rows if row.split == "heldout"}
         if heldout & set(made.patients):
             return [
-                "The encoder was trained on real images of these patients (split heldout); judge images of test patients instead."
+                "The encoder was trained on real images of these patients (split heldout); evaluate images of test patients instead."
             ]
         return []
 
 
-def compare(made: Measured, real: Measured, *, paired: bool) -> dict[str, Any]:
-    """`realism` of report.json: what can be said of `made` beside `real`.
+def _power_ratio(made: Measured, real: Measured) -> NDArray[np.float64]:
+    """(rings,): power of generated over real images."""
+    return np.asarray((made.rings.mean(axis=0) / real.rings.mean(axis=0)).round(4))
+
+
+def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
+    """What can be said of `made` beside `real`.
 
     paired: the i-th image of `made` follows the label map of the i-th of `real`. With fewer than two patients on a side there is nothing
     but the texture.
     """
     noise_ratio, noise_distance = compare_noise(made.noise, real.noise)
-    power_ratio = made.rings.mean(axis=0) / real.rings.mean(axis=0)
-    results: dict[str, Any] = {
-        "n": {"generated": len(made), "real": len(real), "patients": len(np.unique(made.patients))},
+    patients = len(np.unique(made.patients))
+    texture: dict[str, Any] = {
+        "n": RealismCount(generated=len(made), real=len(real), patients=patients),
         "noise_ratio": noise_ratio,
         "noise_distance": noise_distance,
-        "power_ratio": power_ratio.round(4).tolist(),
-        "warnings": [],
+        "power_ratio": tuple(_power_ratio(made, real).tolist()),
+        "warnings": (),
     }
     if min(len(np.unique(side.patients)) for side in (made, real)) < 2:
         nan = float("nan")
-        nothing = Excess(nan, nan, nan, nan)
-        return results | _entries(dict.fromkeys(("fid", "kid", "mmd", "precision", "recall"), nothing)) | {"test": None}
+        nothing = _entries(dict.fromkeys(("fid", "kid", "mmd", "precision", "recall"), Excess(nan, nan, nan, nan)))
+        return RealismResult.model_validate({**texture, **nothing, "test": None})
     found = _over_halves(made, real, paired)
     half = min(len(made), len(real)) // 2
     warnings = [count_warning(m, half, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall")]
-    return results | found | {"warnings": [warning for warning in warnings if warning]}
+    return RealismResult.model_validate(
+        {**texture, **found, "warnings": tuple(warning for warning in warnings if warning)}
+    )
 
 
 def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]:
@@ -230,16 +238,16 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
     if frd_available():
         found |= _radiomics(cohort, made, real)
     verdict = told_apart(cohort, statistics, sizes)
-    found["test"] = {
-        "p_value": verdict.p_value,
-        "p_of": verdict.p_of,
-        "told_apart_by": list(verdict.by),
-        "decided": verdict.decided,
-        "patients": verdict.patients,
-        "least_p": verdict.least_p,
-        "tolerated": dict(TOLERATED),
-        "same_maps": paired,
-    }
+    found["test"] = RealismTest(
+        p_value=verdict.p_value,
+        p_of=dict(verdict.p_of),
+        told_apart_by=tuple(verdict.by),
+        decided=bool(verdict.decided),
+        patients=verdict.patients,
+        least_p=verdict.least_p,
+        tolerated=dict(TOLERATED),
+        same_maps=paired,
+    )
     return found
 
 

@@ -1,10 +1,10 @@
-"""Are the images of use? A segmenter trained on them is tested on real patients (Konz et al. 2024, Table 2)."""
+"""Are the images useful for training? A segmenter trained on them is tested on real patients (Konz et al. 2024, Table 2)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,56 +12,111 @@ from torch import Tensor
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.device import pick_device
+from anatogen.evaluation.needs import heldout_images
+from anatogen.evaluation.sections.base import Finding, Need, Question, Section, by_name
+from anatogen.evaluation.selection import selection_of
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.fitting import Lazy
 from anatogen.judges.of_dataset import HELD_BYTES, part_of
-from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.judges.usefulness import Parts, UsefulnessData, UsefulnessSettings, report_entry, usefulness
+from anatogen.judges.utility import MixtureUtility, Parts, UtilityData, UtilitySettings, utility_of_mixtures
 from anatogen.progress import stage
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
+from anatogen.reporting.results import Trained, TrainedCount, UtilityResult, UtilitySplit
 
 MOST_SYNTHETIC = 20_000
 
 
-def utility(
-    dataset: PreparedDataset,
-    samples: SampleSet,
-    entries: list[Line],
-    settings: SegmenterSettings,
-    *,
-    seeds: tuple[int, ...] = (0,),
-    real_shares: tuple[float, ...] = (1.0, 0.0, 1 / 2),
-    device: str = "auto",
-) -> tuple[dict[str, Any], list[Figure]]:
-    """Train on the images of `entries` (made from heldout maps), on the real heldout images, and on both; test on test patients.
+class Utility(Section[UtilityResult]):
+    """Train on the images of heldout maps, on the real heldout images, and on both; test on test patients.
 
-    Of more than 20,000 images, so many are drawn. A class that was free in an image has no say in its loss.
+    Of more than 20,000 images, so many are drawn. A class that was free in an image is excluded from its loss.
     """
-    names = dataset.schema.names
-    synthetic = synthetic_parts(samples, at_most(entries), names, dataset)
-    parts = {split: real_parts(dataset, split) for split in ("heldout", "val", "test")}
-    total = len(set(real_shares) | {1.0}) * len(seeds) * settings.steps
-    with stage("training segmenters", total, "steps") as bar:
-        results = usefulness(
-            UsefulnessData(parts["heldout"], synthetic, parts["val"], parts["test"]),
-            UsefulnessSettings(real_shares, segmenter=settings, seeds=seeds),
-            device=pick_device(device),
-            cache=samples.folder,
-            real_cache=dataset.folder,
-            progress=lambda done, of, text: bar.update(done, text),
+
+    name: ClassVar[str] = "utility"
+    question: ClassVar[Question] = "utility"
+    needs: ClassVar[tuple[Need, ...]] = (heldout_images,)
+
+    def finish(self) -> Finding[UtilityResult]:
+        """The trainings, and their Dice."""
+        results = self._trained()
+        result = UtilityResult(
+            **trainings_of(results, self.subject.dataset.schema.names),
+            mixtures=tuple(trained(r, self.subject.dataset.schema.names) for r in results if 0 < r.real_share < 1),
+            split=UtilitySplit(trained="heldout", chosen="val", tested="test"),
+            selection=None if self.subject.sets.heldout is None else selection_of(self.subject.sets.heldout),
         )
-    entry = report_entry(results, names)
-    entry["split"] = {"trained": "heldout", "chosen": "val", "tested": "test"}
-    caption = (
-        "Dice on real test patients of a segmenter trained on real images, on synthetic ones made from the same patients' label maps, "
-        f"and on both; {settings.steps} steps each, {len(seeds)} training{'s' if len(seeds) > 1 else ''} a bar, 95 % intervals by patient."
+        return Finding(result, [self._figure(results)])
+
+    def _trained(self) -> list[MixtureUtility]:
+        subject, settings = self.subject, self.subject.settings
+        dataset, samples = subject.dataset, subject.sets.heldout
+        if samples is None:
+            raise ValueError("this section needs images of held-out patients' label maps")
+        seeds = tuple(range(settings.utility_seeds))
+        total = len(set(settings.real_shares) | {1.0}) * len(seeds) * settings.utility.steps
+        with stage("training segmenters", total, "steps") as bar:
+            return utility_of_mixtures(
+                UtilityData(
+                    real_parts(dataset, "heldout"),
+                    synthetic_parts(samples, at_most(subject.heldout_entries), dataset.schema.names, dataset),
+                    real_parts(dataset, "val"),
+                    real_parts(dataset, "test"),
+                ),
+                UtilitySettings(settings.real_shares, segmenter=settings.utility, seeds=seeds),
+                device=pick_device(subject.device),
+                cache=samples.folder,
+                real_cache=dataset.folder,
+                progress=lambda done, of, text: bar.update(done, text),
+            )
+
+    def _figure(self, results: Sequence[MixtureUtility]) -> Figure:
+        steps, seeds = self.subject.settings.utility.steps, self.subject.settings.utility_seeds
+        caption = (
+            "Dice on real test patients of a segmenter trained on real images, on synthetic ones made from the same patients' label maps, "
+            f"and on both; {steps} steps each, {seeds} training{'s' if seeds > 1 else ''} a bar, 95 % intervals by patient."
+        )
+        if any(result.ci95 is None for result in results):
+            caption += " Where no interval is drawn, there are too few patients for an interval, or they do not differ."
+        picture = figures.bars({r.name: (r.mean, r.ci95) for r in results}, "Dice on real test patients")
+        return Figure("utility", "Are they useful to train on?", picture, caption, "utility")
+
+
+def trained(found: MixtureUtility, class_names: Sequence[str]) -> Trained:
+    """One mixture as report.json holds it."""
+    missing = {} if found.ci95 is not None else {"no_interval": found.no_interval}
+    if found.difference_ci95 is None:
+        missing["no_difference_interval"] = found.no_difference_interval
+    return Trained(
+        name=found.name,
+        mean=found.mean,
+        per_class=by_name(class_names, found.per_class),
+        ci95=found.ci95,
+        difference_to_real=found.difference,
+        difference_ci95=found.difference_ci95,
+        mean_of_each_seed=found.mean_of_each_seed,
+        real_share=found.real_share,
+        n=TrainedCount(
+            test_patients=len(found.patients),
+            real_images=found.real_images,
+            real_patients=found.real_patients,
+            synthetic_images=found.synthetic_images,
+            seeds=found.seeds,
+            steps=found.steps,
+        ),
+        **missing,
     )
-    if any(result.ci95 is None for result in results):
-        caption += " Where no interval is drawn, there are too few patients for an interval, or they do not differ."
-    picture = figures.bars({r.name: (r.mean, r.ci95) for r in results}, "Dice on real test patients")
-    return entry, [Figure("utility", "Are they useful to train on?", picture, caption, "utility")]
+
+
+def trainings_of(results: Sequence[MixtureUtility], class_names: Sequence[str]) -> dict[str, Any]:
+    """real, synthetic and both, where there are.
+
+    "both" is the first mixture and not the best one, which would be chosen on the test patients.
+    """
+    mixtures = [r for r in results if 0 < r.real_share < 1]
+    named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
+    return {name: trained(each, class_names) for name, each in named.items()}
 
 
 def at_most(entries: list[Line], count: int = MOST_SYNTHETIC) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Are the images of use to nnU-Net? The comparison of `utility`, with nnU-Net v2 as the segmenter that is trained."""
+"""Are the images useful for training nnU-Net? The comparison of `utility`, with nnU-Net v2 as the segmenter that is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,15 +17,18 @@ from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
 from anatogen.errors import DataError, Interrupted, SettingsError
-from anatogen.evaluation.sections.utility import at_most, real_parts, synthetic_parts
+from anatogen.evaluation.needs import heldout_images
+from anatogen.evaluation.sections.base import Finding, Need, Question, Section
+from anatogen.evaluation.sections.utility import at_most, real_parts, synthetic_parts, trainings_of
 from anatogen.files import safe_name, writing
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, require_true_maps
 from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, write_raw
 from anatogen.judges.fitting import blocks_of, each_of
 from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
-from anatogen.judges.usefulness import Parts, Usefulness, dice_of_patients, report_entry
+from anatogen.judges.utility import MixtureUtility, Parts, dice_of_patients
 from anatogen.progress import Stage, stage
+from anatogen.reporting.results import NnunetUtilityResult, Report, UtilitySplit
 
 MIXTURES = {"real": ("real",), "synthetic": ("synthetic",), "both": ("real", "synthetic")}
 _COMMANDS = 3  # of one training
@@ -48,6 +51,41 @@ class _Cases:
             for block in blocks_of(items):
                 found.update(block.numpy().tobytes())
         return found.hexdigest()
+
+
+class NnunetUtility(Section[NnunetUtilityResult]):
+    """Trainings of nnU-Net; they become a part of the result of `Utility`, after which it is run.
+
+    work: where nnU-Net's trainings lie, and are found again by the same command.
+    """
+
+    name: ClassVar[str] = "utility_nnunet"
+    question: ClassVar[Question] = "utility"
+    needs: ClassVar[tuple[Need, ...]] = (heldout_images,)
+    takes_days: ClassVar[bool] = True
+
+    def finish(self) -> Finding[NnunetUtilityResult]:
+        """The trainings, and their Dice."""
+        subject, epochs, samples = self.subject, self.subject.settings.nnunet_epochs, self.subject.sets.heldout
+        if epochs is None or samples is None or subject.work is None:
+            raise ValueError("this section needs a number of epochs, held-out patients' images and a folder to work in")
+        return Finding(
+            utility_by_nnunet(
+                subject.dataset,
+                samples,
+                subject.heldout_entries,
+                subject.work / "nnunet",
+                epochs,
+                device=subject.device,
+            )
+        )
+
+    @classmethod
+    def place(cls, report: Report, result: NnunetUtilityResult) -> Report:
+        """`report` with the trainings beside those of the auxiliary segmenter."""
+        if report.utility is None:
+            return report
+        return report.model_copy(update={"utility": report.utility.model_copy(update={"nnunet": result})})
 
 
 def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
@@ -85,15 +123,15 @@ def utility_by_nnunet(
     *,
     device: str = "auto",
     trainer: str | None = None,
-) -> dict[str, Any]:
-    """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test.
+) -> NnunetUtilityResult:
+    """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test patients.
 
     Real and synthetic images are written by the same code, each in the place and the units of its scan. Each mixture is planned
     by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only.
     work: here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they
     were made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of
     `epochs`. Of more than 20,000 images, so many are drawn.
-    Returns `utility.nnunet` of report.json. Raises what `require_for_nnunet`, `require_true_maps` and `train_with_nnunet`
+    Raises what `require_for_nnunet`, `require_true_maps` and `train_with_nnunet`
     do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
     """
     require_for_nnunet(dataset, epochs)
@@ -129,15 +167,15 @@ def utility_by_nnunet(
         ) from error
     finally:
         shutil.rmtree(work / "data", ignore_errors=True)
-    entry = report_entry(_results(work, sets, test, dataset.schema.count, epochs), names)
-    del entry["mixtures"]
-    return entry | {
-        "epochs": epochs,
-        "trainer": trainer,
-        "configuration": _CONFIGURATION,
-        "version": nnunet_version(),
-        "split": {"trained": "heldout", "tested": "test"},
-    }
+    results = _results(work, sets, test, dataset.schema.count, epochs)
+    return NnunetUtilityResult(
+        **trainings_of(results, names),
+        epochs=epochs,
+        trainer=trainer,
+        configuration=_CONFIGURATION,
+        version=nnunet_version(),
+        split=UtilitySplit(trained="heldout", tested="test"),
+    )
 
 
 def _real(dataset: PreparedDataset, split: str) -> _Cases:
@@ -159,8 +197,8 @@ def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
     return [Placement.of(dataset, row) for row in found if row is not None]
 
 
-def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[Usefulness]:
-    results: list[Usefulness] = []
+def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[MixtureUtility]:
+    results: list[MixtureUtility] = []
     for name, parts in MIXTURES.items():
         predicted = work / name / "predictions"
         found = np.stack([read_label_map(predicted / f"{case}.nii.gz", dims=2) for case in test.ids])
@@ -168,7 +206,7 @@ def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int
         real, synthetic = (sets[part].parts if part in parts else None for part in ("real", "synthetic"))
         counts = (len(real) if real else 0, len(synthetic) if synthetic else 0)
         results.append(
-            Usefulness.of(
+            MixtureUtility.of(
                 scores[None],
                 results[0] if results else None,
                 name=name,
@@ -212,7 +250,7 @@ def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: S
     folder, record = work / name, work / f"{name}.json"
     if folder.exists():
         if not record.exists():
-            raise SettingsError("is there already and is not of this command", path=folder, hint="Choose another --out")
+            raise SettingsError("already exists and is not of this command", path=folder, hint="Choose another --out")
         shutil.rmtree(folder)
     _note(record, digest, done=False)
     before = bar.done

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from anatogen.reporting.tables import NOTHING, TOO_FEW, Show, Table, counted, in_words, interval, number, ratio
+from anatogen.reporting.results import Report, Score
+from anatogen.reporting.tables import NOTHING, TOO_FEW, Show, Table, counted, in_words, interval, ratio
 
-Section = Literal["faithfulness", "utility", "realism", "privacy", "model"]
-Results = dict[str, Any]
+Chapter = Literal["faithfulness", "utility", "realism", "privacy", "model"]
+"""Where on the page an answer or a figure stands: at one of the four questions, or at the generator itself."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Answer:
     verdict: a sentence. notes: how to read it. measured: False where there are no numbers; then `hint` says how to get them.
     """
 
-    section: Section
+    chapter: Chapter
     question: str
     topic: str
     value: str = NOTHING
@@ -32,36 +33,30 @@ class Answer:
     @property
     def hint(self) -> str:
         """The command that measures it."""
-        return f"anatogen evaluate RUN --dataset DATASET --out REPORT --only {self.section}"
+        return f"anatogen evaluate RUN --dataset DATASET --out REPORT --only {self.chapter}"
 
 
-def images_in_words(results: Results) -> str:
+def images_in_words(report: Report) -> str:
     """ "500 images of 24 patients"."""
-    n = results.get("n") or {}
-    return f"{counted(n.get('images'), 'image')} of {counted(n.get('patients'), 'patient')}"
+    return f"{counted(report.n.images, 'image')} of {counted(report.n.patients, 'patient')}"
 
 
-def split_in_words(results: Results) -> str:
+def split_in_words(report: Report) -> str:
     """ "split test", or that the label maps are from elsewhere."""
-    names = [str(name) for name in results.get("split") or ()]
-    if names == ["elsewhere"]:
+    if report.from_elsewhere:
         return "label maps of another data set"
+    names = report.split
     return f"split{'s' * (len(names) > 1)} {' and '.join(names)}" if names else "split not recorded"
 
 
-def seed_of(results: Results) -> Any:
-    """The seed of the images, None where it is not known."""
-    return results.get("seed", (results.get("sampling") or {}).get("seed"))
-
-
-def provenance(results: Results, n: str = "") -> str:
+def provenance(report: Report, n: str = "") -> str:
     """What a figure rests on: n, split, seed, version and command. n: where it was not made from all images."""
-    seed, version, command = seed_of(results), results.get("version"), results.get("command")
+    seed, version, command = report.seed, report.version, report.command
     return "; ".join(
         (
-            f"n = {n or images_in_words(results)}",
-            split_in_words(results),
-            *(["after selection by a gate"] if results.get("selection") else []),
+            f"n = {n or images_in_words(report)}",
+            split_in_words(report),
+            *(["after selection by a gate"] if report.selection else []),
             f"seed {seed}" if seed is not None else "seed not recorded",
             f"anatogen {version}" if version else "version not recorded",
             f"command: {command}" if command else "command not recorded",
@@ -69,20 +64,20 @@ def provenance(results: Results, n: str = "") -> str:
     )
 
 
-def per_class(entry: Results, classes: Sequence[str], show: Show) -> tuple[str, ...]:
-    """The class means of `entry` in the order of `classes`."""
-    return tuple(show((entry.get("per_class") or {}).get(name)) for name in classes)
+def per_class(score: Score, classes: Sequence[str], show: Show) -> tuple[str, ...]:
+    """The class means of `score` in the order of `classes`."""
+    return tuple(show(score.per_class.get(name)) for name in classes)
 
 
-def mean_in_words(entry: Results, show: Show = ratio) -> str:
-    """The mean of `entry` with its interval, or with why it has none, for sentences."""
-    return in_words(entry.get("mean"), entry.get("ci95"), show, entry.get("no_interval"))
+def mean_in_words(score: Score, show: Show = ratio) -> str:
+    """The mean of `score` with its interval, or with why it has none, for sentences."""
+    return in_words(score.mean, score.ci95, show, score.no_interval)
 
 
-def without_interval(entries: Iterable[Results]) -> tuple[str, ...]:
-    """A note on why there are no intervals, where entries with a mean have none."""
-    known = [entry for entry in entries if number(entry.get("mean")) is not None]
-    reasons = dict.fromkeys(str(e.get("no_interval") or TOO_FEW) for e in known if interval(e.get("ci95")) is None)
+def without_interval(scores: Iterable[Score]) -> tuple[str, ...]:
+    """A note on why there are no intervals, where scores with a mean have none."""
+    known = [score for score in scores if score.mean is not None]
+    reasons = dict.fromkeys(score.no_interval or TOO_FEW for score in known if interval(score.ci95) is None)
     if not reasons:
         return ()
     return (f"Where no interval stands, there are {' or '.join(reasons)}; then no difference is claimed.",)

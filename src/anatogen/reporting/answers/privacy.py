@@ -1,16 +1,16 @@
-"""Are they anybody's copy?"""
+"""Does the model memorise training images?"""
 
 from __future__ import annotations
 
 from anatogen.metrics.copies import SIGNIFICANCE
-from anatogen.reporting.answers.base import Answer, Results, capital
+from anatogen.reporting.answers.base import Answer, capital
+from anatogen.reporting.results import CopyFinding, MembershipResult, PrivacyResult, Report
 from anatogen.reporting.tables import (
-    Line,
     Table,
+    TableRow,
     amount,
     counted,
     in_words,
-    number,
     p_value,
     percent,
     ratio,
@@ -18,92 +18,96 @@ from anatogen.reporting.tables import (
 )
 
 
-def answer(results: Results) -> Answer:
+def answer(report: Report) -> Answer:
     """Whether copies of training images are suspected, and whether the model's loss tells them."""
-    found: Results = results.get("privacy") or {}
-    question, topic = "Are they anybody's copy?", "Copies of patients"
+    found = report.privacy
+    question, topic = "Does the model memorise training images?", "Memorisation"
     if not found:
         return Answer("privacy", question, topic, measured=False)
-    status = privacy_status(results)
-    rate = in_words(found.get("copy_rate"), found.get("ci95"), percent)
-    generated, unseen = (
-        counted(found.get("n_generated"), "generated image"),
-        counted(found.get("n_heldout"), "real image"),
-    )
-    verdict = found.get("verdict") or (
-        f"{capital(status)}: the copy rate of {generated} is {rate}, {percent(found.get('expected'))} expected by chance "
-        f"({p_value(found.get('p_value'))}), measured against {unseen} of unseen patients."
-    )
-    columns = ("compared by", "copy rate [95 % interval]", "by chance", "p", "least rate told from chance", "threshold")
-    features: Results = found.get("features") or {}
-    lines = [_copies("pixels", found)] + ([_copies("learned features", features)] if features else [])
-    tables = [
-        Table(
-            f"Nearest training images of {generated}, against those of {unseen} of unseen patients",
-            columns,
-            tuple(lines),
-        )
-    ]
+    status = privacy_status(report)
     notes = [
-        "A copy is suspected where an image lies nearer to a training image, set against its further neighbours, than 99 % of real "
+        "A copy is suspected where an image lies nearer to a training image, relative to its further neighbours, than 99 % of real "
         "images of unseen patients do. Chance alone flags some; the rate counts where it is above that."
     ]
     if status == "flagged by learned features":
         notes.insert(0, "The verdict above is by pixels; by learned features the images are flagged for copying.")
-    if attack := found.get("attack"):
-        cells = (
-            with_interval(attack.get("auc"), attack.get("ci95")),
-            ratio(attack.get("uncalibrated_auc")),
-            ratio(attack.get("difficulty_auc")),
-            percent(attack.get("tpr_at_1")),
-            percent(attack.get("tpr_at_10")),
-            amount(attack.get("n_members")),
-            amount(attack.get("n_nonmembers")),
-        )
-        heads = (
-            "AUC [95 % interval], 0.5 is chance",
-            "AUC by the loss alone",
-            "AUC by difficulty alone",
-            "told at 1 % false alarms",
-            "at 10 %",
-            "training images",
-            "unseen images",
-        )
-        caption = "Membership inference: does the model's loss tell its training images?"
-        tables.append(Table(caption, ("attack by", *heads), (Line("loss", cells),)))
-        if number(attack.get("difficulty_auc")) is not None:
+    tables = [_nearest(found)]
+    if found.attack:
+        tables.append(_membership(found.attack))
+        if found.attack.difficulty_auc is not None:
             notes.append(
-                "Any model has a lower loss on easier images. So the attack is by the loss less what fixed filters, which were trained on "
-                "nothing, have as theirs on the same images. Differences between training and unseen patients that such filters do "
-                "not see still count; only a second model, trained on neither, would tell these from memory."
+                "Any model has a lower loss on easier images. The attack therefore subtracts from the loss what fixed filters, which were "
+                "trained on nothing, have as theirs on the same images. Differences between training and unseen patients that such "
+                "filters do not see still count; only a second model, trained on neither, would tell these from memorisation."
             )
     else:
         notes.append(f"Membership inference was not measured: it needs the run ({Answer('privacy', '', '').hint}).")
-    brief = f"copy rate, {percent(found.get('expected'))} by chance; {status}"
     return Answer(
-        "privacy", question, topic, percent(found.get("copy_rate")), brief, verdict, tuple(tables), tuple(notes)
+        "privacy",
+        question,
+        topic,
+        value=percent(found.copy_rate),
+        brief=f"copy rate, {percent(found.expected)} by chance; {status}",
+        verdict=found.verdict or _verdict(found, status),
+        tables=tuple(tables),
+        notes=tuple(notes),
     )
 
 
-def privacy_status(results: Results) -> str:
+def privacy_status(report: Report) -> str:
     """ "flagged for copying", "flagged by learned features", "no copying found", "undecided" or "not measured"."""
-    found: Results = results.get("privacy") or {}
+    found = report.privacy
     if not found:
         return "not measured"
-    chance, by_features = number(found.get("p_value")), number((found.get("features") or {}).get("p_value"))
-    if found.get("flagged") is True or (chance is not None and chance < SIGNIFICANCE):
+    if found.above_chance or (found.p_value is not None and found.p_value < SIGNIFICANCE):
         return "flagged for copying"
+    by_features = found.features.p_value if found.features else None
     if by_features is not None and by_features < SIGNIFICANCE:
         return "flagged by learned features"
-    return "undecided" if number(found.get("detectable")) is None else "no copying found"
+    return "undecided" if found.detectable is None else "no copying found"
 
 
-def _copies(name: str, found: Results) -> Line:
-    cells = (
-        with_interval(found.get("copy_rate"), found.get("ci95"), percent),
-        percent(found.get("expected")),
-        p_value(found.get("p_value")),
-        percent(found.get("detectable")),
-        ratio(found.get("threshold")),
+def _counts(found: CopyFinding) -> tuple[str, str]:
+    return counted(found.n_generated, "generated image"), counted(found.n_heldout, "real image")
+
+
+def _verdict(found: PrivacyResult, status: str) -> str:
+    """Of a report that holds none."""
+    generated, unseen = _counts(found)
+    return (
+        f"{capital(status)}: the copy rate of {generated} is {in_words(found.copy_rate, found.ci95, percent)}, "
+        f"{percent(found.expected)} expected by chance ({p_value(found.p_value)}), measured against {unseen} of unseen patients."
     )
-    return Line(name, cells)
+
+
+def _nearest(found: PrivacyResult) -> Table:
+    generated, unseen = _counts(found)
+    columns = ("compared by", "copy rate [95 % interval]", "by chance", "p", "least rate told from chance", "threshold")
+    rows = [_copies("pixels", found), *([_copies("learned features", found.features)] if found.features else [])]
+    caption = f"Nearest training images of {generated}, against those of {unseen} of unseen patients"
+    return Table(caption, columns, tuple(rows))
+
+
+def _copies(name: str, found: CopyFinding) -> TableRow:
+    cells = (
+        with_interval(found.copy_rate, found.ci95, percent),
+        percent(found.expected),
+        p_value(found.p_value),
+        percent(found.detectable),
+        ratio(found.threshold),
+    )
+    return TableRow(name, cells)
+
+
+def _membership(attack: MembershipResult) -> Table:
+    cells = {
+        "AUC [95 % interval], 0.5 is chance": with_interval(attack.auc, attack.ci95),
+        "AUC by the loss alone": ratio(attack.uncalibrated_auc),
+        "AUC by difficulty alone": ratio(attack.difficulty_auc),
+        "told at 1 % false alarms": percent(attack.tpr_at_1),
+        "at 10 %": percent(attack.tpr_at_10),
+        "training images": amount(attack.n_members),
+        "unseen images": amount(attack.n_nonmembers),
+    }
+    caption = "Membership inference: does the model's loss tell its training images?"
+    return Table(caption, ("attack by", *cells), (TableRow("loss", tuple(cells.values())),))

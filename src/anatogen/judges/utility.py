@@ -16,7 +16,7 @@ from torch import Tensor
 from anatogen.errors import DataError, SettingsError
 from anatogen.judges.fitting import Items, Joined, Lazy, Part
 from anatogen.judges.segmenter import SegmenterSettings, confusion_of, train_segmenter
-from anatogen.metrics.intervals import Interval, interval_entry, mean_interval
+from anatogen.metrics.intervals import Interval, mean_interval
 from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.seeds import derive_seed
 
@@ -74,8 +74,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class UsefulnessData:
-    """The images that `usefulness` trains and tests on.
+class UtilityData:
+    """The images that `utility_of_mixtures` trains and tests on.
 
     Attributes:
         real: Real images to train on.
@@ -109,8 +109,8 @@ class UsefulnessData:
 
 
 @dataclass(frozen=True)
-class UsefulnessSettings:
-    """What `usefulness` trains.
+class UtilitySettings:
+    """What `utility_of_mixtures` trains.
 
     Attributes:
         real_shares: For each mixture, the share of real images among the images drawn: 0 synthetic only, 1 real only.
@@ -137,7 +137,7 @@ class UsefulnessSettings:
 
 
 @dataclass(frozen=True)
-class Usefulness:
+class MixtureUtility:
     """The utility of one training mixture, on real test patients.
 
     Attributes:
@@ -177,7 +177,7 @@ class Usefulness:
     no_difference_interval: str = ""
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], reference: Usefulness | None, **about: Any) -> Usefulness:
+    def of(cls, scores: NDArray[np.float64], reference: MixtureUtility | None, **about: Any) -> MixtureUtility:
         """Summarise scores, compared with training on real images alone.
 
         Args:
@@ -201,39 +201,21 @@ class Usefulness:
             **about,
         )
 
-    def describe(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """The entry of report.json: mean, per_class, ci95 and the numbers they rest on."""
-        return {
-            "name": self.name,
-            "mean": self.mean,
-            **interval_entry("ci95", self.ci95, "no_interval", self.no_interval),
-            "per_class": dict(zip(class_names, self.per_class.tolist(), strict=True)),
-            "difference_to_real": self.difference,
-            **interval_entry(
-                "difference_ci95", self.difference_ci95, "no_difference_interval", self.no_difference_interval
-            ),
-            "mean_of_each_seed": [_mean(scores) for scores in self.scores],
-            "real_share": self.real_share,
-            "n": {
-                "test_patients": len(self.patients),
-                "real_images": list(self.real_images),
-                "real_patients": self.real_patients,
-                "synthetic_images": self.synthetic_images,
-                "seeds": list(self.seeds),
-                "steps": self.steps,
-            },
-        }
+    @property
+    def mean_of_each_seed(self) -> tuple[float, ...]:
+        """The mean Dice of each training."""
+        return tuple(_mean(scores) for scores in self.scores)
 
 
-def usefulness(
-    data: UsefulnessData,
-    settings: UsefulnessSettings = UsefulnessSettings(),
+def utility_of_mixtures(
+    data: UtilityData,
+    settings: UtilitySettings = UtilitySettings(),
     *,
     device: torch.device | None = None,
     cache: Path | None = None,
     real_cache: Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
-) -> list[Usefulness]:
+) -> list[MixtureUtility]:
     """Train the segmenter on mixtures of real and synthetic images, and test each on real patients.
 
     All trainings have the same steps, seeds and validation. The synthetic images stay the same with fewer real patients,
@@ -261,7 +243,7 @@ def usefulness(
     patients, seeds, steps = settings.real_patients, settings.seeds, settings.segmenter.steps
     chosen = [real if patients is None else real.of_patients(patients, seed) for seed in seeds]
     total = len(shares) * len(seeds) * steps
-    results: list[Usefulness] = []
+    results: list[MixtureUtility] = []
     for share in shares:
         scores = []
         for k, (seed, some) in enumerate(zip(seeds, chosen, strict=True)):
@@ -282,7 +264,7 @@ def usefulness(
             if progress is not None:
                 progress(before + steps, total, doing)
         results.append(
-            Usefulness.of(
+            MixtureUtility.of(
                 np.stack(scores),
                 results[0] if results else None,
                 name=name_of(share),
@@ -301,17 +283,6 @@ def usefulness(
 def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
     """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient lacks the class."""
     return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
-
-
-def report_entry(results: Sequence[Usefulness], class_names: Sequence[str]) -> dict[str, Any]:
-    """The entry `utility` of report.json: real, synthetic and both (the first mixture) if present, and all mixtures.
-
-    It is the first mixture and not the best, which would be chosen on the test patients.
-    """
-    mixtures = [r for r in results if 0 < r.real_share < 1]
-    named = {r.name: r for r in results if r.real_share in (0, 1)} | ({"both": mixtures[0]} if mixtures else {})
-    entry: dict[str, Any] = {name: r.describe(class_names) for name, r in named.items()}
-    return entry | {"mixtures": [r.describe(class_names) for r in mixtures]}
 
 
 def name_of(real_share: float) -> str:
