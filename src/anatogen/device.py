@@ -1,4 +1,4 @@
-"""Device, precision and memory of the machine."""
+"""Device, precision and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; `auto` takes a GPU where there is one. Raises SettingsError where it is not there."""
+    """The device called `name`; `auto` selects a GPU if there is one.
+
+    Raises:
+        SettingsError: The device is not available.
+    """
     import torch
 
     if name == "auto":
@@ -23,11 +27,11 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise SettingsError(f"device '{name}' is not available here", hint="Use --device auto or cpu") from error
+        raise SettingsError(f"device '{name}' is not available", hint="Use --device auto or cpu") from error
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 faster than in float32."""
+    """Whether `device` computes faster in bfloat16 than in float32."""
     import torch
 
     if device.type == "cuda":
@@ -39,7 +43,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """A context that computes in bfloat16 where `precision` asks for it (`auto`: where the hardware has it)."""
+    """A context that computes in bfloat16 if `precision` asks for it (`auto`: if the hardware supports it)."""
     import torch
 
     if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
@@ -48,9 +52,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def give_back_memory() -> None:
-    """Give the system what the allocator keeps of freed memory; does nothing where the C library is not glibc.
+    """Return freed memory from the allocator to the operating system. Does nothing without glibc.
 
-    Small results between large blocks that come and go keep glibc's heap from shrinking: 42 KB an image of 64 x 64, without end.
+    Small results between large temporary blocks keep glibc's heap from shrinking: 42 KB for each image of 64 x 64,
+    without limit.
     """
     with suppress(OSError, AttributeError, TypeError):  # musl, macOS; Windows
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""One exception family. A message names the file, what is wrong with it and the hint, in one line."""
+"""The exceptions of the package. A message names the file, what is wrong with it and a hint, in one line."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 
 class AnatogenError(Exception):
-    """Anything that a user can mend. The command line prints it as one line and leaves with `exit_code`.
+    """An error that the user can fix. The command line prints it in one line and exits with `exit_code`.
 
-    problem: what is wrong, without a final full stop. path: the file or folder it is wrong with.
-    hint: what to do about it.
+    Args:
+        problem: What is wrong, without a final full stop.
+        path: The file or folder that has the problem.
+        hint: What to do about it.
     """
 
     exit_code = 2
@@ -28,7 +30,7 @@ class DataError(AnatogenError):
 
 
 class SettingsError(AnatogenError):
-    """A setting, an option or a combination of them that makes no sense."""
+    """An invalid setting, option, or combination of them."""
 
 
 class ModelError(AnatogenError):
@@ -36,17 +38,17 @@ class ModelError(AnatogenError):
 
 
 class OutputError(AnatogenError):
-    """Results that could not be written; what was written before stays valid."""
+    """Results could not be written; files written before stay valid."""
 
 
 class Interrupted(AnatogenError):
-    """The user stopped the work; the message names what was saved."""
+    """The user stopped the work; the message says what was saved."""
 
     exit_code = 130
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint that offers the known words most like `word`, or all of them where none is alike."""
+    """A hint that suggests the known words most similar to `word`, or lists all of them if none is similar."""
     known = list(known)
     by_lower_case = {name.lower(): name for name in known}
     alike = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)

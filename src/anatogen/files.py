@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one process at a time writes to."""
+"""Atomic file writes, and folders that only one process writes to at a time."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ LOCK_ENDING = ".lock"
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to, and renames it to `path` at the end: `path` is whole or not there.
+    """Yield a temporary path beside `path`, and rename it to `path` at the end, so that `path` is never half-written.
 
-    The path beside has a name of its own, so that two processes that write the same file do not tear it: the last wins.
-    Raises OutputError, with what was half-written removed, where the disk is full or not writable.
+    Temporary names are unique: if two processes write the same file, the last one wins.
+
+    Raises:
+        OutputError: The disk is full or not writable. The half-written file is removed.
     """
-    # The ending stays: it tells writers which kind to write.
+    # Writers infer the format from the suffix, so it is kept.
     partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,13 +36,13 @@ def writing(path: Path) -> Iterator[Path]:
         raise OutputError(
             f"cannot be written ({error.strerror or error})",
             path=path,
-            hint="Free space or choose another place, and run the same command again",
+            hint="Free space or choose another location, then run the same command again",
         ) from error
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            with suppress(OSError):  # missing, or its folder is none
+            with suppress(OSError):  # missing, or its parent is not a folder
                 partial.unlink()
 
 
@@ -52,12 +54,17 @@ def locked(
     wait_s: float = 0.0,
     hint: str = "Wait for it to end, or choose another folder",
 ) -> Iterator[None]:
-    """Holds `folder` (made where it is missing), or one named `part` of it, for this process while the block runs.
+    """Hold `folder` (created if missing), or one named `part` of it, for this process while the block runs.
 
-    The system releases the lock with its holder (`flock`; where a file system has none, a file that names host and process),
-    so a killed process never blocks the next. Whoever holds a whole folder removes what a killed process left half-written in
-    it. wait_s: how long to wait for another holder. Raises OutputError where another process holds it still, or where the
-    folder cannot be written to.
+    The system releases the lock when its process ends (`flock`; where the file system has none, a file with host and
+    process id), so a killed process never blocks the next one. Locking a whole folder removes the half-written files
+    that a killed process left in it.
+
+    Args:
+        wait_s: How many seconds to wait for another process.
+
+    Raises:
+        OutputError: Another process still holds the folder, or the folder cannot be written to.
     """
     from filelock import FileLock, Timeout
 
@@ -78,14 +85,14 @@ def locked(
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left half-written in `folder` and one level below; only for who holds its lock."""
+    """Remove half-written files of killed processes in `folder` and one level below. The caller must hold its lock."""
     for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")):
         with suppress(OSError):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether `folder` is missing or holds nothing but a lock and what was half-written."""
+    """Whether `folder` is missing, or contains only a lock and half-written files."""
     if not folder.exists():
         return True
     return folder.is_dir() and all(
@@ -93,16 +100,19 @@ def is_empty(folder: Path) -> bool:
     )
 
 
-_LONGEST = 120  # bytes of a name: what is written beside, and endings, add to it
+_LONGEST = 120  # bytes; suffixes and temporary names add to it
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+-]*")
 
 
 def safe_name(name: str, taken: Container[str] = ()) -> str:
-    """A file's name on any system for what is called `name`: itself, if it is one already.
+    """A file name for `name` that is valid on every system: `name` itself if it is valid.
 
-    Anything else, so that it is no path, hidden, a device or too long, is cleaned and ends with a digest of `name`, which keeps
-    two of them apart. taken: names in lower case that are others' already, for systems do not tell case apart.
+    Otherwise (a path, hidden, a reserved word, too long) it is cleaned and a digest of `name` is appended, which keeps
+    two of them distinct.
+
+    Args:
+        taken: Lower-case names already in use; some file systems ignore case.
     """
     safe = (
         bool(_SAFE.fullmatch(name))

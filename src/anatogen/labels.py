@@ -1,4 +1,4 @@
-"""What the values of a label map mean, and which classes an image has to obey."""
+"""The meaning of label values, and which classes an image has to follow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def default_colour(index: int) -> str:
 
 @dataclass(frozen=True)
 class LabelClass:
-    """One class of the label maps: its value there, its name and its colour in pictures ("#RRGGBB").
+    """One class of the label maps: its index, its name and its colour in figures ("#RRGGBB").
 
-    value: what stands for it in the files of the source, where that is not `index`. regions: nnU-Net's regions of which
-    it is a part, from the largest to the smallest.
+    Attributes:
+        value: The label value in the source files, if it differs from `index`.
+        regions: The nnU-Net regions that contain this class, from the largest to the smallest.
     """
 
     index: int
@@ -39,7 +40,8 @@ class LabelClass:
 class LabelSchema:
     """The classes of a data set: background 0, then 1..C-1 without gaps (C counts the background).
 
-    ignore: the value in the files of the source of voxels whose class is unknown; None where there is none.
+    Attributes:
+        ignore: The label value of voxels of unknown class in the source files; None if there is none.
     """
 
     classes: tuple[LabelClass, ...]
@@ -58,27 +60,24 @@ class LabelSchema:
 
     @property
     def count(self) -> int:
-        """C, the number of classes with the background."""
+        """C, the number of classes including the background."""
         return len(self.classes) + 1
 
     @property
     def ignored(self) -> int | None:
-        """What stands for an unknown voxel in label maps that were read, and in prepared ones; None where none can be.
-
-        255 where the classes leave it free, 65535 where they do not.
-        """
+        """The value of unknown voxels in loaded and prepared label maps: 255 (65535 if 255 is a class), or None."""
         if self.ignore is None:
             return None
         return 255 if self.count <= 255 else 65535
 
     @property
     def largest(self) -> int:
-        """The largest value of its label maps, that of unknown voxels included."""
+        """The largest value in the label maps, including that of unknown voxels."""
         return max(self.count - 1, self.ignored or 0)
 
     @property
     def values(self) -> tuple[int, ...]:
-        """What stands for the classes 0..C-1 in the files of the source."""
+        """The label values of the classes 0..C-1 in the source files."""
         return (0, *(c.index if c.value is None else c.value for c in self.classes))
 
     @property
@@ -87,11 +86,15 @@ class LabelSchema:
         return tuple(c.name for c in self.classes)
 
     def index_of(self, name: str) -> int:
-        """The value of the class called `name`. Raises SettingsError, with the nearest names, if there is none."""
+        """The index of the class called `name`.
+
+        Raises:
+            SettingsError: No class has this name; the hint suggests the nearest names.
+        """
         for c in self.classes:
             if c.name == name:
                 return c.index
-        raise SettingsError(f"there is no class '{name}'", hint=nearest(name, self.names))
+        raise SettingsError(f"unknown class '{name}'", hint=nearest(name, self.names))
 
     def states(
         self,
@@ -100,15 +103,21 @@ class LabelSchema:
         free: Sequence[str] | None = None,
         absent: Sequence[str] | None = None,
     ) -> ClassStates:
-        """Class states from names: all classes but `free` are given, or only those in `given`; and those in `absent`.
+        """Class states from class names.
 
-        Raises SettingsError for an unknown name, or one that is both free and given or absent.
+        Args:
+            given: The classes to be given; the others are free. By default all classes but `free` are given.
+            free: The classes to be left free.
+            absent: Classes that are given in any case.
+
+        Raises:
+            SettingsError: A name is unknown, or a class is both free and given or absent.
         """
         for kind, names in (("given", given), ("absent", absent)):
             both = sorted(set(names or ()) & set(free or ()))
             if both:
                 problem = f"class '{both[0]}' is both {kind} and free"
-                raise SettingsError(problem, hint="Leave it in one of the two lists")
+                raise SettingsError(problem, hint="Keep it in one of the two lists")
         bound = [*(self.names if given is None else given), *(absent or ())]
         given_indices = {self.index_of(name) for name in bound}
         free_indices = {self.index_of(name) for name in free or ()}
@@ -127,7 +136,7 @@ class ClassStates:
         return cls((True,) * len(schema.classes))
 
     def and_also(self, other: ClassStates) -> ClassStates:
-        """Given only where both are."""
+        """The classes that are given in both."""
         return ClassStates(tuple(a and b for a, b in zip(self.given, other.given, strict=True)))
 
     def given_names(self, schema: LabelSchema) -> list[str]:

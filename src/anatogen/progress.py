@@ -1,6 +1,6 @@
-"""Progress of long work with an ETA, its cancelling, and durations in words.
+"""Progress of long tasks with an ETA, cancelling, and durations in words.
 
-Whatever takes long opens a `stage`; whoever wants to see it, or to be able to stop it, gives a `Monitor` around the call:
+A long task opens a `stage`; to show its progress, or to be able to cancel it, wrap the call in a `Monitor`:
 
     with watched_by(Bars()):
         evaluate(...)
@@ -23,9 +23,9 @@ from anatogen.errors import Interrupted, SettingsError
 
 
 class Stage:
-    """One stage of long work: how much of it is done, since when, and a word on it.
+    """One stage of a long task: how much is done, since when, and a status text.
 
-    `total` is a count of items, or of shares or seconds where `unit` is "s".
+    `total` is a number of items, or a share or seconds if `unit` is "s".
     """
 
     def __init__(self, monitor: Monitor, title: str, total: float, unit: str = "", every: float = 15.0) -> None:
@@ -36,11 +36,15 @@ class Stage:
         self._before = 0.0
 
     def begin_at(self, done: float) -> None:
-        """`done` of `total` were finished before: they do not count for the rate and for the time that is left."""
+        """Start at `done` of `total`: work finished earlier does not count for the rate and the ETA."""
         self.done = self._before = done
 
     def update(self, done: float, text: str | None = None) -> None:
-        """`done` of `total` are finished; `text`, or the last one, is shown behind. Raises Interrupted where it was cancelled."""
+        """Report that `done` of `total` are finished, with a new status text or the last one.
+
+        Raises:
+            Interrupted: The task was cancelled.
+        """
         self.done = min(done, self.total)
         self.text = self.text if text is None else text
         if self._monitor.cancelled:
@@ -48,12 +52,12 @@ class Stage:
         self._monitor.show(self)
 
     def advance(self, count: float = 1, text: str | None = None) -> None:
-        """`count` more are finished."""
+        """Report that `count` more are finished."""
         self.update(self.done + count, text)
 
     @property
     def status(self) -> str:
-        """How much is done, at what rate, and how long the rest will take."""
+        """How much is done, at what rate, and the ETA."""
         elapsed = time.monotonic() - self.started
         here = self.done - self._before
         left = elapsed * (self.total - self.done) / here if here > 0 else None
@@ -74,32 +78,32 @@ class Stage:
 
 
 class Monitor:
-    """Is told of every stage, and can end the work: `cancel` may be called from another thread. This one shows nothing."""
+    """Follows every stage and can cancel the task (`cancel` may be called from another thread). This one shows nothing."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Stop the work at its next word of progress, as Ctrl-C does."""
+        """Stop the task at its next progress update, as Ctrl-C does."""
         self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the work is to stop."""
+        """Whether the task was cancelled."""
         return self._cancelled.is_set()
 
     def open(self, stage: Stage) -> None:
-        """`stage` begins."""
+        """A stage begins."""
 
     def show(self, stage: Stage) -> None:
-        """`stage` has moved on."""
+        """A stage has made progress."""
 
     def close(self, stage: Stage, *, finished: bool) -> None:
-        """`stage` has ended; finished: without an error."""
+        """A stage has ended; `finished` is False if by an error."""
 
 
 class Bars(Monitor):
-    """A bar with rate and ETA on a terminal; elsewhere a line every few seconds. On standard error."""
+    """Progress on standard error: a bar with rate and ETA on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +111,7 @@ class Bars(Monitor):
         self._last_line: dict[Stage, float] = {}
 
     def open(self, stage: Stage) -> None:
-        """Draw the bar."""
+        """Show the bar."""
         self._last_line[stage] = stage.started
         if sys.stderr.isatty() and not self._bars:  # Rich draws one live display at a time
             from rich.console import Console
@@ -119,7 +123,7 @@ class Bars(Monitor):
             self._bars[stage] = bar, bar.add_task(stage.title, total=stage.total, status="")
 
     def show(self, stage: Stage) -> None:
-        """Move the bar, or print a line where there is none."""
+        """Update the bar, or print a line if there is none."""
         if stage in self._bars:
             bar, task = self._bars[stage]
             bar.update(task, completed=stage.done, total=stage.total, status=stage.status)
@@ -128,7 +132,7 @@ class Bars(Monitor):
             print(f"{stage.title}: {stage.status}", file=sys.stderr, flush=True)
 
     def close(self, stage: Stage, *, finished: bool) -> None:
-        """Replace the bar by a line."""
+        """Replace the bar with a line."""
         self._last_line.pop(stage, None)
         if stage in self._bars:
             self._bars.pop(stage)[0].stop()
@@ -142,7 +146,7 @@ _MONITOR: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
 
 @contextmanager
 def watched_by(monitor: Monitor | None) -> Iterator[None]:
-    """What is done in the block tells `monitor` of its progress (None: whoever watches already)."""
+    """Report the progress of the block to `monitor` (None: keep the current one)."""
     if monitor is None:
         yield
         return
@@ -154,19 +158,19 @@ def watched_by(monitor: Monitor | None) -> Iterator[None]:
 
 
 def show_bars() -> None:
-    """Show progress for the rest of this process, as the command line does; for scripts."""
+    """Show progress bars for the rest of this process, as the command line does; for scripts."""
     _MONITOR.set(Bars())
 
 
 @contextmanager
 def stage(title: str, total: float, unit: str = "", *, every: float = 15.0) -> Iterator[Stage]:
-    """A stage of long work, told to whoever watches (`watched_by`).
+    """A stage of a long task, reported to the current monitor (`watched_by`).
 
     Args:
-        title: what is being done, for instance "sampling".
-        total: how many items it takes; with unit "s" a time or a share.
-        unit: of the items, for instance "images".
-        every: seconds between two lines where no bar can be drawn.
+        title: What is being done, for instance "sampling".
+        total: The number of items; with unit "s" a time or a share.
+        unit: The unit of the items, for instance "images".
+        every: Seconds between two lines if no bar can be shown.
     """
     monitor = _MONITOR.get() or _SILENT
     this = Stage(monitor, title, total, unit, every)
@@ -180,10 +184,14 @@ def stage(title: str, total: float, unit: str = "", *, every: float = 15.0) -> I
 
 
 def parse_duration(text: str) -> float:
-    """Seconds from "90", "90s", "10m", "1h30m". Raises SettingsError for anything else."""
+    """Seconds from "90", "90s", "10m" or "1h30m".
+
+    Raises:
+        SettingsError: The text is not a duration, or not longer than 0.
+    """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     if not match or not any(match.groups()):
-        raise SettingsError(f"'{text}' is not a duration", hint="Write for instance 90s, 10m or 1h30m")
+        raise SettingsError(f"expected a duration, got '{text}'", hint="Use for instance 90s, 10m or 1h30m")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     if not (total := hours * 3600 + minutes * 60 + seconds):
         raise SettingsError("a duration must be longer than 0")

@@ -1,4 +1,4 @@
-"""Seeds that derive from what they are for, and random numbers that belong to an item and not to its batch."""
+"""Seeds derived from their purpose, and random numbers that belong to an item, not to its batch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: object) -> int:
-    """A seed in [0, 2^63) that depends on every part, the same on every machine."""
+    """A seed in [0, 2^63) that depends on every part and is the same on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 class Draws:
-    """Random numbers for B items, each item's from a generator of its own: they do not depend on the batch it is in.
+    """Random numbers for B items, each from its own generator, so that they do not depend on the rest of the batch.
 
     Args:
-        seeds: One for each item.
-        device: Where the numbers are drawn. The CPU and a GPU draw different numbers from one seed.
+        seeds: One seed for each item.
+        device: Where the numbers are generated. CPU and GPU generate different numbers from one seed.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:

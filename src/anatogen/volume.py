@@ -1,4 +1,4 @@
-"""Arrays with their place in the patient: orientation, resampling, and fitting a grid to a size."""
+"""Arrays with their position in the patient: orientation, resampling, cropping and padding."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from anatogen.errors import DataError
 
 Fit = Literal["pad", "crop", "stretch"]
 
-# The array axis that a slice is taken across, (x, y, z) in canonical orientation.
+# The array axis perpendicular to the slices, (x, y, z) in canonical orientation.
 SLICE_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
-# Columns of an affine that are off a right angle by less (the cosine between them) were meant to be at one.
+# Affine columns whose cosine is below this are taken to be orthogonal.
 MOST_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class Remark:
-    """What a reader has to say of a file that it could read. code: as of the findings of `check`."""
+    """A reader's remark on a file that it could read. `code` is that of the finding in `check`."""
 
     severity: Literal["warning", "note"]
     code: str
@@ -33,9 +33,10 @@ class Remark:
 
 @dataclass(frozen=True)
 class Volume:
-    """array (X, Y, Z) or, with channels, (X, Y, Z, channels); affine (4, 4) from voxel index to RAS millimetres.
+    """A scan: array (X, Y, Z) or (X, Y, Z, channels), and affine (4, 4) from voxel index to RAS millimetres.
 
-    remarks: what its file made the reader say.
+    Attributes:
+        remarks: The reader's remarks on the file.
     """
 
     array: NDArray[np.generic]
@@ -54,19 +55,19 @@ class Volume:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """The shape without channels."""
+        """The spatial shape (X, Y, Z)."""
         x, y, z = self.array.shape[:3]
         return x, y, z
 
     def remarked(self, *remarks: Remark) -> Volume:
-        """The same volume with more remarks."""
+        """The same volume with additional remarks."""
         return replace(self, remarks=(*self.remarks, *remarks)) if remarks else self
 
 
 def skew(affine: NDArray[np.float64]) -> float:
-    """How far the voxel axes are from right angles: the largest cosine between two of them, 0 to 1.
+    """How far the voxel axes deviate from right angles: the largest cosine between two of them, 0 to 1.
 
-    It is the sine of the angle by which a gantry was tilted. Up to MOST_ROUNDING it is taken for rounding.
+    It is the sine of the gantry tilt. Values up to MOST_ROUNDING count as rounding.
     """
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     unit = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
@@ -74,33 +75,37 @@ def skew(affine: NDArray[np.float64]) -> float:
 
 
 def is_flat(affine: NDArray[np.float64], axis: int) -> bool:
-    """Whether slices across array axis `axis` (0, 1 or 2) are rectangles: a tilted gantry leaves those it took so."""
+    """Whether slices across array axis `axis` (0, 1 or 2) are rectangles, as acquired slices of a tilted gantry are."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     a, b = (affine[:3, k] / lengths[k] for k in range(3) if k != axis)
     return bool(abs(a @ b) <= MOST_ROUNDING)
 
 
 def canonical(volume: Volume) -> Volume:
-    """The same volume with its array axes flipped and swapped to run nearest to left, posterior, inferior."""
+    """The same volume with its array axes flipped and permuted to run most nearly to left, posterior, inferior.
+
+    Raises:
+        DataError: The affine is singular.
+    """
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
     now = io_orientation(volume.affine)
     if np.isnan(now).any():
-        raise DataError("the affine is singular, so the orientation is unknown", hint="Mend the header's affine")
+        raise DataError("the affine is singular, so the orientation is unknown", hint="Fix the affine in the header")
     orientation = ornt_transform(now, axcodes2ornt("LPI"))
     array = apply_orientation(volume.array, orientation)
     return replace(volume, array=array, affine=volume.affine @ inv_ornt_aff(orientation, volume.grid))
 
 
 def axis_codes(affine: NDArray[np.float64]) -> str:
-    """Where the array axes run to, nearest: "RAS" for right, anterior, superior; "?" where that is unknown."""
+    """The nearest anatomical direction of each array axis: "RAS" for right, anterior, superior; "?" if unknown."""
     from nibabel.orientations import aff2axcodes
 
     return "".join(code or "?" for code in aff2axcodes(affine))
 
 
 def with_last_axis(volume: Volume, axis: int) -> Volume:
-    """The same volume with array axis `axis` (0, 1 or 2) moved behind the two others."""
+    """The same volume with array axis `axis` (0, 1 or 2) moved to the end of the spatial axes."""
     order = [*(a for a in range(3) if a != axis), axis]
     affine = volume.affine.copy()
     affine[:, :3] = volume.affine[:, order]
@@ -108,7 +113,7 @@ def with_last_axis(volume: Volume, axis: int) -> Volume:
 
 
 def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
-    """Whether the corners of two volumes of one shape lie at the same place, to `tolerance_mm`."""
+    """Whether the corners of two volumes of one shape coincide to within `tolerance_mm`."""
     corner = np.array([*a.grid, 1.0])
     origin = np.array([0.0, 0.0, 0.0, 1.0])
     return a.grid == b.grid and all(
@@ -118,7 +123,7 @@ def same_grid(a: Volume, b: Volume, tolerance_mm: float = 1e-2) -> bool:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a grid of `shape` comes to `size`, axis by axis: resized to `resized`, then cut or filled up around the middle."""
+    """How an array of `shape` is fitted to `size`: resized to `resized`, then centre-cropped or padded."""
 
     shape: tuple[int, ...]
     resized: tuple[int, ...]
@@ -126,9 +131,11 @@ class Fitting:
 
     @classmethod
     def plan(cls, shape: tuple[int, ...], size: tuple[int, ...], fit: Fit) -> Fitting:
-        """`pad` keeps the aspect ratio: shrinks what is larger than `size`, never enlarges, fills up around the middle.
+        """How to fit `shape` to `size`.
 
-        `crop` changes no voxel: cuts or fills up around the middle. `stretch` resizes to `size` (the paper's way).
+        Args:
+            fit: `pad` keeps the aspect ratio: it shrinks what is larger than `size`, never enlarges, and pads. `crop`
+                does not resample: it crops or pads around the centre. `stretch` resizes to `size` (as in the paper).
         """
         if fit == "stretch":
             return cls(shape, size, size)
@@ -138,9 +145,9 @@ class Fitting:
         return cls(shape, tuple(min(w, max(1, round(n * scale))) for n, w in zip(shape, size, strict=True)), size)
 
     def apply(self, array: NDArray[Any], *, fill: float, labels: bool = False) -> NDArray[Any]:
-        """`array` of `shape` brought to `size`, filled up with `fill`.
+        """Fit `array` of `shape` to `size`, padded with `fill`.
 
-        Labels are resized by nearest neighbour, images linearly (smoothed first where they shrink).
+        Labels are resized by nearest neighbour, images linearly (smoothed first when shrinking).
         """
         if self.shape == self.resized == self.size:
             return array
@@ -155,7 +162,7 @@ class Fitting:
         return result
 
     def to_original(self) -> list[tuple[float, float]]:
-        """(scale, offset) of each axis: voxel i of the result has its centre at scale i + offset of the original."""
+        """(scale, offset) of each axis: the centre of voxel i of the result is at scale i + offset in the original."""
         pairs = []
         for shape, resized, size in zip(self.shape, self.resized, self.size, strict=True):
             scale = shape / resized
@@ -165,7 +172,7 @@ class Fitting:
 
 
 def resample(volume: Volume, spacing_mm: tuple[float, float, float], *, labels: bool = False) -> Volume:
-    """`volume` on a grid of (about) `spacing_mm`, each axis a whole number of voxels over the same extent."""
+    """Resample `volume` to (about) `spacing_mm`, with a whole number of voxels along each axis over the same extent."""
     grid = tuple(max(1, round(n * s / t)) for n, s, t in zip(volume.grid, volume.spacing_mm, spacing_mm, strict=True))
     if grid == volume.grid:
         return volume
@@ -178,9 +185,10 @@ def resample(volume: Volume, spacing_mm: tuple[float, float, float], *, labels: 
 
 
 def crop(volume: Volume, start: tuple[int, int, int], size: tuple[int, int, int], fill: NDArray[Any]) -> Volume:
-    """The box of `size` voxels that begins at voxel `start` (below 0 too) of `volume`, in its place in the patient.
+    """Crop the box of `size` voxels from voxel `start` (may be negative), keeping its position in the patient.
 
-    fill: what lies beyond the volume: a number, or one for each channel.
+    Args:
+        fill: The value outside the volume: a number, or one for each channel.
     """
     array = np.empty((*size, *volume.array.shape[3:]), volume.array.dtype)
     array[...] = fill
@@ -199,7 +207,7 @@ def _resize(array: NDArray[Any], size: tuple[int, ...], *, labels: bool) -> NDAr
     factors = [want / have for have, want in zip(array.shape, size, strict=True)]
     if labels:
         return np.asarray(ndimage.zoom(array, factors, order=0, mode="nearest", grid_mode=True))
-    blur = [max(0.0, 0.5 * (1 / factor - 1)) for factor in factors]  # against aliasing when shrinking
+    blur = [max(0.0, 0.5 * (1 / factor - 1)) for factor in factors]  # anti-aliasing when shrinking
     smooth = ndimage.gaussian_filter(array.astype(np.float32), blur, mode="nearest")
     resized = ndimage.zoom(smooth, factors, order=1, mode="nearest", grid_mode=True)
     return np.asarray((np.rint(resized) if array.dtype.kind in "iu" else resized).astype(array.dtype))

@@ -1,1 +1,1 @@
-"""File formats; nothing else in the package knows them."""
+"""File formats. No other part of the package reads or writes them."""

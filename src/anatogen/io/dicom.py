@@ -21,16 +21,19 @@ from anatogen.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-_EVEN = 0.01  # of the distance of slices, by which it may vary ...
-_ROUNDING_MM = 0.02  # ... and what rounded positions may add to that
+_EVEN = 0.01  # tolerated variation of the slice distance, relative ...
+_ROUNDING_MM = 0.02  # ... plus this much for rounded positions
 
 
 def read_series(files: Iterable[Path], folder: Path) -> Volume:
-    """The volume (X, Y, Z) of the one series in `files`, which lie in `folder`: columns, rows, slices in order of place.
+    """The volume (X, Y, Z) of the one series in `files`, which are in `folder`: columns, rows, slices sorted by
+    position.
 
-    Values are stored values times slope plus intercept: int16 or int32 where both are whole numbers, else float32. A
-    file is a slice, or an enhanced multi-frame image of one stack. Segmentations and files that are not DICOM are passed
-    over. Raises DataError, naming file or folder, where there is no such series, or it is damaged, incomplete, or mixed.
+    Values are stored values times slope plus intercept: int16 or int32 if both are whole numbers, else float32. A file
+    is one slice or an enhanced multi-frame image of one stack. Segmentations and files that are not DICOM are skipped.
+
+    Raises:
+        DataError: There is no such series, or it is damaged, incomplete or mixed; names the file or folder.
     """
     planes: list[_Plane] = []
     names: dict[str, str] = {}
@@ -43,7 +46,7 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
             refuse_mixed(folder, names)
             planes += _planes(path, dataset)
     if not planes:
-        raise DataError("holds no DICOM images", path=folder, hint="Name a folder that holds the slices of a series")
+        raise DataError("contains no DICOM images", path=folder, hint="Choose a folder that contains the slices of a series")
     planes, affine = _in_order(planes, folder)
     return Volume(_in_units(planes), affine)
 
@@ -63,12 +66,12 @@ class _Plane:
 
 
 def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
-    """The slices in one file. Raises DataError where it has none that can be used."""
+    """The slices in one file. Raises DataError if it has none that can be used."""
     pixels = _pixels(path, dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if "PerFrameFunctionalGroupsSequence" not in dataset and frames > 1:
         raise DataError(
-            f"{frames} frames without a place for each", path=path, hint="Export the series as single slices"
+            f"{frames} frames without individual positions", path=path, hint="Export the series as single slices"
         )
     stored = pixels.reshape(-1, *pixels.shape[-2:])
     return [_plane(path, dataset, frame, stored[frame]) for frame in range(len(stored))]
@@ -76,9 +79,9 @@ def _planes(path: Path, dataset: Dataset) -> list[_Plane]:
 
 def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise DataError("has no pixel data", path=path, hint="Export the series with its pixels, or remove the file")
+        raise DataError("has no pixel data", path=path, hint="Export the series with pixel data, or remove the file")
     if int(dataset.get("SamplesPerPixel", 1)) != 1 or "ModalityLUTSequence" in dataset:
-        raise DataError("holds colours or a look-up table, not intensities", path=path, hint="Remove the file")
+        raise DataError("contains colours or a look-up table, not intensities", path=path, hint="Remove the file")
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         decodable = not syntax.is_compressed or syntax.is_deflated or get_decoder(syntax).is_available
@@ -86,7 +89,7 @@ def _pixels(path: Path, dataset: Dataset) -> NDArray[np.generic]:
         decodable = False
     if not decodable:
         raise DataError(
-            f"its pixels are compressed ({syntax.name}) and no decoder is installed",
+            f"pixel data is compressed ({syntax.name}) and no decoder is installed",
             path=path,
             hint="pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the files (gdcmconv --raw)",
         )
@@ -99,7 +102,7 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]
     between_rows, between_columns = _floats(path, measures, "PixelSpacing", 2)
     directions = orientation.reshape(2, 3)
     if np.abs(directions @ directions.T - np.eye(2)).max() > 1e-2 or min(between_rows, between_columns) <= 0:
-        raise DataError("its orientation or pixel spacing is not valid", path=path, hint="Export the series again")
+        raise DataError("orientation or pixel spacing is invalid", path=path, hint="Export the series again")
     units = _group(dataset, frame, "PixelValueTransformationSequence")
     slope, intercept = units.get("RescaleSlope"), units.get("RescaleIntercept")
     return _Plane(
@@ -115,7 +118,7 @@ def _plane(path: Path, dataset: Dataset, frame: int, stored: NDArray[np.generic]
 
 
 def _group(dataset: Dataset, frame: int, name: str) -> Dataset:
-    """Where an attribute of one frame stands: in its functional group, in the shared one, or in the data set itself."""
+    """The data set that has an attribute of one frame: its functional group, the shared one, or the file's."""
     if "PerFrameFunctionalGroupsSequence" in dataset:
         for groups in (dataset.PerFrameFunctionalGroupsSequence[frame], dataset.SharedFunctionalGroupsSequence[0]):
             if groups.get(name):
@@ -131,13 +134,13 @@ def _floats(path: Path, dataset: Dataset, name: str, count: int) -> NDArray[np.f
         raise DataError(
             f"has no valid {name}",
             path=path,
-            hint="Use slices that carry their place in the patient (CT, MR, PET), or convert them to NIfTI",
+            hint="Use slices with a position in the patient (CT, MR, PET), or convert them to NIfTI",
         )
     return numbers
 
 
 def _in_order(planes: list[_Plane], folder: Path) -> tuple[list[_Plane], NDArray[np.float64]]:
-    """The planes sorted along their normal, and their RAS affine. Raises DataError where they are not one even stack."""
+    """The planes sorted along their normal, and their RAS affine. Raises DataError if they are not one regular stack."""
     first = planes[0]
     for plane in planes[1:]:
         if plane.pixels.shape != first.pixels.shape:
@@ -159,9 +162,9 @@ def _in_order(planes: list[_Plane], folder: Path) -> tuple[list[_Plane], NDArray
 
 def _differs(plane: _Plane, first: _Plane, what: str, this: object, that: object) -> DataError:
     return DataError(
-        f"its {what} {this} differs from {that} of {first.path.name}",
+        f"{what} {this} differs from {that} of {first.path.name}",
         path=plane.path,
-        hint="Put slices of different series or scouts into folders of their own",
+        hint="Put slices of different series or scouts into separate folders",
     )
 
 
@@ -183,9 +186,9 @@ def _check_even(
 
     if gaps.min() < 1e-3:
         raise DataError(
-            f"two slices lie at one place: {between(int(gaps.argmin()))}",
+            f"two slices have the same position: {between(int(gaps.argmin()))}",
             path=folder,
-            hint="Keep one of them; put phases or echoes into folders of their own",
+            hint="Keep one of them; put phases or echoes into separate folders",
         )
     if gaps.max() > 1.5 * usual:
         raise DataError(
@@ -198,15 +201,15 @@ def _check_even(
         raise DataError(
             f"slices are not evenly spaced: {between(worst)}; the others are {usual:.2f} mm apart",
             path=folder,
-            hint="Resample the series to even slices, and convert it to NIfTI",
+            hint="Resample the series to evenly spaced slices and convert it to NIfTI",
         )
     straight = positions[0] + np.arange(len(planes))[:, None] * step
     astray = np.linalg.norm(positions - straight, axis=1)
     if astray.max() > max(tolerance, 2 * _ROUNDING_MM):
         raise DataError(
-            "its slices do not lie behind one another",
+            "slices are not stacked along their normal",
             path=planes[int(astray.argmax())].path,
-            hint="Put slices of different stacks into folders of their own",
+            hint="Put slices of different stacks into separate folders",
         )
 
 
@@ -221,7 +224,7 @@ def _in_units(planes: list[_Plane]) -> NDArray[np.generic]:
             limits = np.iinfo(kind)
             if limits.min <= min(ends) and max(ends) <= limits.max:
                 values = np.empty(stored.shape, kind)
-                for k in range(stored.shape[-1]):  # slice by slice, as the wide integers take much memory
+                for k in range(stored.shape[-1]):  # slice by slice: wide integers need much memory
                     values[..., k] = stored[..., k].astype(np.int64) * int(slope) + int(intercept)
                 return values
     slopes, intercepts = (np.array([getattr(p, name) for p in planes]) for name in ("slope", "intercept"))

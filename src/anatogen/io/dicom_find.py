@@ -1,4 +1,4 @@
-"""DICOM files found in a folder tree and told apart by their headers, by pydicom: image series and segmentations."""
+"""Find DICOM image series and segmentations in a folder tree by their headers, by pydicom."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.uid import UID, SegmentationStorage
 
 from anatogen.errors import AnatogenError, DataError
 
-_ENDINGS = (".dcm", ".dicom", ".ima")  # a file of these names that is not DICOM is damaged, not a bystander
+_ENDINGS = (".dcm", ".dicom", ".ima")  # a file with one of these suffixes that is not DICOM is damaged
 _SEGMENTATIONS = (SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7"))  # the second: label maps, DICOM 2024c
 _HEADER = (
     "SOPClassUID", "SeriesInstanceUID", "PatientID", "Modality", "SeriesDescription",
@@ -23,7 +23,7 @@ _HEADER = (
 
 @dataclass(frozen=True)
 class Series:
-    """The image files of one series, which fill one folder. patient: PatientID, empty where it was removed."""
+    """The image files of one series, all in one folder. `patient` is PatientID, empty if it was removed."""
 
     uid: str
     folder: Path
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True)
 class SegmentationFile:
-    """A DICOM-SEG file: the series that it refers to, and its segments' labels in the order of their numbers."""
+    """A DICOM-SEG file: the series that it refers to, and its segment labels by segment number."""
 
     path: Path
     series: tuple[str, ...]
@@ -43,7 +43,7 @@ class SegmentationFile:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether `path` is a file that begins as DICOM files do."""
+    """Whether the file `path` starts as DICOM files do."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -52,16 +52,18 @@ def is_dicom(path: Path) -> bool:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether `path` is a DICOM file by its name or, where the name tells nothing (1.2.840.113, IM0001), by its start."""
+    """Whether `path` is a DICOM file by its name or, if the name is inconclusive (1.2.840.113, IM0001), by its first
+    bytes.
+    """
     ending = path.suffix.lower()
     return ending in _ENDINGS or ((not ending or ending[1:].isdigit()) and is_dicom(path))
 
 
 def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
-    """Every image series and segmentation below `folder`, by their headers, sorted by path.
+    """Every image series and segmentation below `folder`, by their headers, sorted by path. Other files are skipped.
 
-    Files that are neither are passed over. Raises DataError where a folder holds files of several series, a series lies
-    in several folders, or a file that is called DICOM is none.
+    Raises:
+        DataError: A folder contains several series, a series is in several folders, or a file named .dcm is not DICOM.
     """
     found: dict[Path, dict[str, list[Series]]] = {}
     segmentations = []
@@ -82,7 +84,7 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
         [(uid, parts)] = by_uid.items()
         if uid in series:
             raise DataError(
-                f"holds the same series as {series[uid].folder}", path=place, hint="Keep one of the two folders"
+                f"contains the same series as {series[uid].folder}", path=place, hint="Keep one of the two folders"
             )
         series[uid] = replace(parts[0], files=tuple(file for part in parts for file in part.files))
     return list(series.values()), segmentations
@@ -90,8 +92,9 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
 
 @contextmanager
 def parsing(path: Path, kind: str = "DICOM") -> Iterator[None]:
-    """Turns whatever the parser raises over `path` into a DataError: pydicom reads values when they are asked for, and a
-    damaged file makes it raise nearly anything.
+    """Turn whatever the parser raises over `path` into a DataError.
+
+    pydicom reads values lazily, and a damaged file can make it raise nearly any exception.
     """
     try:
         yield
@@ -105,15 +108,17 @@ def parsing(path: Path, kind: str = "DICOM") -> Iterator[None]:
 
 
 def read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
-    """The data set in `path`, whole or (pixels False) its header; None where it is no DICOM file and does not claim to be.
+    """The data set in `path`, complete or (pixels False) its header; None if it is not a DICOM file and not named as
+    one.
 
-    Raises DataError where it is damaged, missing, or only called DICOM.
+    Raises:
+        DataError: The file is damaged, missing, or only named as DICOM.
     """
     if not path.is_file():
-        raise DataError("there is no such file", path=path)
+        raise DataError("does not exist", path=path)
     if not is_dicom(path):
         if path.suffix.lower() in _ENDINGS:
-            raise DataError("is not a DICOM file (the mark DICM is missing)", path=path, hint="Copy it again")
+            raise DataError("is not a DICOM file (the DICM prefix is missing)", path=path, hint="Copy it again")
         return None
     with parsing(path):
         if pixels:
@@ -130,24 +135,24 @@ def _storage(path: Path, header: Dataset) -> UID:
     """The kind of object in a file."""
     found = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     if not found:
-        raise DataError("does not say what it holds (no SOPClassUID)", path=path, hint="Export or copy the file again")
+        raise DataError("has no SOPClassUID", path=path, hint="Export or copy the file again")
     return UID(str(found))
 
 
 def is_image(path: Path, header: Dataset) -> bool:
-    """CT, MR, PET, ... images; not reports, presentation states, structure sets, directories."""
+    """Whether the file is an image (CT, MR, PET, ...), not a report, presentation state, structure set or directory."""
     return "Image Storage" in _storage(path, header).name
 
 
 def series_uid(path: Path, header: Dataset) -> str:
-    """SeriesInstanceUID. Raises DataError where there is none, as in a file that was cut."""
+    """SeriesInstanceUID. Raises DataError if it is missing, for instance in a truncated file."""
     if not header.get("SeriesInstanceUID"):
         raise DataError("has no SeriesInstanceUID", path=path, hint="Export or copy the file again")
     return str(header.SeriesInstanceUID)
 
 
 def read_segmentation_header(path: Path) -> SegmentationFile:
-    """What the DICOM-SEG in `path` refers to. Raises DataError where it is none."""
+    """What the DICOM-SEG in `path` refers to. Raises DataError if it is not a DICOM-SEG."""
     header = read_dataset(path, pixels=False)
     if header is None or _storage(path, header) not in _SEGMENTATIONS:
         raise DataError("is not a DICOM-SEG", path=path, hint="Export the segmentation again")
@@ -161,7 +166,7 @@ def _segmentation_header(path: Path, header: Dataset) -> SegmentationFile:
 
 
 def segment_labels(header: Dataset) -> dict[int, str]:
-    """The label of each segment by its number; number 0 is the background of label-map segmentations and is left out."""
+    """The label of each segment by its number, without number 0, the background of label-map segmentations."""
     segments = sorted(header.get("SegmentSequence", ()), key=lambda item: int(item.SegmentNumber))
     return {
         int(item.SegmentNumber): _line(item.get("SegmentLabel") or "") or f"segment {item.SegmentNumber}"
@@ -171,11 +176,11 @@ def segment_labels(header: Dataset) -> dict[int, str]:
 
 
 def refuse_mixed(folder: Path, names: dict[str, str]) -> None:
-    """Raise DataError where there is more than one series; names: of each UID."""
+    """Raise DataError if there is more than one series. `names`: the name of each UID."""
     if len(names) > 1:
         listed = ", ".join(f"{_line(uid)} ({_line(name)})" for uid, name in list(names.items())[:3])
         raise DataError(
-            f"holds several series: {listed}{', ...' if len(names) > 3 else ''}",
+            f"contains several series: {listed}{', ...' if len(names) > 3 else ''}",
             path=folder,
-            hint="Put the files of each series into a folder of their own",
+            hint="Put the files of each series into a separate folder",
         )

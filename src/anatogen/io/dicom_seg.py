@@ -1,4 +1,4 @@
-"""DICOM-SEG, by highdicom: label maps beside the image series that they belong to."""
+"""DICOM-SEG, by highdicom: segmentations of an image series."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from anatogen.volume import Volume
 
 
 def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid: str, names: Sequence[str]) -> Volume:
-    """The label map on the grid of `image` that `files` draw together: 1, 2, ... for the segments labelled names[0], ...
+    """The label map of `files` on the grid of `image`: 1, 2, ... for the segments labelled names[0], names[1], ...
 
-    A frame is put where its position says. Segments of one label are one class. Raises DataError, naming the file, where
-    it is damaged, does not refer to the series `series_uid`, lies off the image's grid, has a segment that is not among
-    `names` or is fractional, or where segments overlap: a label map holds one class a voxel.
+    Frames are placed by their position. Segments with the same label are one class.
+
+    Raises:
+        DataError: A file is damaged, does not refer to the series `series_uid`, is off the image's grid, has a
+            fractional segment or one that is not in `names`, or segments overlap (a label map has one class for each
+            voxel).
     """
     labels = np.zeros(image.grid, np.uint8 if len(names) < 256 else np.uint16)
     for file in files:
@@ -34,7 +37,7 @@ def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid:
             raise DataError(
                 f"refers to series {', '.join(file.series) or 'none'}, not to {series_uid}",
                 path=file.path,
-                hint="Put the segmentation beside the series that it was drawn on",
+                hint="Put the segmentation beside the series that it refers to",
             )
         with parsing(file.path, "DICOM-SEG"):
             _add(file.path, image, list(names), labels)
@@ -42,13 +45,13 @@ def read_dicom_seg(files: Sequence[SegmentationFile], image: Volume, series_uid:
 
 
 def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsignedinteger[Any]]) -> None:
-    """Draw the segments of the file into `labels`."""
+    """Add the segments of the file to `labels`."""
     import highdicom
 
     segmentation = highdicom.seg.segread(path)
     kind = str(segmentation.SegmentationType)
     if kind == "FRACTIONAL":
-        raise DataError("holds fractional segments", path=path, hint="Export it as a binary segmentation")
+        raise DataError("contains fractional segments", path=path, hint="Export it as a binary segmentation")
     class_of = {}
     for number, name in segment_labels(segmentation).items():
         if name not in names:
@@ -72,7 +75,7 @@ def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsigne
             raise DataError(
                 f"segments '{a}' and '{b}' overlap",
                 path=path,
-                hint="Export them without overlap: each voxel can be of one class",
+                hint="Export them without overlap: a voxel has one class",
             )
         labels[place] = np.where(plane > 0, plane, there)
 
@@ -115,18 +118,25 @@ def write_dicom_seg(
     model: str,
     classes: Iterable[str] | None = None,
 ) -> None:
-    """Write `labels` (X, Y, Z) as a binary DICOM-SEG of an image series: series[k] is the file of the slice labels[:, :, k].
+    """Write `labels` (X, Y, Z) as a binary DICOM-SEG of an image series.
 
-    Its segments have the names and colours of `schema`; classes: those to be written, all of them by default, so that a
-    free class can be left out. A class without voxels stays a segment without frames. model: what made the image.
-    Raises DataError where the label map does not have the shape of the series, OutputError where it cannot be written.
+    Segments have the names and colours of `schema`. A class without voxels is kept as a segment without frames.
+
+    Args:
+        series: series[k] is the file of the slice labels[:, :, k].
+        model: The model that generated the image.
+        classes: The classes to write, by default all; allows leaving out free classes.
+
+    Raises:
+        DataError: The label map does not have the shape of the series.
+        OutputError: The file cannot be written.
     """
     import highdicom as hd
 
     sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in series]
     expected = (int(sources[0].Columns), int(sources[0].Rows), len(sources)) if sources else None
     if labels.array.shape != expected:
-        raise DataError(f"a label map of shape {labels.array.shape} for a series of {expected}", path=path)
+        raise DataError(f"expected a label map of shape {expected}, got {labels.array.shape}", path=path)
     wanted = [schema.classes[schema.index_of(name) - 1] for name in (schema.names if classes is None else classes)]
     numbers = np.zeros(schema.count, np.uint16)
     numbers[[item.index for item in wanted]] = np.arange(1, len(wanted) + 1)
@@ -153,7 +163,7 @@ def write_dicom_seg(
 
 
 def _description(number: int, item: LabelClass) -> Any:
-    """Segment `number`, of one class. Classes are the user's and have no codes: tissue is all that is known of each."""
+    """Segment `number`, of one class. User-defined classes have no codes, so the category is always tissue."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 

@@ -1,10 +1,10 @@
-"""Synthetic volumes as DICOM series that no reader can take for a patient's.
+"""Synthetic volumes as DICOM series that cannot be mistaken for a patient's.
 
-The SOP class is CT or MR Image Storage for those modalities, so that viewers know units and geometry; what describes an
-acquisition that never was is empty where the standard allows it, or says so (MR: ScanningSequence RM, research). Anything
-else is Secondary Capture Image Storage, with the image plane that its definition allows. The image is DERIVED and
-SECONDARY, SyntheticData is YES (DICOM 2023), patient and derivation say that it is synthetic, and every UID is new and
-random (2.25.UUID): nothing of a patient can be copied, because nothing of a patient comes in but the array.
+The SOP class is CT or MR Image Storage for those modalities, so that viewers know units and geometry; attributes of the
+acquisition are empty if the standard allows it, or say that it is synthetic (MR: ScanningSequence RM, research).
+Anything else is Secondary Capture Image Storage with the image plane that its definition allows. The image is DERIVED
+and SECONDARY, SyntheticData is YES (DICOM 2023), patient and derivation say that it is synthetic, and every UID is new
+and random (2.25.UUID). No patient data is copied, because only the array is passed in.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SOP_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage}
 
 
 def new_uid() -> str:
-    """A UID that was never used: 2.25 and a random UUID, from the system and not from any seed."""
+    """A new UID: 2.25 and a random UUID from the operating system, independent of any seed."""
     return str(generate_uid(prefix=None))
 
 
@@ -53,33 +53,40 @@ def write_dicom_series(
     series_description: str = "synthetic image",
     study_uid: str | None = None,
 ) -> tuple[Path, ...]:
-    """Write `volume` (X, Y, Z), in HU or the units of `modality`, as slices across its third axis; the files in order.
+    """Write `volume` (X, Y, Z), in HU or the units of `modality`, as slices along its third axis; returns the files in
+    order.
 
-    Whole numbers that fit 16 bits are stored as they are; other values are stored in 65,536 steps between the least and
-    the greatest, so that they come back within half a step. Axes keep their directions: the columns of a slice run along
-    the first axis of the array, rows along the second. sample_id: becomes PatientID. model: the name or hash of the model
-    that made the image. study_uid: to put several series into one study; new by default.
-    Raises DataError for a volume with channels, with values that are not finite, or with slices that are not rectangles,
-    OutputError where `folder` holds something already or cannot be written; it is whole or not there.
+    Whole numbers that fit 16 bits are stored exactly; other values in 65,536 steps between minimum and maximum, so that
+    they are read back to within half a step. The columns of a slice run along the first axis of the array, rows along
+    the second. The folder is written atomically.
+
+    Args:
+        sample_id: Becomes PatientID.
+        model: The name or hash of the model that generated the image.
+        study_uid: Groups several series into one study; new by default.
+
+    Raises:
+        DataError: The volume has channels, values that are not finite, or slices that are not rectangles.
+        OutputError: `folder` is not empty or cannot be written.
     """
     if volume.array.ndim != 3 or not np.isfinite(volume.array).all():
-        raise DataError("only finite intensities of one channel can be DICOM", path=folder, hint="Use --format nifti")
+        raise DataError("only finite intensities of one channel can be written as DICOM", path=folder, hint="Use --format nifti")
     affine = LPS_TO_RAS @ volume.affine
     spacing = np.array(volume.spacing_mm)
     directions = affine[:3, :3] / spacing
     if not is_flat(volume.affine, 2):
         raise DataError(
-            "its slices are sheared, and slices at right angles are needed for DICOM",
+            "slices are sheared; DICOM needs rectangular slices",
             path=folder,
-            hint="Use --format nifti, which holds a shear",
+            hint="Use --format nifti, which can store a shear",
         )
-    directions[:, 1] -= (directions[:, 0] @ directions[:, 1]) * directions[:, 0]  # rounding, by which viewers refuse
+    directions[:, 1] -= (directions[:, 0] @ directions[:, 1]) * directions[:, 0]  # viewers reject rounding errors
     directions[:, 1] /= np.linalg.norm(directions[:, 1])
     normal = np.cross(directions[:, 0], directions[:, 1])
     stored, slope, intercept = _quantise(volume.array)
     common = _common(modality, sample_id, model, series_description, study_uid or new_uid(), slope, intercept)
     common.PixelSpacing = [_ds(spacing[1]), _ds(spacing[0])]
-    # Of a tilted gantry, slices lie closer than their corners, which say where each of them is.
+    # With a tilted gantry the slice distance is smaller than the distance of the corners, which give each position.
     common.SliceThickness = common.SpacingBetweenSlices = _ds(float(abs(normal @ affine[:3, 2])))
     common.ImageOrientationPatient = [_ds(v) for v in directions[:, :2].T.ravel()]
 
@@ -93,7 +100,7 @@ def write_dicom_series(
 
 
 def text(value: str) -> str:
-    """`value` as one DICOM long string: 64 characters, no backslash, which would begin a second value."""
+    """`value` as one DICOM long string: at most 64 characters and no backslash, which would start a second value."""
     return value.replace("\\", "/")[:64]
 
 
@@ -109,14 +116,14 @@ def _quantise(values: NDArray[np.generic]) -> tuple[NDArray[np.int16], float, fl
 
 
 def _ds(value: float) -> DSfloat:
-    """A decimal string, which may have 16 characters."""
+    """A decimal string of at most 16 characters."""
     return DSfloat(float(value), auto_format=True)
 
 
 def _common(
     modality: str, sample_id: str, model: str, description: str, study_uid: str, slope: float, intercept: float
 ) -> Dataset:
-    """All that the slices of a series have in common."""
+    """The attributes that all slices of a series share."""
     now = datetime.datetime.now(tz=datetime.UTC)
     data = Dataset()
     data.SpecificCharacterSet = "ISO_IR 192"
@@ -130,7 +137,7 @@ def _common(
     data.StudyTime = data.SeriesTime = data.ContentTime = now.strftime("%H%M%S")
     data.StudyDescription, data.SeriesDescription = "SYNTHETIC, not a patient", text(description)
     data.Modality, data.SeriesNumber, data.PatientPosition = modality, 1, ""
-    data.Laterality = ""  # type 2C: which of two paired parts is shown is not known
+    data.Laterality = ""  # type 2C: laterality is unknown
     data.Manufacturer, data.ManufacturerModelName = MANUFACTURER, text(model)
     data.SoftwareVersions = anatogen.__version__
     data.SyntheticData = "YES"
@@ -156,7 +163,7 @@ def _mr(data: Dataset) -> None:
 
 def _secondary_capture(data: Dataset) -> None:
     data.ConversionType = "SYN"
-    data.PatientOrientation = ""  # type 2C, for this class has no orientation of its own
+    data.PatientOrientation = ""  # type 2C: this class has no orientation
 
 
 _ACQUISITION: dict[str, Callable[[Dataset], None]] = {"CT": _ct, "MR": _mr}

@@ -1,4 +1,4 @@
-"""What a picture file is, before anything is converted: format, mode, bit depth, raw pixels. By Pillow."""
+"""Properties of a picture file before any conversion: format, mode, bit depth, raw pixels. By Pillow."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ _DAMAGED = (OSError, EOFError, ValueError, SyntaxError, struct.error, zlib.error
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as its file has it.
+    """A picture as stored in its file.
 
-    pixels: (H, W), or (H, W, channels); a palette's indices, not its colours. format: "PNG", "JPEG", ... mode:
-    Pillow's ("L", "P", "RGB", "I;16", ...). bits: of one channel in the file, which Pillow reduces to 8 in colour
-    pictures. lossy: whether the compression changes values. frames: pages of a TIFF or GIF.
+    Attributes:
+        pixels: (H, W) or (H, W, channels); a palette's indices, not its colours.
+        format: "PNG", "JPEG", ...
+        mode: Pillow's mode ("L", "P", "RGB", "I;16", ...).
+        bits: Bits per channel in the file, which Pillow reduces to 8 in colour pictures.
+        lossy: Whether the compression changes values.
+        frames: The number of pages of a TIFF or GIF.
     """
 
     pixels: NDArray[np.generic]
@@ -36,18 +40,22 @@ class Picture:
 
     @property
     def palette(self) -> bool:
-        """Whether the pixels are indices into a table of colours."""
+        """Whether the pixels are indices into a colour table."""
         return self.mode in ("P", "PA")
 
     @property
     def gray_in_colour(self) -> bool:
-        """Whether it has colour channels that are all the same: a gray picture saved as RGB."""
+        """Whether all colour channels are equal: a gray picture saved as RGB."""
         colours = self.pixels[..., :3] if self.mode in ("RGB", "RGBA") else self.pixels[..., :1]
         return self.mode in ("RGB", "RGBA", "LA") and bool((colours == colours[..., :1]).all())
 
 
 def inspect_picture(path: Path) -> Picture:
-    """The picture in `path`, unconverted. Raises DataError where it is missing, damaged, or too large to be true."""
+    """The picture in `path`, unconverted.
+
+    Raises:
+        DataError: The file is missing, damaged, or implausibly large.
+    """
     try:
         with Image.open(path) as picture:
             decoder = str(picture.tile[0].args) if picture.tile else ""
@@ -55,7 +63,7 @@ def inspect_picture(path: Path) -> Picture:
             facts = (str(picture.format), picture.mode, int(getattr(picture, "n_frames", 1)))
             pixels = np.asarray(picture)
     except FileNotFoundError as error:
-        raise DataError("there is no such file", path=path) from error
+        raise DataError("does not exist", path=path) from error
     except _DAMAGED as error:
         raise DataError(
             f"cannot be read as a picture ({error})", path=path, hint="Export or copy the file again"

@@ -1,4 +1,4 @@
-"""MetaImage (.mha, .mhd), by SimpleITK, which the extra `itk` brings."""
+"""MetaImage (.mha, .mhd), by SimpleITK (extra `itk`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from anatogen.volume import Volume
 def read_metaimage(path: Path) -> Volume:
     """The volume in `path`, in its own type (float64 becomes float32), channels in the last axis.
 
-    Raises DataError where SimpleITK is not installed, or the file is missing, damaged or not 3D.
+    Raises:
+        DataError: SimpleITK is not installed, or the file is missing, damaged or not 3D.
     """
     if not path.is_file():
-        raise DataError("there is no such file", path=path)
+        raise DataError("does not exist", path=path)
     try:
         sitk = import_module("SimpleITK")
     except ImportError as error:
         raise DataError(
-            "MetaImage files are read by SimpleITK, which is not installed",
+            "SimpleITK, which reads MetaImage files, is not installed",
             path=path,
             hint="pip install 'anatogen[itk]', or convert the files to .nii.gz",
         ) from error
@@ -33,7 +34,7 @@ def read_metaimage(path: Path) -> Volume:
         reason = str(error).strip().splitlines()[-1][:200]
         raise DataError(f"cannot be read as MetaImage ({reason})", path=path, hint="Copy the file again") from error
     if image.GetDimension() != 3 or array.dtype.kind not in "iufb":
-        raise DataError(f"has {image.GetDimension()} axes, expected three", path=path, hint="Split it into 3D volumes")
+        raise DataError(f"expected three axes, got {image.GetDimension()}", path=path, hint="Split it into 3D volumes")
     array = np.moveaxis(array, (0, 1, 2), (2, 1, 0))
     affine = np.eye(4)
     directions = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())

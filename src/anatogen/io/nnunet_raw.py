@@ -1,6 +1,6 @@
 """nnU-Net's raw data sets: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz and dataset.json.
 
-As in nnU-Net's documentation of its data set format (version 2).
+See nnU-Net's documentation of its data set format (version 2).
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from anatogen.volume import Volume, with_last_axis
 
 @dataclass(frozen=True)
 class RawCase:
-    """One case. channels, labels: volumes on one grid, slices with one voxel along the last axis, where nnU-Net's 2d configuration
-    takes its slices from. Without labels it is for nnU-Net to segment, and lies in imagesTs.
+    """One case of a raw data set.
+
+    Attributes:
+        channels, labels: Volumes on one grid. Slices have one voxel along the last axis, along which nnU-Net's 2d
+            configuration slices. A case without labels is for inference with nnU-Net and goes to imagesTs.
     """
 
     id: str
@@ -32,7 +35,12 @@ class RawCase:
 
 
 def raw_case(case: str, image: Volume, labels: Volume, sliced: int | None, labelled: bool = True) -> RawCase:
-    """A case of an image (x, y, z[, C]) and its label map. sliced: the axis of one voxel where it is a slice, None for a volume."""
+    """A case from an image (x, y, z[, C]) and its label map.
+
+    Args:
+        sliced: The axis of length one if it is a slice, None for a volume.
+        labelled: Whether to write the label map.
+    """
     if sliced is not None:
         image, labels = with_last_axis(image, sliced), with_last_axis(labels, sliced)
     array = image.array.reshape(*image.grid, -1)
@@ -46,12 +54,13 @@ def write_raw(
     """Write a raw data set to `folder`.
 
     Args:
-        cases: read one after the other; their files are named after their ids, see `safe_name`.
-        channels: names; whatever names a CT becomes "CT", by which nnU-Net knows that values are in HU.
-        classes: the names of 1..C-1.
-        more: keys of dataset.json that nnU-Net does not read.
+        cases: Read one after the other; files are named after the case ids, see `safe_name`.
+        channels: Channel names; any name of a CT becomes "CT", which tells nnU-Net that values are in HU.
+        classes: The names of the classes 1..C-1.
+        more: Keys of dataset.json that nnU-Net does not read.
 
-    Returns: the names of the cases' files.
+    Returns:
+        The file names of the cases.
     """
     names: dict[str, str] = {}
     labelled = 0
@@ -83,11 +92,18 @@ def _write_case(folder: Path, name: str, case: RawCase) -> None:
 
 
 def channel_name(name: str) -> str:
-    """A channel's name as nnU-Net understands it: "CT" makes it normalise as CT, anything else by each image's own values."""
+    """A channel's name for nnU-Net: "CT" selects its CT normalisation, anything else normalises each image by itself."""
     return "CT" if "ct" in re.split(r"[^a-z0-9]+", name.lower()) else name
 
 
 def read_label_map(path: Path, dims: int) -> NDArray[np.int64]:
-    """The label map (*spatial) of a file that lies as `RawCase` says; dims: 2 or 3. Raises DataError as `read_nifti` does."""
+    """The label map (*spatial) in a file written as `RawCase` describes.
+
+    Args:
+        dims: 2 or 3.
+
+    Raises:
+        DataError: As `read_nifti`.
+    """
     array = read_nifti(path).array.astype(np.int64)
     return np.ascontiguousarray(array.transpose(2, 1, 0) if dims == 3 else array[..., 0].T)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from anatogen.errors import DataError
 from anatogen.volume import Volume
 
-# The signs that bring the spaces of patients to RAS.
+# The signs that convert patient spaces to RAS.
 _SPACES = {
     "right-anterior-superior": (1, 1, 1), "ras": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1), "las": (-1, 1, 1),
@@ -24,16 +24,19 @@ _SPACES = {
 def read_nrrd(path: Path) -> Volume:
     """The volume in `path`, in its own type (float64 becomes float32); an axis without a direction becomes channels.
 
-    Raises DataError where the file is missing, damaged, not 3D, or does not say where in the patient it lies.
+    Raises:
+        DataError: The file is missing, damaged, not 3D, or has no patient space.
     """
     return _read(path)[0]
 
 
 def read_seg_nrrd(path: Path) -> tuple[Volume, dict[str, NDArray[np.bool_]]]:
-    """The label volume and, by the segments' names in the order of the header, the mask (X, Y, Z) of each.
+    """The label volume and the mask (X, Y, Z) of each segment, by name in the order of the header.
 
-    Segments may lie in several layers (channels of the volume) and overlap. A file without names of segments, that is
-    any other NRRD, has none. Raises DataError as `read_nrrd` does, and where two segments have one name.
+    Segments may be in several layers (channels of the volume) and may overlap. Any other NRRD has no segments.
+
+    Raises:
+        DataError: As `read_nrrd`, and if two segments have the same name.
     """
     volume, header = _read(path)
     layers = volume.array.reshape(*volume.grid, -1)
@@ -47,24 +50,24 @@ def read_seg_nrrd(path: Path) -> tuple[Volume, dict[str, NDArray[np.bool_]]]:
         except (ValueError, IndexError) as error:
             raise DataError(f"segment '{name}' has no valid label or layer ({error})", path=path) from error
         if name in segments:
-            raise DataError(f"two segments are called '{name}'", path=path, hint="Rename one of them")
+            raise DataError(f"two segments have the name '{name}'", path=path, hint="Rename one of them")
         segments[name] = mask
     return volume, segments
 
 
 def _read(path: Path) -> tuple[Volume, dict[str, Any]]:
     if not path.is_file():
-        raise DataError("there is no such file", path=path)
+        raise DataError("does not exist", path=path)
     try:
         array, header = nrrd.read(str(path))
-    except Exception as error:  # a damaged file makes the parsers of header and data raise nearly anything
+    except Exception as error:  # parsers of damaged files raise nearly anything
         raise DataError(
             f"cannot be read as NRRD ({' '.join(str(error).split())[:200]})",
             path=path,
             hint="Export or copy the file again",
         ) from error
     if array.dtype.kind not in "iufb":
-        raise DataError(f"holds values of type {array.dtype}", path=path, hint="Store integers or real numbers")
+        raise DataError(f"contains values of type {array.dtype}", path=path, hint="Store integers or real numbers")
     array = array.astype(np.float32 if array.dtype == np.float64 else array.dtype.newbyteorder("="), copy=False)
     return _placed(array, header, path), header
 
@@ -73,7 +76,7 @@ def _placed(array: NDArray[np.generic], header: dict[str, Any], path: Path) -> V
     space = str(header.get("space", "")).lower()
     if space not in _SPACES or "space directions" not in header:
         raise DataError(
-            f"does not say where in the patient it lies (space {space or 'missing'})",
+            f"has no patient space (space {space or 'missing'})",
             path=path,
             hint="Save it with the space left-posterior-superior, its directions and its origin",
         )

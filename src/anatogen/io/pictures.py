@@ -1,7 +1,7 @@
-"""Pictures: PNG, TIFF and JPEG of a user's images and label maps, PNG of generated ones; by Pillow.
+"""Pictures: PNG, TIFF and JPEG for input images and label maps, PNG for generated ones; by Pillow.
 
-Pillow cuts 16-bit colour to 8 bits and drops channels that it has no name for; such TIFF files are read by tifffile,
-such PNG files are refused.
+Pillow reduces 16-bit colour to 8 bits and drops channels that it has no name for. tifffile reads such TIFF files; such
+PNG files are rejected.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Pixels = NDArray[np.generic]
 
 _FORMATS = ("PNG", "TIFF", "JPEG")
 _GRAY = ("1", "L", "I", "I;16", "I;16B", "F")
-# What Pillow and tifffile raise for damaged files (found by changing bytes at random).
+# Pillow and tifffile raise these for damaged files (found by changing random bytes).
 _DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
 _AGAIN = "Export or copy the file again"
-_GRAY_REMEDY = "Save the label values 0, 1, 2, ... as gray or palette pixels of a PNG"
-# Resolutions that programs write without having measured anything.
+_GRAY_HINT = "Save the label values 0, 1, 2, ... as gray or palette pixels of a PNG"
+# Default resolutions that programs write without a measurement.
 _DEFAULT_DPI = (1, 72, 75, 90, 96, 100, 120, 144, 150, 180, 200, 240, 300, 350, 400, 600, 1200, 2400)
-# Pillow spreads gray values of 2 and 4 bits over 0..255.
+# Pillow stretches gray values of 2 and 4 bits to 0..255.
 _SPREAD = {"L;2": 85, "L;4": 17}
 _PHOTOMETRIC, _SAMPLES, _ORIENTATION = 262, 277, 274  # TIFF tags; the last one is EXIF's too
 _WHITE_IS_ZERO = 0
@@ -41,18 +41,21 @@ _WHITE_IS_ZERO = 0
 def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
     """The image (H, W) or (H, W, channels) in a PNG, TIFF or JPEG file, and its spacing.
 
-    Gray stays gray and keeps its type: uint8, uint16, in TIFF also int32 and float32; 1 bit is 0 and 1. Colours are
-    uint8, in TIFF also uint16, in the file's order of channels; a palette becomes RGB; an alpha channel is dropped
-    where it is opaque. The spacing (rows, columns) in millimetres is None where the file states none, or only one of
-    the resolutions that programs write by themselves (72 dpi and the like).
+    Gray images keep their type: uint8, uint16, in TIFF also int32 and float32; 1 bit is 0 and 1. Colours are uint8, in
+    TIFF also uint16, in the file's channel order; a palette becomes RGB; an opaque alpha channel is dropped.
 
-    Raises DataError where the file is missing, damaged, too large, or another kind of picture.
+    Returns:
+        The image, and its spacing (rows, columns) in millimetres; None if the file has none, or only a default
+            resolution (72 dpi and the like).
+
+    Raises:
+        DataError: The file is missing, damaged, too large, or another kind of picture.
     """
     if (array := _read_many_channels(path)) is not None:
         return array, None
     with _opened(path) as (picture, raw_mode):
         if picture.getexif().get(_ORIENTATION, 1) != 1:
-            raise DataError("is stored turned or mirrored (EXIF)", path=path, hint="Save it upright")
+            raise DataError("is stored rotated or mirrored (EXIF)", path=path, hint="Save it upright")
         if ";16" in raw_mode and picture.mode not in _GRAY:
             raise DataError("has 16-bit colours", path=path, hint="Save it as TIFF without transparency, or as NPY")
         spacing = _spacing_mm(picture)
@@ -74,8 +77,10 @@ def read_picture(path: Path) -> tuple[Pixels, tuple[float, float] | None]:
 def read_label_picture(path: Path) -> NDArray[np.integer]:
     """The label values (H, W) of a gray or palette PNG or TIFF, as uint8, uint16 or int32.
 
-    A palette's indices are the labels, its colours are not; gray of 1, 2 and 4 bits holds 0.. as it was written.
-    Raises DataError for what `read_picture` refuses, and for RGB and JPEG: neither keeps label values.
+    The labels are a palette's indices, not its colours. Gray values of 1, 2 and 4 bits are read as stored.
+
+    Raises:
+        DataError: `read_picture` rejects the file, or it is RGB or JPEG, which do not preserve label values.
     """
     with _opened(path) as (picture, raw_mode):
         if picture.format not in ("PNG", "TIFF"):
@@ -84,21 +89,22 @@ def read_label_picture(path: Path) -> NDArray[np.integer]:
             )
         if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise DataError(
-                f"is a picture of mode {picture.mode}, whose values are no labels", path=path, hint=_GRAY_REMEDY
+                f"is a picture of mode {picture.mode}, whose values are not labels", path=path, hint=_GRAY_HINT
             )
         if _tiff_tag(picture, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO and picture.mode != "P":
-            raise DataError("stores white as 0, so that its values are unclear", path=path, hint=_GRAY_REMEDY)
+            raise DataError("stores white as 0, so its values are ambiguous", path=path, hint=_GRAY_HINT)
         if _tiff_tag(picture, _SAMPLES, 1) != 1:
-            raise DataError("has more than one channel", path=path, hint=_GRAY_REMEDY)
+            raise DataError("has more than one channel", path=path, hint=_GRAY_HINT)
         spread = _SPREAD.get(raw_mode.removesuffix("R"), 1)
         values: NDArray[np.integer] = np.asarray(_native(np.asarray(picture)))
     return values // values.dtype.type(spread)
 
 
 def read_colours(path: Path) -> NDArray[np.uint8] | None:
-    """The colours (H, W, 3) of a PNG or TIFF of 8-bit RGB; None for any other file, palettes and NPY included.
+    """The colours (H, W, 3) of an 8-bit RGB PNG or TIFF; None for any other file, including palettes and NPY.
 
-    Raises DataError for what `read_picture` refuses, and for JPEG, whose compression changes colours.
+    Raises:
+        DataError: `read_picture` rejects the file, or it is a JPEG, whose compression changes colours.
     """
     if path.suffix.lower() not in (".png", ".tif", ".tiff", ".jpg", ".jpeg"):
         return None
@@ -116,9 +122,9 @@ def read_colours(path: Path) -> NDArray[np.uint8] | None:
 
 
 def write_png(path: Path, image: NDArray[np.float32], *, colours: bool = True) -> None:
-    """Write image (C, H, W) in [-1, 1]: three channels that are `colours` as 8-bit RGB, others as 16-bit gray.
+    """Write image (C, H, W) in [-1, 1]: three channels with `colours` as 8-bit RGB, others as 16-bit gray.
 
-    More than one channel of gray lie one below the other, (C H, W).
+    Several gray channels are stacked vertically, (C H, W).
     """
     unit = (np.clip(image, -1, 1) + 1) / 2
     if image.shape[0] == 3 and colours:
@@ -129,9 +135,13 @@ def write_png(path: Path, image: NDArray[np.float32], *, colours: bool = True) -
 
 
 def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
-    """The image (C, H, W) in [-1, 1] in a file that `write_png` wrote; channels: of gray ones, how many lie in it.
+    """The image (C, H, W) in [-1, 1] in a file that `write_png` wrote.
 
-    Raises DataError for what `read_picture` refuses, and where the height is not that of so many channels.
+    Args:
+        channels: The number of gray channels in the file.
+
+    Raises:
+        DataError: `read_picture` rejects the file, or its height does not fit the number of channels.
     """
     pixels, _ = read_picture(path)
     largest = 65535 if pixels.dtype == np.uint16 else 255
@@ -139,7 +149,7 @@ def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
         planes = pixels.transpose(2, 0, 1)
     elif pixels.shape[0] % channels:
         raise DataError(
-            f"has {pixels.shape[0]} rows, which are not those of {channels} channels", path=path, hint=_AGAIN
+            f"has {pixels.shape[0]} rows, which {channels} channels do not divide", path=path, hint=_AGAIN
         )
     else:
         planes = pixels.reshape(channels, -1, pixels.shape[1])
@@ -147,25 +157,25 @@ def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
 
 
 def write_label_png(path: Path, labels: NDArray[np.integer]) -> None:
-    """Write labels (H, W) as gray pixels that are the label values (8 bits, or 16 above 255)."""
+    """Write labels (H, W) as gray pixels whose values are the labels (8 bits, or 16 above 255)."""
     kind = np.uint8 if labels.max(initial=0) < 256 else np.uint16
     Image.fromarray(labels.astype(kind)).save(path, format="PNG")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
-    """The one picture in a file, decoded, and its raw mode; whatever Pillow makes of a bad file becomes a DataError."""
+    """The one picture in a file, decoded, and its raw mode. Pillow's errors become a DataError."""
     if not path.is_file():
-        raise DataError("there is no such file", path=path)
+        raise DataError("does not exist", path=path)
     try:
         with path.open("rb") as file:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged metadata and of sizes that are refused below
+                warnings.simplefilter("ignore")  # damaged metadata, and sizes that are rejected below
                 picture, raw_mode = _decoded(file, path)
             yield picture, raw_mode
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"is too large to be one slice ({error})", path=path, hint="Cut it into smaller pictures"
+            f"is too large to be one slice ({error})", path=path, hint="Split it into smaller pictures"
         ) from error
     except _DAMAGED as error:
         raise DataError(
@@ -178,21 +188,21 @@ def _decoded(file: BinaryIO, path: Path) -> tuple[ImageFile.ImageFile, str]:
     if picture.width * picture.height > (Image.MAX_IMAGE_PIXELS or 0):
         raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels")
     if getattr(picture, "n_frames", 1) != 1:
-        raise DataError("holds more than one picture", path=path, hint="Save each page or frame as a file of its own")
-    raw_mode = _raw_mode(picture)  # gone once it is loaded
+        raise DataError("contains more than one picture", path=path, hint="Save each page or frame as a separate file")
+    raw_mode = _raw_mode(picture)  # not available after loading
     picture.load()
     return picture, raw_mode
 
 
 def _first_line(error: BaseException) -> str:
-    """What a library says, without the path that our own message has already and without line breaks."""
+    """The first line of a library's message, without the path, which our message has already."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is none of them, or damaged"
+        return "not one of these formats, or damaged"
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _raw_mode(picture: ImageFile.ImageFile) -> str:
-    """How the pixels lie in the file, by Pillow's names, such as "L;2" or "RGB;16B"."""
+    """The pixel layout in the file by Pillow's names, such as "L;2" or "RGB;16B"."""
     arguments = picture.tile[0].args if picture.tile else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
@@ -211,14 +221,14 @@ def _spacing_mm(picture: Image.Image) -> tuple[float, float] | None:
 
 
 def _native(array: Pixels) -> Pixels:
-    """The same values in this machine's byte order, booleans as 0 and 1."""
+    """The same values in native byte order, booleans as 0 and 1."""
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _read_many_channels(path: Path) -> Pixels | None:
-    """The array (H, W, channels) of a TIFF file that Pillow would cut down; None for all other files."""
+    """The array (H, W, channels) of a TIFF file whose channels Pillow would drop; None for all other files."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffFileError
@@ -235,7 +245,7 @@ def _read_many_channels(path: Path) -> Pixels | None:
                 return None
             array = np.asarray(page.asarray())
     except TiffFileError:
-        return None  # Pillow will say what is wrong
+        return None  # Pillow reports the error
     except _DAMAGED as error:
         raise DataError(
             f"cannot be read as TIFF ({_first_line(error)})", path=path, hint="Save it uncompressed or as NPY"

@@ -1,4 +1,4 @@
-"""TIFF files of several pages as volumes, by tifffile: plain stacks and ImageJ's hyperstacks, with their voxel size."""
+"""Multi-page TIFF files as volumes, by tifffile: plain stacks and ImageJ hyperstacks, with their voxel size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MM = {
 
 
 def pages(path: Path) -> int:
-    """How many pages a TIFF file has; 1 for any other file, and one that cannot be read."""
+    """The number of pages of a TIFF file; 1 for any other file and for one that cannot be read."""
     if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
         return 1
     try:
@@ -42,16 +42,18 @@ def pages(path: Path) -> int:
 
 
 def read_stack(path: Path) -> Volume:
-    """The volume (X, Y, Z) or (X, Y, Z, channels) in the pages of `path`: rows to posterior, columns to left, pages downwards.
+    """The volume (X, Y, Z[, channels]) in the pages of `path`: rows to posterior, columns to left, pages downwards.
 
-    The voxel size is ImageJ's, where its metadata state one; else it is 1 mm, with a remark. Raises DataError for a file
-    that is damaged or holds more than one series or point in time.
+    The voxel size is from ImageJ's metadata; without it, it is 1 mm, with a remark.
+
+    Raises:
+        DataError: The file is damaged or contains more than one series or time point.
     """
     try:
         with TiffFile(path) as tiff:
             if len(tiff.series) != 1:
                 raise DataError(
-                    f"holds {len(tiff.series)} series of pages", path=path, hint="Save each as a file of its own"
+                    f"contains {len(tiff.series)} series of pages", path=path, hint="Save each as a separate file"
                 )
             series = tiff.series[0]
             axes, array = series.axes, np.asarray(series.asarray())
@@ -64,21 +66,21 @@ def read_stack(path: Path) -> Volume:
     stack = _stack_axis(axes)
     if stack is None:
         raise DataError(
-            f"has the axes {axes} of {array.shape}, expected pages of one volume",
+            f"expected pages of one volume, got axes {axes} of shape {array.shape}",
             path=path,
-            hint="Save each point in time as a file of its own",
+            hint="Save each time point as a separate file",
         )
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     array = np.moveaxis(array, [axes.index(a) for a in ("X", "Y", stack)], [0, 1, 2])
     affine = np.diag([*(-s for s in spacing or (1.0, 1.0, 1.0)), 1.0])
     if spacing is not None:
         return Volume(array, affine)
-    hint = "Save it with its voxel size (ImageJ: Image > Properties), or pay no heed to millimetres"
-    return Volume(array, affine, (Remark("note", "spacing-unknown", "states no voxel size: 1 mm is assumed", hint),))
+    hint = "Save it with its voxel size (ImageJ: Image > Properties), or ignore values in millimetres"
+    return Volume(array, affine, (Remark("note", "spacing-unknown", "has no voxel size; 1 mm is assumed", hint),))
 
 
 def _stack_axis(axes: str) -> str | None:
-    """The axis of the pages of one volume, by tifffile's letters; None where there is none, or more than one."""
+    """The axis of the pages of one volume, by tifffile's letters; None if there is none, or more than one."""
     others = axes.replace("Y", "").replace("X", "")
     if len(others) == 2 and others[0] != others[1] and set(others) & set("CS"):
         others = others.replace("S", "") if "S" in others else others.replace("C", "")
@@ -86,7 +88,7 @@ def _stack_axis(axes: str) -> str | None:
 
 
 def _spacing_mm(tiff: TiffFile) -> tuple[float, float, float] | None:
-    """ImageJ's voxel size (x, y, z) in mm; None where it states none."""
+    """ImageJ's voxel size (x, y, z) in mm; None if it is missing."""
     about: dict[str, Any] = tiff.imagej_metadata or {}
     unit = _MM.get(str(about.get("unit", "")).strip().lower())
     if not tiff.is_imagej or unit is None or "spacing" not in about:

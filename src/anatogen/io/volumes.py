@@ -1,4 +1,4 @@
-"""Volumes of whatever format their ending names."""
+"""Reading volumes of any supported format, chosen by suffix."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ VOLUMES = (*NIFTI, *NRRD, *METAIMAGE)
 
 
 def volume_ending(name: str) -> str | None:
-    """Which of VOLUMES ends `name`, in whatever case of letters; None for another kind of file."""
+    """The suffix of `name` that is in VOLUMES, ignoring case; None for other files."""
     return next((ending for ending in VOLUMES if name.lower().endswith(ending)), None)
 
 
 def read_volume(path: Path, channels: int = 1) -> Volume:
-    """The volume in `path` with `channels` channels. Raises DataError where it is missing, damaged or of another shape."""
+    """The volume in `path` with `channels` channels.
+
+    Raises:
+        DataError: The file is missing, damaged or of another shape.
+    """
     ending = volume_ending(path.name)
     if ending in NIFTI:
         return read_nifti(path, channels)
@@ -31,10 +35,10 @@ def read_volume(path: Path, channels: int = 1) -> Volume:
     elif ending in METAIMAGE:
         volume = read_metaimage(path)
     else:
-        raise DataError("is no volume of a known kind", path=path, hint=f"Known are {', '.join(VOLUMES)}")
+        raise DataError("is not a volume of a supported format", path=path, hint=f"Supported: {', '.join(VOLUMES)}")
     found = volume.array.shape[3] if volume.array.ndim == 4 else 1
     if found != channels:
         raise DataError(
-            f"has {found} channels where {channels} are declared", path=path, hint="Give every image the same channels"
+            f"expected {channels} channels, got {found}", path=path, hint="Give every image the same channels"
         )
     return volume.remarked(*geometry_remarks(volume.affine))

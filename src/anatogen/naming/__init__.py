@@ -1,1 +1,1 @@
-"""What the names of cases tell: which of them are scans of one patient. Names in, patients out."""
+"""Grouping cases into patients by their names."""

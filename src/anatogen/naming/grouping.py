@@ -1,9 +1,9 @@
-"""Which cases are scans of one patient, told from the names of a whole set, where the layout does not know its patients.
+"""Group the cases of a data set into patients by their names, if the layout does not name its patients.
 
-A running number is a patient (hippocampus_001). Words and numbers that tell scans of a patient apart are left out of a name:
-frame, phase, visit, session, time point, series, run, sequence, view, side, slice, date (patient001_frame12, 001_SA_ED). Names of
-well-known data sets whose numbers mean something else are listed. Where two numbers or words could be the patient, the names do
-not tell, and a `Question` says so instead of a guess.
+A running number is a patient (hippocampus_001). Words and numbers that distinguish scans of one patient are ignored:
+frame, phase, visit, session, time point, series, run, sequence, view, side, slice, date (patient001_frame12,
+001_SA_ED). Well-known data sets whose numbers mean something else are listed. If two numbers or words could be the
+patient, the names are ambiguous, and a `Question` says so instead of a guess.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ Kind = Literal["word", "id", "date"]
 
 @dataclass(frozen=True)
 class Question:
-    """What the names of a set do not tell, and the two answers as values of --patient-pattern.
+    """An ambiguity in the names of a set, and the two answers as values of --patient-pattern.
 
-    together, apart: the pattern under which the two `examples` are one patient, and two; "" where a table has to say it.
-    patients: how many there are under each.
+    Attributes:
+        together, apart: The pattern under which the two `examples` are one patient, and two; "" if only a table can say
+            it.
+        patients: The number of patients under each.
     """
 
     examples: tuple[str, str]
@@ -46,13 +48,13 @@ class Question:
     @property
     def problem(self) -> str:
         """The question in words."""
-        return f"the names do not tell whether {self.examples[0]} and {self.examples[1]} are one patient or two"
+        return f"the names are ambiguous: {self.examples[0]} and {self.examples[1]} may be one patient or two"
 
     @property
     def hint(self) -> str:
-        """The two answers, as a user would type them."""
+        """The two answers as options of the command line."""
         if not self.together or not self.apart:
-            return "Say which with --patients FILE.csv, a table with the columns case and patient"
+            return "Name the patients with --patients FILE.csv, a table with the columns case and patient"
         one, two = self.patients
         return (
             f"Use --patient-pattern {shlex.quote(self.together)} if one ({one} patients in all), "
@@ -62,9 +64,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Grouping:
-    """patients: the patient of each case, by the case's name. words: what told scans of one patient apart, or the set's name.
+    """The patients of a set of names.
 
-    Where no two cases belong together each is its own patient, under its own name. question: what is left unclear.
+    Attributes:
+        patients: The patient of each case, by the case's name; each its own patient if no two cases belong together.
+        words: What distinguished scans of one patient, or the name of the data set.
+        question: What is ambiguous.
     """
 
     patients: Mapping[str, str]
@@ -73,11 +78,11 @@ class Grouping:
 
     @property
     def joined(self) -> bool:
-        """Whether any two cases are of one patient."""
+        """Whether any two cases are of the same patient."""
         return len(set(self.patients.values())) < len(self.patients)
 
     def said(self) -> str:
-        """In one line what was put together; "" where nothing was."""
+        """A summary in one line; "" if no cases were grouped."""
         if not self.joined:
             return ""
         first: dict[str, str] = {}
@@ -89,7 +94,7 @@ class Grouping:
 
 
 def group_by_name(names: Iterable[str]) -> Grouping:
-    """The patients of cases with these `names`, which are those of a whole set."""
+    """Group cases by their `names`, which are all names of the set."""
     names = list(dict.fromkeys(names))
     parsed = _Parsed.of(names)
     keys = {name: parsed.key(name) for name in names}
@@ -137,7 +142,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Key:
-    """What is left of a name for the patient. parts: empty where the name tells it by itself. words: what was left out."""
+    """The part of a name that identifies the patient. parts: empty if the name itself does. words: what was ignored."""
 
     text: str
     parts: tuple[_Part, ...] = ()
@@ -158,7 +163,7 @@ class _Key:
 
 @dataclass(frozen=True)
 class _Parsed:
-    """The parts of every name, with numbers that are the same in all of them made words."""
+    """The parts of every name; numbers that are the same in all of them count as words."""
 
     parts: Mapping[str, tuple[_Part, ...]]
     scan_words: frozenset[str] = field(default=SCAN_WORDS)
@@ -176,7 +181,7 @@ class _Parsed:
         return cls(parts, SCAN_WORDS | {"test"} if retest else SCAN_WORDS)
 
     def key(self, name: str) -> _Key:
-        """What `name` says of the patient."""
+        """The key of the patient in `name`."""
         for known, pattern in _KNOWN.items():
             if match := pattern.search(name):
                 return _Key(match.groupdict().get("p") or match[0], words=(known,))
@@ -197,7 +202,7 @@ class _Parsed:
         return _Key(text, () if patient is not None else tuple(parts[i] for i in kept), tuple(dict.fromkeys(told)))
 
     def _drops(self, parts: tuple[_Part, ...], i: int, patient: int | None) -> bool:
-        """Whether part `i` tells scans apart, not patients. patient: the part that is a patient's number, if any."""
+        """Whether part `i` distinguishes scans, not patients. patient: the part that is a patient's number, if any."""
         part = parts[i]
         if patient is not None and i > patient:
             return True
@@ -224,7 +229,7 @@ def _without(parts: Sequence[_Part], kept: Sequence[int]) -> list[int]:
 
 
 def _parts(name: str) -> Iterator[_Part]:
-    """Words, numbers and dates of a name, a number with the word before it."""
+    """Words, numbers and dates of a name, each number with the word before it."""
     before = ""
     for match in _PIECES.finditer(name):
         start, end = match.span()
@@ -259,7 +264,7 @@ def _split(token: str) -> list[tuple[str, str, bool]]:
 
 
 def _columns(parts: Sequence[_Part]) -> Iterator[tuple[tuple[str, ...], _Part]]:
-    """Each number with the words before it: where two names have the same, the numbers mean the same."""
+    """Each number with the words before it; numbers with the same words have the same meaning."""
     place: tuple[str, ...] = ()
     for part in parts:
         place = (*place, "#" if part.kind != "word" else part.lower)
@@ -268,7 +273,7 @@ def _columns(parts: Sequence[_Part]) -> Iterator[tuple[tuple[str, ...], _Part]]:
 
 
 def _constant_as_words(parts: Sequence[_Part], constant: Set[tuple[str, ...]]) -> Iterator[_Part]:
-    """The parts of a name, but numbers that every name has in this place are words: the 20 of BraTS20_Training_001."""
+    """The parts of a name; a number that every name has in the same place is a word: the 20 of BraTS20_Training_001."""
     starts = {part.start for place, part in _columns(parts) if place in constant}
     for part in parts:
         fixed = part.kind == "id" and part.start in starts and not part.of_patient and not part.counts_scans
@@ -276,7 +281,7 @@ def _constant_as_words(parts: Sequence[_Part], constant: Set[tuple[str, ...]]) -
 
 
 def _question(keys: Mapping[str, _Key]) -> Question | None:
-    """The first thing that the names leave open; None where they are clear."""
+    """The first ambiguity in the names; None if they are clear."""
     distinct = {key.text.casefold(): key for key in keys.values() if key.parts}
     by_shape: defaultdict[tuple[str, ...], list[_Key]] = defaultdict(list)
     for key in distinct.values():
@@ -299,7 +304,7 @@ def _question(keys: Mapping[str, _Key]) -> Question | None:
 
 
 def _asked(keys: Mapping[str, _Key], first: _Key, second: _Key, patient: Callable[[_Key], Sequence[str]]) -> Question:
-    """The question whether the keys `first` and `second` are one patient. patient: what tells it then, of a key."""
+    """The question whether the keys `first` and `second` are one patient. patient: what identifies it then, for a key."""
     apart = {name: key.text.casefold() for name, key in keys.items()}
     together = {name: "\x1f".join(patient(key)) or apart[name] for name, key in keys.items()}
     by_key = {key.text.casefold(): name for name, key in reversed(list(keys.items()))}
@@ -312,7 +317,9 @@ def _asked(keys: Mapping[str, _Key], first: _Key, second: _Key, patient: Callabl
 
 
 def _pattern(patients: Mapping[str, str]) -> str:
-    """A regular expression that finds in each name what is the same for the same patient, and differs for others; "" if none does."""
+    """A regular expression whose match in each name is the same for the same patient and differs for others; "" if none
+    is.
+    """
     names = list(patients)
     start = re.escape(re.match(r"\D*", _common_start(names))[0]).replace(r"\-", "-").replace(r"\ ", " ")  # type: ignore[index]
     candidates = [

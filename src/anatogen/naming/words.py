@@ -1,4 +1,4 @@
-"""The words that case names use for patients, scans and cohorts, and the data sets whose names need a rule of their own."""
+"""Words that case names use for patients, scans and cohorts, and data sets whose names need a special rule."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Words whose own number, attached or behind a separator, counts scans of a patient: frame01, ses-m12, visit_2.
+# Words whose number, attached or after a separator, counts scans of a patient: frame01, ses-m12, visit_2.
 COUNTED = _words(
     "frame frames fr phase ph visit vis session sess ses timepoint tp time baseline bl followup fu follow up month months mo week "
     "weeks wk day days year years yr scan scans rescan series ser study acquisition acq run rep repeat repetition echo slice slices "
     "slc sl layer patch tile crop roi lesion nodule view plane stack"
 )
-# The same, where the number is attached: MR1, CT2, m12, v2, z034.
+# The same, if the number is attached: MR1, CT2, m12, v2, z034.
 ATTACHED = COUNTED | _words("mr mri ct cbct pet us m v t z d w y")
-# Words that tell scans of a patient apart by themselves.
+# Words that distinguish scans of one patient without a number.
 SCAN_WORDS = COUNTED | _words(
     "ed es diastole systole diastolic systolic inspiration expiration insp exp inhale exhale arterial venous portal portalvenous "
     "delayed native precontrast postcontrast contrast nc ce cect ncct pre post mid prert midrt postrt preop postop retest "
@@ -30,7 +30,7 @@ COHORT_WORDS = _words(
     "train training tr val valid validation test testing ts control controls case cases normal abnormal healthy benign malignant "
     "positive negative pos neg site center centre hospital institution scanner vendor batch set dataset cohort group fold arm"
 )
-# Names of data sets in which the rules above would go wrong: the patient is the part "p" of the name, or the whole match.
+# Data sets for which the rules above fail: the patient is the group "p" of the match, or the whole match.
 KNOWN = {
     "ADNI": r"(?P<p>\d{3}_S_\d{4,5})(?!\d)",
     "OASIS": r"(?P<p>OAS\d_?\d{4})(?!\d)",
