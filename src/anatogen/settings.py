@@ -164,7 +164,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise SettingsError(f"cannot be read as settings ({reason})", path=path) from error
     if not isinstance(tree, dict):
-        raise SettingsError("does not contain settings", path=path, hint="Expected for instance 'training: {batch_size: 8}'")
+        raise SettingsError(
+            "does not contain settings", path=path, hint="Expected for instance 'training: {batch_size: 8}'"
+        )
     return tree
 
 

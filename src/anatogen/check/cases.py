@@ -1,4 +1,4 @@
-"""Checks of one case, and the summary of it that the checks across cases need. Nothing of a case is kept but that."""
+"""Checks of one case, and its summary for the checks across cases. Nothing else of a case is kept."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from anatogen.data.sources.base import SourceCase
 from anatogen.errors import AnatogenError, DataError
 from anatogen.volume import Volume, canonical
 
-_MOST_VALUES = 300  # of a label map that are remembered: one more than a byte can hold is surely no label map
+_MOST_VALUES = 300  # kept of a label map; with more than a byte can store it is not a label map
 _EXAMPLE_SIDE = 256
 
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """What is known of one case after it was read.
+    """The facts about one case that the checks across cases need.
 
-    file, image_file: label map and image, for messages. dtype, low, high, bright: of the image, bright its 99.5th
-    percentile. digest: of the pixel data, or None where they are all the same. values: that occur in the label map, or
-    None where these cannot be trusted. counts: voxels of each value; slices_with: axial slices that hold it. labelled_mm:
-    how far what is labelled reaches from left to right, front to back and top to bottom, None where nothing is.
+    Attributes:
+        file, image_file: Label map and image, for messages.
+        dtype, low, high, bright: Type and range of the image; `bright` is its 99.5th percentile.
+        digest: Of the pixel data; None if all pixels are equal.
+        values: The values in the label map; None if they are not labels.
+        counts: The number of voxels of each value.
+        slices_with: The number of axial slices that contain each value.
+        labelled_mm: Extent of the labelled voxels from left to right, front to back and top to bottom; None without
+            any.
     """
 
     case: str
@@ -55,7 +60,7 @@ class CaseSummary:
 
 
 def place(path: Path | str | None, location: str) -> str:
-    """`path` relative to the data set, where it lies inside."""
+    """`path` relative to the data set, if it is inside."""
     if path is None:
         return location
     try:
@@ -67,9 +72,15 @@ def place(path: Path | str | None, location: str) -> str:
 def examine(
     case: SourceCase, location: str, channels: int | None = None, *, ignored: int | None = None, example: bool = False
 ) -> tuple[CaseSummary | None, list[Finding], Example | None]:
-    """Read one case and look at it by itself. The summary is None where it cannot be read; nothing is raised.
+    """Read and check one case. Errors become findings; nothing is raised.
 
-    channels: how many the image should have. ignored: what stands for unknown voxels in label maps. example: whether a slice is wanted to look at.
+    Args:
+        channels: The expected number of channels.
+        ignored: The value of unknown voxels in label maps.
+        example: Whether to return a slice for the page.
+
+    Returns:
+        The summary (None if the case cannot be read), the findings, and the example slice.
     """
     image_file = place(case.files[0], location) if case.files else case.id
     file = place(case.files[-1], location) if case.files else case.id
@@ -78,7 +89,7 @@ def examine(
     except AnatogenError as error:
         where = place(error.path, location) if error.path else file
         return None, [Finding("error", _code_of(error, "unreadable"), where, error.problem, error.hint or "")], None
-    except Exception as error:  # whatever a file did to its reader, the other cases are still to be checked
+    except Exception as error:  # the other cases still have to be checked
         what = f"cannot be read ({type(error).__name__}: {error})"
         return None, [Finding("error", "unreadable", file, what, "Export or copy the file again")], None
     if not image.array.size or not labels.array.size:
@@ -114,7 +125,7 @@ def _code_of(error: AnatogenError, otherwise: str) -> str:
 def summarise(
     case: SourceCase, image: Volume, labels: Volume, image_file: str, file: str, *, ignored: int | None = None
 ) -> CaseSummary:
-    """The summary of a case that was read. ignored: what stands for unknown voxels, which are not counted."""
+    """The summary of a case. `ignored`: the value of unknown voxels, which are not counted."""
     pixels = image.array
     finite = pixels if pixels.dtype.kind in "iub" else pixels[np.isfinite(pixels)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
@@ -146,12 +157,12 @@ def summarise(
 
 
 def without_labels(summary: CaseSummary) -> CaseSummary:
-    """`summary` of a case whose label map cannot be trusted."""
+    """`summary` of a case whose label map is not usable."""
     return replace(summary, values=None, counts={}, slices_with={}, empty_slices=0, labelled_mm=None)
 
 
 def digest(pixels: NDArray[np.generic]) -> str:
-    """The same for the same values in the same shape, whatever integer type holds them."""
+    """A digest of values and shape that does not depend on the integer type."""
     kind = np.int64 if pixels.dtype.kind in "iub" else np.float32
     total = hashlib.blake2b(str(pixels.shape).encode(), digest_size=12)
     for plane in pixels:
@@ -160,7 +171,7 @@ def digest(pixels: NDArray[np.generic]) -> str:
 
 
 def example_of(case: str, image: Volume, labels: Volume) -> Example | None:
-    """The axial slice with the most labelled voxels, shown the radiological way; None where the affine is singular."""
+    """The axial slice with the most labelled voxels, in radiological orientation; None if the affine is singular."""
     try:
         image, labels = canonical(image), canonical(labels)
     except (AnatogenError, ValueError, np.linalg.LinAlgError):
@@ -180,7 +191,7 @@ def example_of(case: str, image: Volume, labels: Volume) -> Example | None:
 
 
 def _count(slices: NDArray[Any], ignored: int | None = None) -> tuple[dict[float, int], dict[float, int], int]:
-    """(voxels of each value, slices that hold it, slices without any label) of labels (slices, rows, columns)."""
+    """(voxels of each value, slices that contain it, slices without any label) of labels (slices, rows, columns)."""
     voxels: Counter[float] = Counter()
     occurs: Counter[float] = Counter()
     empty = 0
@@ -203,7 +214,7 @@ def _count(slices: NDArray[Any], ignored: int | None = None) -> tuple[dict[float
 
 
 def _constant_slices(image: Volume, labels: Volume, file: str) -> list[Finding]:
-    """Axial slices of one value where something is labelled: lost on the way, or a map that reaches past its image."""
+    """Labelled axial slices whose pixels are all equal: lost image data, or a label map larger than its image."""
     if image.grid != labels.grid or labels.array.ndim != 3 or labels.affine.shape != (4, 4) or image.grid[2] == 1:
         return []
     axial = int(np.abs(labels.affine[2, :3]).argmax())
@@ -214,7 +225,7 @@ def _constant_slices(image: Volume, labels: Volume, file: str) -> list[Finding]:
     bad = int((flat & (labels.array != 0).any(axis=axes)).sum())
     if not bad or bad == image.grid[axial]:
         return []
-    what = f"{bad} of {image.grid[axial]} slices have a label and one value everywhere"
+    what = f"{bad} of {image.grid[axial]} slices have a label but constant intensity"
     return [Finding("warning", "slices-constant", file, what, "Export the image again, or crop the label map to it")]
 
 
@@ -230,7 +241,7 @@ def _image_findings(image: Volume, file: str, channels: int | None) -> list[Find
                     "image-not-finite",
                     file,
                     f"{wrong:,} of {pixels.size:,} values are NaN or infinite",
-                    "Replace them by the background's value",
+                    "Replace them with the background value",
                 )
             )
     if pixels.min() == pixels.max():
@@ -239,7 +250,7 @@ def _image_findings(image: Volume, file: str, channels: int | None) -> list[Find
                 "warning" if image.grid[2] == 1 else "error",
                 "image-constant",
                 file,
-                f"every value is {float(pixels.flat[0]):g}",
+                f"is constant (every value is {float(pixels.flat[0]):g})",
                 "Export the image again, or remove the case",
             )
         )
@@ -250,7 +261,7 @@ def _image_findings(image: Volume, file: str, channels: int | None) -> list[Find
                 "error",
                 "image-channels",
                 file,
-                f"has {there} channel(s), where {channels} are declared",
+                f"expected {channels} channel(s), got {there}",
                 "Give every image the same channels",
             )
         )

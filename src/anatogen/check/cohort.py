@@ -14,13 +14,15 @@ from anatogen.data.split import DEFAULT_SHARES
 from anatogen.labels import LabelSchema
 
 _FEW_PATIENTS = 20
-_TINY_PIXELS = 12  # of a class in the slices where it is: a structure of about 4 x 3 pixels
+_TINY_PIXELS = 12  # of a class per slice that contains it: a structure of about 4 x 3 pixels
 _TINY_SHARE = 1e-4
-_HIGHEST_HU = 4095  # of 12 bits; scanners write more only on an extended scale, for metal
+_HIGHEST_HU = 4095  # 12 bits; higher values occur only on an extended scale, for metal
 
 
 def label_findings(cases: Sequence[CaseSummary], schema: LabelSchema, *, declared: bool = True) -> list[Finding]:
-    """Values of the label maps that no class has. declared: whether `schema` was given, or only guessed from them."""
+    """Values in the label maps that belong to no class. `declared`: whether `schema` was given, not guessed from the
+    values.
+    """
     findings = []
     union = {int(v) for c in cases for v in c.values or () if np.isfinite(v) and v == np.rint(v)}
     mapping = mapping_to_classes(union, schema.count if declared else None)
@@ -28,12 +30,12 @@ def label_findings(cases: Sequence[CaseSummary], schema: LabelSchema, *, declare
         values = np.array(case.values if case.values is not None else (0.0,), dtype=np.float64)
         whole = np.isfinite(values) & (values == np.rint(values))
         if not whole.all():
-            what = f"{(~whole).sum()} of its values are no whole numbers, for instance {values[~whole][0]:g}"
+            what = f"{(~whole).sum()} of its values are not whole numbers, for instance {values[~whole][0]:g}"
             hint = "Resample labels by nearest neighbour, not linearly"
             findings.append(Finding("error", "labels-fractional", case.file, what, hint))
         if (values[whole] < 0).any():
             negative = values[whole & (values < 0)]
-            what = f"holds the negative label {shown(f'{v:g}' for v in negative)}"
+            what = f"contains the negative label {shown(f'{v:g}' for v in negative)}"
             hint = "Background is 0 and classes are 1, 2, ...; is this an image, or does -1 mean 'not annotated'?"
             findings.append(Finding("error", "labels-negative", case.file, what, hint))
         past = values[whole & (values >= schema.count)]
@@ -54,13 +56,13 @@ def _past_the_count(
         way = shown((f"{a} to {b}" for a, b in mapping.items()), 4)
         kind = "labels-stretched" if stretched(union) else "labels-past-count"
         return Finding(
-            "error", kind, case.file, f"holds label {listed} instead of 1, 2, ...", f"--fix OUT maps {way}", True
+            "error", kind, case.file, f"contains label {listed} instead of 1, 2, ...", f"--fix OUT maps {way}", True
         )
     if schema is None:
-        what = f"holds label {listed}: gray levels, not classes numbered 1, 2, ..."
-        hint = "Export the masks again with label values; these may be colours that went through a gray conversion"
+        what = f"contains label {listed}: gray levels, not classes numbered 1, 2, ..."
+        hint = "Export the masks again with label values; these may be colours converted to gray"
         return Finding("error", "labels-past-count", case.file, what, hint)
-    what = f"holds label {listed}, but classes 0 to {schema.count - 1} are declared"
+    what = f"contains label {listed}, but only classes 0 to {schema.count - 1} are declared"
     if stretched(union) and mapping is None:
         hint = (
             f"Looks like {len(union)} classes spread over 0..255: name {len(union) - 1} with --classes, then --fix OUT"
@@ -71,7 +73,7 @@ def _past_the_count(
 
 
 def duplicate_findings(cases: Iterable[CaseSummary], *, splits: bool = True) -> list[Finding]:
-    """Images with the same pixels: leakage where they are in two splits, or, where there are no splits to come, of two patients."""
+    """Images with identical pixels: leakage if they are in two splits or, if no split is needed, of two patients."""
     first: dict[str, CaseSummary] = {}
     findings = []
     for case in cases:
@@ -80,10 +82,10 @@ def duplicate_findings(cases: Iterable[CaseSummary], *, splits: bool = True) -> 
         other = first.setdefault(case.digest, case)
         if other is case:
             continue
-        what, hint = f"has exactly the pixels of {other.image_file}", "Keep one of them"
+        what, hint = f"has the same pixels as {other.image_file}", "Keep one of them"
         if case.patient != other.patient:
-            what += f", another patient ({case.patient}, {other.patient})"
-            hint += "; prepare counts both as one patient, so that they share a split" if splits else ""
+            what += f", of another patient ({case.patient}, {other.patient})"
+            hint += "; prepare treats both as one patient, so they share a split" if splits else ""
         if case.split != other.split:
             what += f", in another split ({case.split}, {other.split})"
             hint = "Keep one of them, or both in one split"
@@ -93,7 +95,7 @@ def duplicate_findings(cases: Iterable[CaseSummary], *, splits: bool = True) -> 
 
 
 def split_findings(cases: Sequence[CaseSummary], location: str) -> list[Finding]:
-    """Patients in two given splits, cases in none, splits that are missing, and too few patients to split."""
+    """Patients in two given splits, cases without a split, missing splits, and too few patients to split."""
     splits: defaultdict[str, set[str]] = defaultdict(set)
     for case in cases:
         if case.split is not None:
@@ -112,19 +114,21 @@ def split_findings(cases: Sequence[CaseSummary], location: str) -> list[Finding]
     patients = len({case.patient for case in cases})
     if not splits:
         if patients == len(cases) > 1 and all(case.slices == 1 for case in cases):
-            what = "every slice counts as a patient of its own, since nothing says which slices belong together"
-            hint = "Name the patients to prepare (--patient-pattern, --patients), else slices of one may train and test"
+            what = "every slice counts as a separate patient, because the patients are unknown"
+            hint = "Name the patients with --patient-pattern or --patients, or slices of one patient may be in train and test"
             findings.append(Finding("warning", "patients-unknown", location, what, hint))
         return findings + _few_patients(patients, location)
     findings += [
-        Finding("error", "case-without-split", case.file, "is in no split, while others are", "Give every case a split")
+        Finding(
+            "error", "case-without-split", case.file, "is in no split, but other cases are", "Give every case a split"
+        )
         for case in cases
         if case.split is None
     ]
     missing = [name for name in DEFAULT_SHARES if not any(name in several for several in splits.values())]
     if missing:
         what = f"the given splits have no patient in {', '.join(missing)}"
-        hint = "heldout is for the segmenter that judges the images, test for the maps they are made from"
+        hint = "heldout trains the segmenter of the evaluation; test provides the label maps of the evaluated images"
         findings.append(Finding("warning", "split-missing", location, what, hint))
     return findings
 
@@ -134,28 +138,30 @@ def _few_patients(patients: int, location: str) -> list[Finding]:
         return []
     if patients < len(DEFAULT_SHARES):
         what = f"{patients} {'patient' if patients == 1 else 'patients'} cannot fill the splits {', '.join(DEFAULT_SHARES)}"
-        hint = "Add patients; with --split train=100 it can be prepared, but nothing judged"
+        hint = "Add patients; with --split train=100 you can prepare and train, but not evaluate"
         return [Finding("error", "few-patients", location, what, hint)]
-    what = f"{patients} patients are few: a test split of one or two says little"
-    hint = "Give val no share, for instance --split train=60,heldout=20,test=20"
+    what = f"only {patients} patients: results on a test split of one or two are unreliable"
+    hint = "Leave out val, for instance --split train=60,heldout=20,test=20"
     return [Finding("warning", "few-patients", location, what, hint)]
 
 
 def class_use(cases: Sequence[CaseSummary], schema: LabelSchema) -> tuple[list[ClassUse], dict[str, dict[str, int]]]:
-    """(use of each class, {patient: {class name: voxels}}). A patient whose case was not annotated for a class is left out."""
+    """(use of each class, {patient: {class name: voxels}}). Patients not annotated for a class are excluded."""
     voxels: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    looked: defaultdict[tuple[str, str], int] = defaultdict(int)  # voxels of a patient in which a class was looked for
+    annotated: defaultdict[tuple[str, str], int] = defaultdict(
+        int
+    )  # voxels of a patient in which a class was annotated
     for case in cases:
         total = sum(case.counts.values())
         for c in schema.classes:
             voxels[case.patient][c.name] += case.counts.get(c.index, 0)
             if case.annotated is None or c.name in case.annotated:
-                looked[case.patient, c.name] += total
+                annotated[case.patient, c.name] += total
     uses = []
     for c in schema.classes:
-        patients = [p for p in voxels if looked[p, c.name]]
-        shares = [voxels[p][c.name] / looked[p, c.name] for p in patients] or [0.0]
-        everywhere = sum(looked[p, c.name] for p in patients)
+        patients = [p for p in voxels if annotated[p, c.name]]
+        shares = [voxels[p][c.name] / annotated[p, c.name] for p in patients] or [0.0]
+        everywhere = sum(annotated[p, c.name] for p in patients)
         uses.append(
             ClassUse(
                 c.index,
@@ -173,7 +179,9 @@ def class_use(cases: Sequence[CaseSummary], schema: LabelSchema) -> tuple[list[C
 def class_findings(
     cases: Sequence[CaseSummary], schema: LabelSchema, uses: Sequence[ClassUse], location: str, *, guessed: bool = False
 ) -> list[Finding]:
-    """Classes that nobody has, that some patients lack or were not annotated for, and that are tiny; empty maps and slices."""
+    """Classes that are absent everywhere, missing or unannotated in some patients, or tiny; empty label maps and
+    slices.
+    """
     findings = _absent(uses, location, guessed)
     patients: defaultdict[str, list[CaseSummary]] = defaultdict(list)
     for case in cases:
@@ -186,21 +194,21 @@ def class_findings(
         per_slice = float(np.median([c.counts[use.index] / c.slices_with[use.index] for c in holding]))
         if per_slice < _TINY_PIXELS and use.share < _TINY_SHARE:
             what = (
-                f"class '{use.name}' is tiny: {per_slice:.0f} pixels in a slice that shows it, {use.share:.4%} of all"
+                f"class '{use.name}' is tiny: {per_slice:.0f} pixels per slice that contains it, {use.share:.4%} of all"
             )
             hint = "Prepare at a larger size, crop around it, or merge it with another class"
             findings.append(Finding("warning", "class-tiny", location, what, hint))
     for patient, own in patients.items():
         if not any(counts for c in own for value, counts in c.counts.items() if value) and own[0].annotated != ():
-            what = f"no voxel of {patient} has a label" if len(own) > 1 else "the label map is empty"
+            what = f"{patient} has no labelled voxel" if len(own) > 1 else "the label map is empty"
             hint = "Check that the map belongs to the image; prepare leaves out slices without a label"
             findings.append(Finding("warning", "labels-empty", own[0].file, what, hint))
     for case in cases:
         if case.annotated is not None:
             others = [c.name for c in schema.classes if case.counts.get(c.index) and c.name not in case.annotated]
             if others:
-                what = f"holds {shown(others)}, which annotated_classes does not list for it"
-                hint = "List the class, or remove it: it is treated as free here"
+                what = f"contains {shown(others)}, which annotated_classes does not list for this case"
+                hint = "List the class or remove it; it is treated as free in this case"
                 findings.append(Finding("warning", "label-not-annotated", case.file, what, hint))
     slices, empty = sum(c.slices for c in cases), sum(c.empty_slices for c in cases)
     if empty:
@@ -211,35 +219,37 @@ def class_findings(
 
 
 def _absent(uses: Sequence[ClassUse], location: str, guessed: bool) -> list[Finding]:
-    """Classes that never occur. guessed: they were named after the highest value, so that gaps between values show."""
+    """Classes that never occur. `guessed`: they were named after the highest value, so gaps between values show."""
     absent = [use for use in uses if not use.patients]
     if not absent:
         return []
     if len(absent) == len(uses):
-        return [Finding("error", "no-labels", location, "no label map holds any class", "Check the label maps")]
+        return [Finding("error", "no-labels", location, "no label map contains any class", "Check the label maps")]
     if guessed:
         there = shown(["0", *(use.index for use in uses if use.patients)], 10)
-        what = f"labels have gaps: of the values up to {uses[-1].index} only {there} occur"
+        what = f"labels have gaps: of the values up to {uses[-1].index}, only {there} occur"
         hint = "Relabel 0, 1, 2, ...; were these once colours or a palette?"
         return [Finding("warning", "labels-gaps", location, what, hint)]
     what = f"{len(absent)} of {len(uses)} classes never occur: {shown(use.name for use in absent)}"
-    hint = "Leave them out of the classes, or check that the labels have their values"
+    hint = "Remove them from the classes, or check the label values"
     return [Finding("warning", "class-absent", location, what, hint)]
 
 
 def _lacking(use: ClassUse, patients: dict[str, list[CaseSummary]], location: str) -> list[Finding]:
-    """Notes: who lacks the class although it was annotated, and for whom it was not annotated."""
+    """Notes on patients who lack the class although it was annotated, and on those for whom it was not annotated."""
     findings = []
-    drawn = {p: [c for c in own if c.annotated is None or use.name in c.annotated] for p, own in patients.items()}
-    lacking = [p for p, own in drawn.items() if own and not any(c.counts.get(use.index) for c in own)]
+    annotated = {p: [c for c in own if c.annotated is None or use.name in c.annotated] for p, own in patients.items()}
+    lacking = [p for p, own in annotated.items() if own and not any(c.counts.get(use.index) for c in own)]
     if lacking:
         what = f"class '{use.name}' is absent from {len(lacking)} of {use.annotated} patients: {shown(lacking)}"
-        hint = "Right where the structure is truly absent; where it was not drawn, list it as not annotated"
+        hint = "Correct if the structure is absent; if it was not annotated, list it as such"
         findings.append(Finding("note", "class-lacking", location, what, hint))
-    undrawn = [p for p, own in drawn.items() if not own]
-    if undrawn:
-        what = f"class '{use.name}' was not annotated in {len(undrawn)} of {len(patients)} patients: {shown(undrawn)}"
-        findings.append(Finding("note", "class-not-annotated", location, what, "It is free for them; nothing to do"))
+    unannotated = [p for p, own in annotated.items() if not own]
+    if unannotated:
+        what = f"class '{use.name}' was not annotated in {len(unannotated)} of {len(patients)} patients: {shown(unannotated)}"
+        findings.append(
+            Finding("note", "class-not-annotated", location, what, "It is free in their cases; nothing to do")
+        )
     return findings
 
 
@@ -252,28 +262,30 @@ def geometry_findings(cases: Sequence[CaseSummary], location: str) -> list[Findi
         low, high = (" x ".join(f"{s:.3g}" for s in edge) for edge in (spacings.min(axis=0), spacings.max(axis=0)))
         what = f"voxel spacing differs between cases: from {low} to {high} mm"
         far = ratio.max() > 1.5
-        hint = "Prepare with one --spacing, else the same organ comes in several sizes" if far else ""
+        hint = "Prepare with one --spacing, or the same organ will appear at several scales" if far else ""
         findings.append(Finding("warning" if far else "note", "spacing-differs", location, what, hint))
     directions = Counter(case.orientation for case in cases)
     if len(directions) > 1:
-        what = "axes run differently: " + ", ".join(f"{name} ({n})" for name, n in directions.most_common())
-        hint = "prepare turns all to one orientation; nothing to do"
+        what = "axis orientations differ: " + ", ".join(f"{name} ({n})" for name, n in directions.most_common())
+        hint = "prepare reorients all of them; nothing to do"
         findings.append(Finding("note", "orientation-differs", location, what, hint))
     shapes = np.array([case.grid for case in cases])
     if (shapes.min(axis=0) != shapes.max(axis=0)).any():
         low, high = (" x ".join(map(str, edge)) for edge in (shapes.min(axis=0), shapes.max(axis=0)))
-        what = f"images are of different shapes: from {low} to {high} voxels"
-        findings.append(Finding("note", "shape-differs", location, what, "prepare brings all to --size; see --fit"))
+        what = f"image shapes differ: from {low} to {high} voxels"
+        findings.append(
+            Finding("note", "shape-differs", location, what, "prepare fits all of them to --size; see --fit")
+        )
     return findings
 
 
 def intensity_findings(cases: Sequence[CaseSummary], channels: Sequence[str], location: str) -> list[Finding]:
-    """Types and ranges: mixed types, HU or what ought to be HU, scales that differ between cases."""
+    """Types and ranges: mixed types, HU or what should be HU, scales that differ between cases."""
     findings = []
     kinds = Counter(case.dtype for case in cases)
     if len(kinds) > 1:
-        what = "images are of different types: " + ", ".join(f"{name} ({n})" for name, n in kinds.most_common())
-        findings.append(Finding("note", "dtype-differs", location, what, "Right if their intensities mean the same"))
+        what = "image types differ: " + ", ".join(f"{name} ({n})" for name, n in kinds.most_common())
+        findings.append(Finding("note", "dtype-differs", location, what, "Correct if their intensities mean the same"))
     low, high = min(c.low for c in cases), max(c.high for c in cases)
     hounsfield = [c for c in cases if -4096 <= c.low <= -200 and 0 < c.high < 40000]
     is_ct = any(name.strip().lower() in ("ct", "cbct") for name in channels)
@@ -281,17 +293,17 @@ def intensity_findings(cases: Sequence[CaseSummary], channels: Sequence[str], lo
         what = f"intensities from {low:g} to {high:g} look like Hounsfield units"
         extended = [c.image_file for c in cases if c.high > _HIGHEST_HU]
         if extended:
-            what += f", but for values past {_HIGHEST_HU} (metal, or a wrong slope) in {len(extended)} cases: {shown(extended, 3)}"
+            what += f", except values above {_HIGHEST_HU} (metal, or a wrong slope) in {len(extended)} cases: {shown(extended, 3)}"
         findings.append(
             Finding("note", "hounsfield", location, what, "Prepare with a window, for instance --window -160 240")
         )
     elif is_ct and low >= 0:
-        what = f"the channel is called CT, but intensities run from {low:g} to {high:g}: not Hounsfield units"
-        hint = "Export CT with its rescale slope and intercept; windowed to 8 bits, the HU are lost"
+        what = f"the channel is named CT, but intensities range from {low:g} to {high:g}: not Hounsfield units"
+        hint = "Export CT with its rescale slope and intercept; windowing to 8 bits loses the HU"
         findings.append(Finding("warning", "ct-not-hounsfield", location, what, hint))
     bright = [c.bright for c in cases if c.bright > 0]
     if bright and not hounsfield and max(bright) > 20 * min(bright):
-        what = f"scales differ between cases: the brightest voxels (99.5th percentile) from {min(bright):g} to {max(bright):g}"
-        hint = "Keep prepare's default, percentiles of each case; one --window would not do"
+        what = f"intensity scales differ between cases: 99.5th percentiles from {min(bright):g} to {max(bright):g}"
+        hint = "Keep the default of prepare, percentiles of each case, instead of one --window"
         findings.append(Finding("note", "scale-differs", location, what, hint))
     return findings

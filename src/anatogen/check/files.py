@@ -1,6 +1,6 @@
-"""Checks of pictures, before any layout has read them: pairs, and what the files really hold.
+"""Checks of picture files before a layout reads them: pairing, and the actual content of the files.
 
-They see what a layout refuses to open (JPEG masks, colours instead of labels) and what it silently mends (palettes).
+They see what a layout rejects (JPEG masks, colours instead of labels) and what it silently corrects (palettes).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from anatogen.io.npy import read_npy
 from anatogen.volume import Volume
 
 SPLIT_FOLDERS = ("train", "heldout", "val", "test")
-MOST_CLASSES = 64  # a mask with more values than this, without classes that say so, is no label map
+MOST_CLASSES = 64  # a mask with more values than this is not a label map, unless so many classes are declared
 
-# What a name may end with to tell an image from its mask.
+# Name endings that distinguish an image from its mask.
 _MASK_WORDS = re.compile(rf"[-_. ]({'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
 _IMAGE_WORDS = re.compile(rf"[-_. ]({'|'.join(IMAGE_WORDS)})$", re.IGNORECASE)
 _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
@@ -37,7 +37,7 @@ _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 @dataclass(frozen=True)
 class Pair:
-    """Pictures of one name in the folders of images and of masks; one of them may be missing."""
+    """An image and a mask of one name; one of them may be missing."""
 
     name: str
     image: Path | None
@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass
 class PictureFolders:
-    """What was found in a pair of folders: cases as far as they can be read, whatever a layout would say to them."""
+    """The content of a pair of folders: every case that can be read, even if a layout rejects it."""
 
     pairs: list[Pair]
     findings: list[Finding]
@@ -56,9 +56,9 @@ class PictureFolders:
 
 
 def picture_roots(location: str | Path) -> tuple[Path, Path] | None:
-    """The folders of images and of masks in `location`, where at least one of them holds pictures.
+    """The folders of images and of masks in `location`, if at least one of them contains pictures.
 
-    These are images/ and masks/ (or labels/ and the like, in capitals or not) and the reference implementation's
+    These are images/ and masks/ (or labels/ and similar, ignoring case) and the reference implementation's
     IMAGES/{train,val,test} with MASKS/all/{train,val,test}.
     """
     folder = Path(location)
@@ -84,7 +84,7 @@ def _pictures(root: Path) -> Iterator[Path]:
 
 
 def pair_pictures(images: Path, masks: Path) -> list[Pair]:
-    """Images and masks by name, below their folders and without ending, in natural order."""
+    """Pair images and masks by relative path without suffix, in natural order."""
     image_of = {path.relative_to(images).with_suffix("").as_posix(): path for path in _pictures(images)}
     mask_of = {path.relative_to(masks).with_suffix("").as_posix(): path for path in _pictures(masks)}
     found: defaultdict[str, dict[str, Path]] = defaultdict(dict)
@@ -109,10 +109,14 @@ def check_pictures(
     wanted_examples: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PictureFolders | None:
-    """Look at every picture of a pair of folders, one at a time; None where `location` is none.
+    """Check every picture of a pair of folders, one at a time; None if `location` is not a pair of folders.
 
-    table: which colour is which class. Stacks of pages are left to who reads them as volumes. progress: called as
-    progress(pairs done, pairs).
+    Multi-page stacks are left to the reader of volumes.
+
+    Args:
+        table: The classes of the colours.
+        wanted_examples: The number of example slices to return.
+        progress: Called as progress(pairs done, pairs).
     """
     roots = picture_roots(location)
     if roots is None:
@@ -164,41 +168,41 @@ def _open(path: Path | None, location: str, findings: list[Finding]) -> Picture 
 
 def _unmatched(pair: Pair, location: str, findings: list[Finding]) -> None:
     if pair.mask is None and pair.image is not None:
-        file, what = _relative(pair.image, location), "has no mask of its name"
+        file, what = _relative(pair.image, location), "has no mask of the same name"
         findings.append(Finding("error", "unmatched-image", file, what, "Add the mask, or remove the image"))
     if pair.image is None and pair.mask is not None:
-        file, what = _relative(pair.mask, location), "has no image of its name"
+        file, what = _relative(pair.mask, location), "has no image of the same name"
         findings.append(Finding("error", "unmatched-mask", file, what, "Add the image, or remove the mask"))
 
 
 def _image_findings(picture: Picture, file: str) -> list[Finding]:
-    """What is special about an image picture."""
+    """Properties of an image picture that matter for training."""
     findings = []
     if picture.palette:
-        what = "is a palette picture: its pixels are indices into a table of colours"
+        what = "is a palette picture: its pixels are indices into a colour table"
         findings.append(Finding("warning", "image-palette", file, what, "Save it as gray or RGB"))
     elif picture.bits == 16 and picture.mode in ("RGB", "RGBA"):
-        what = "has 16 bits a colour, of which 8 are read"
+        what = "has 16 bits per colour, of which 8 are read"
         findings.append(Finding("warning", "image-16-bit-colour", file, what, "Save the channels as NPY to keep all"))
     elif picture.bits == 16 and picture.format != "NPY":
         what = f"is 16-bit, values {picture.pixels.min()} to {picture.pixels.max()}"
-        hint = 'Read in full here; tools that call .convert("L") saturate it at 255'
+        hint = 'Read at full depth here; tools that call .convert("L") clip it at 255'
         findings.append(Finding("note", "image-16-bit", file, what, hint))
     elif picture.gray_in_colour:
         what = f"is gray but saved as {picture.mode}: three equal channels"
-        findings.append(Finding("note", "image-gray-as-colour", file, what, "Save it as gray: one channel is enough"))
+        findings.append(Finding("note", "image-gray-as-colour", file, what, "Save it as gray; one channel is enough"))
     if picture.frames > 1:
-        what = f"has {picture.frames} pages, its mask has not"
+        what = f"has {picture.frames} pages, but its mask has not"
         findings.append(
-            Finding("error", "image-pages", file, what, "Save a mask of as many pages, or each page as a file")
+            Finding("error", "image-pages", file, what, "Save a mask with as many pages, or each page as a file")
         )
     return findings
 
 
 def mask_findings(picture: Picture, file: str, table: ColourTable | None = None) -> list[Finding]:
-    """What keeps a picture from being a plain label map: compression, colours, a palette."""
+    """Why a picture is not a plain label map: lossy compression, colours, a palette."""
     if picture.lossy:
-        what = f"is a lossy JPEG: {len(np.unique(picture.pixels))} different values where there should be a few labels"
+        what = f"is a lossy JPEG: {len(np.unique(picture.pixels))} different values instead of a few labels"
         return [Finding("error", "mask-jpeg", file, what, "Export the masks again as PNG; rounding would be a guess")]
     if picture.pixels.ndim == 3:
         if table is not None and picture.mode in ("RGB", "RGBA"):
@@ -206,22 +210,24 @@ def mask_findings(picture: Picture, file: str, table: ColourTable | None = None)
                 table.labels(picture.pixels, file)
             except DataError as error:
                 return [Finding("error", "mask-colour", file, error.problem, error.hint or "")]
-            what = f"is a colour picture ({picture.mode}), read by the table of colours"
+            what = f"is a colour picture ({picture.mode}), read with the colour table"
             return [
                 Finding("note", "mask-colours-named", file, what, "--fix OUT saves label values as gray pixels", True)
             ]
         if picture.gray_in_colour:
-            what = f"is gray saved as {picture.mode}"
+            what = f"is gray but saved as {picture.mode}"
             return [Finding("error", "mask-colour", file, what, "Save label values as gray pixels: --fix OUT", True)]
         colours = np.unique(picture.pixels.reshape(-1, picture.pixels.shape[-1]), axis=0)
-        what = f"is a colour picture ({picture.mode}) with {len(colours)} colours, which name no classes by themselves"
-        hint = "Name the colours, --classes a=#FF0000,b=#00FF00 or in a dataset.json, or export label values as gray pixels"
+        what = f"is a colour picture ({picture.mode}) with {len(colours)} colours of unknown class"
+        hint = (
+            "Name the colours (--classes a=#FF0000,b=#00FF00, or dataset.json), or export label values as gray pixels"
+        )
         return [Finding("error", "mask-colour", file, what, hint)]
     if picture.palette:
         used = np.unique(picture.pixels)
-        what = f"is a palette picture that uses the indices {shown(used, 8)}"
+        what = f"is a palette picture with the indices {shown(used, 8)}"
         hint = (
-            'The indices are read as labels here; .convert("L") would turn them into the brightness of their colours. '
+            'The indices are read as labels here; .convert("L") would replace them with the brightness of their colours. '
             "--fix OUT saves them as gray pixels"
         )
         return [Finding("warning", "mask-palette", file, what, hint, True)]
@@ -229,7 +235,7 @@ def mask_findings(picture: Picture, file: str, table: ColourTable | None = None)
 
 
 def label_pixels(picture: Picture, table: ColourTable | None = None) -> NDArray[np.generic] | None:
-    """The labels (H, W) of a mask, or None where its pixels are no labels. table: which colour is which class."""
+    """The labels (H, W) of a mask, or None if its pixels are not labels. `table`: the classes of the colours."""
     if picture.lossy:
         return None
     if table is not None and picture.mode in ("RGB", "RGBA"):
@@ -257,7 +263,7 @@ def _summarise(
     if image.pixels.shape[:2] != mask.pixels.shape[:2]:
         sizes = [f"{p.pixels.shape[1]} x {p.pixels.shape[0]}" for p in (mask, image)]
         what = f"mask of {sizes[0]} pixels for an image of {sizes[1]}"
-        hint = "Resize the mask to its image, by nearest neighbour"
+        hint = "Resize the mask to the size of its image, by nearest neighbour"
         result.findings.append(Finding("error", "shape-mismatch", file, what, hint))
         return
     labels = label_pixels(mask, table)
@@ -270,13 +276,16 @@ def _summarise(
     if not known:
         summary = without_labels(summary)
     elif len(summary.values or ()) > MOST_CLASSES:
-        what = f"holds {len(np.unique(labels))} different values: smoothed, or no label map"
+        what = f"contains {len(np.unique(labels))} different values: smoothed, or not a label map"
         hint = "Export label values 0, 1, 2, ...; resize masks by nearest neighbour"
         result.findings.append(Finding("error", "mask-many-values", file, what, hint))
         summary = without_labels(summary)
     result.cases.append(summary)
     if image.pixels.min() == image.pixels.max():
-        what, hint = f"every value is {image.pixels.flat[0]}", "Export the image again, or remove the case"
+        what, hint = (
+            f"is constant (every value is {image.pixels.flat[0]})",
+            "Export the image again, or remove the case",
+        )
         result.findings.append(Finding("warning", "image-constant", image_file, what, hint))
     picture = example_of(pair.name, *volumes) if example else None
     if picture is not None:
@@ -293,8 +302,8 @@ def _mixed_modes(modes: dict[str, list[str]]) -> list[Finding]:
         return []
     counts = Counter({mode: len(files) for mode, files in modes.items()})
     usual = counts.most_common(1)[0][0]
-    what = f"is of mode {{}} where {counts[usual]} images are {usual}"
-    hint = "Save all images with the same channels and depth"
+    what = f"has mode {{}}, but {counts[usual]} images have {usual}"
+    hint = "Save all images with the same channels and bit depth"
     return [
         Finding("warning", "mixed-modes", file, what.format(mode), hint)
         for mode, files in modes.items()

@@ -1,4 +1,4 @@
-"""What the check says: findings, the use of each class, and the report of them all."""
+"""The results of a check: findings, the use of each class, and the report of all of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
-    severity: an error keeps the data from being fit, a warning is likely a mistake, a note is to be known. file:
-    relative to the data set where it lies inside. fixable: whether `mend` can put it right without a guess.
+    Attributes:
+        severity: An error makes the data unfit for training, a warning is likely a mistake, a note is information.
+        code: The kind of the finding.
+        file: Relative to the data set, if it is inside.
+        what: What was found.
+        hint: What to do about it.
+        fixable: Whether `fix_labels` can fix it without guessing.
     """
 
     severity: Severity
@@ -33,10 +38,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClassUse:
-    """How much of one class there is. Shares are of the voxels of those cases where the class was annotated.
+    """How often one class occurs. Shares are of the voxels of the cases in which the class was annotated.
 
-    patients: in how many patients it occurs, of `annotated` patients in whom it was drawn or looked for.
-    per_patient: lowest, median and highest share over these patients.
+    Attributes:
+        patients: The number of patients in whom it occurs, of `annotated` patients for whom it was annotated.
+        per_patient: Lowest, median and highest share over these patients.
     """
 
     index: int
@@ -50,7 +56,7 @@ class ClassUse:
 
 @dataclass(frozen=True)
 class Example:
-    """A slice to look at: image (H, W) or (H, W, 3) in [-1, 1], labels (H, W)."""
+    """An example slice: image (H, W) or (H, W, 3) in [-1, 1], labels (H, W)."""
 
     case: str
     image: NDArray[np.float32]
@@ -59,10 +65,13 @@ class Example:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All that was found at `location`. layout: its name, or "" where none could be opened. schema: declared classes.
+    """Everything that was found at `location`.
 
-    class_voxels: labelled voxels of each class in each patient, {patient: {class name: voxels}}. real: whether the images are of
-    real patients.
+    Attributes:
+        layout: The name of the layout, or "" if the data could not be opened.
+        schema: The declared classes.
+        class_voxels: {patient: {class name: labelled voxels}}.
+        real: Whether the images are of real patients.
     """
 
     location: str
@@ -78,11 +87,11 @@ class CheckReport:
 
     @property
     def fit(self) -> bool:
-        """Whether nothing was found that keeps the data from being trained on."""
+        """Whether the data is fit for training (no errors)."""
         return not self.count("error")
 
     def count(self, severity: Severity) -> int:
-        """How many findings there are of one severity."""
+        """The number of findings of one severity."""
         return sum(f.severity == severity for f in self.findings)
 
     def of(self, code: str) -> list[Finding]:
@@ -90,11 +99,11 @@ class CheckReport:
         return [f for f in self.findings if f.code == code]
 
     def groups(self) -> list[list[Finding]]:
-        """The findings by severity and code, the gravest first."""
+        """The findings grouped by severity and code, most severe first."""
         return group(self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the pictures, for JSON."""
+        """Everything except the pictures, for JSON."""
         return {
             "location": self.location,
             "layout": self.layout,
@@ -109,7 +118,7 @@ class CheckReport:
 
 
 def group(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings of one severity and code together, errors before warnings before notes, otherwise in their order."""
+    """Group findings by severity and code: errors before warnings before notes, otherwise in their order."""
     groups: dict[tuple[int, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((SEVERITIES.index(finding.severity), finding.code), []).append(finding)

@@ -1,4 +1,4 @@
-"""The safe mends: label values remapped and palettes made plain, in a new copy of the data set, never in place."""
+"""Safe fixes in a new copy of a data set, never in place: remap label values, convert palette masks to gray."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anatogen.check.files import MOST_CLASSES, label_pixels, pair_pictures, picture_roots
 from anatogen.check.listing import is_junk
-from anatogen.check.values import MENDABLE, mapping_to_classes
+from anatogen.check.values import FIXABLE, mapping_to_classes
 from anatogen.data.sources import open_source
 from anatogen.data.sources.colours import ColourTable, colour_table
 from anatogen.data.sources.declared import read_description, schema_of
@@ -28,26 +28,33 @@ from anatogen.volume import Volume
 
 
 @dataclass(frozen=True)
-class Mended:
-    """What `mend` did: the values that were mapped (empty: none), and how many label maps were written anew."""
+class FixResult:
+    """The mapping of label values (empty: none), and the number of label maps that were rewritten."""
 
     mapping: dict[int, int]
     files: int
 
 
-def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *, layout: str = "auto") -> Mended:
-    """Copy the data set at `location` to the new folder `out`, with those label maps mended that need no guess.
+def fix_labels(
+    location: str, out: str | Path, classes: Sequence[str] | None = None, *, layout: str = "auto"
+) -> FixResult:
+    """Copy the data set at `location` to the new folder `out`, and fix the label maps that can be fixed without
+    guessing.
 
-    Values that are no class are mapped in ascending order to 0, 1, 2, ... where all label maps together hold just as
-    many values as there are classes (or, where none are declared, where they are spread evenly over 0..255). Palette
-    and gray-as-RGB masks become gray PNG of their labels, and so do masks in colours that a table names. Junk files stay behind. Raises SettingsError where `out` is
-    there already or inside the data set, or where nothing can be mended; DataError where a label map cannot be read.
+    Values that belong to no class are mapped in ascending order to 0, 1, 2, ... if all label maps together contain
+    exactly as many values as there are classes (or, if none are declared, if the values are spread evenly over 0..255).
+    Palette masks, gray masks saved as RGB, and colour masks with a colour table become gray PNG files of their labels.
+    Junk files are not copied.
+
+    Raises:
+        SettingsError: `out` exists or is inside the data set, or nothing can be fixed.
+        DataError: A label map cannot be read.
     """
     source, out = Path(location), Path(out)
     if out.exists() or out.is_symlink():
-        raise SettingsError("is there already", path=out, hint="Choose another folder; --fix never writes in place")
+        raise SettingsError("already exists", path=out, hint="Choose another folder; --fix never writes in place")
     if out.resolve().is_relative_to(source.resolve()):
-        raise SettingsError("lies inside the data set", path=out, hint="Choose a folder outside")
+        raise SettingsError("is inside the data set", path=out, hint="Choose a folder outside")
     roots = picture_roots(source)
     if roots is not None:
         masks = [pair.mask for pair in pair_pictures(*roots) if pair.mask is not None]
@@ -59,9 +66,9 @@ def mend(location: str, out: str | Path, classes: Sequence[str] | None = None, *
         return _copy(source, out, masks, _declared(source / "dataset.json"))
     cases = open_source(location, layout, classes if classes is not None else ["class 1"]).cases
     masks = [case.files[-1] for case in cases if case.files]
-    if not masks or not all(p.name.lower().endswith(MENDABLE) and p.is_relative_to(source) for p in masks):
+    if not masks or not all(p.name.lower().endswith(FIXABLE) and p.is_relative_to(source) for p in masks):
         raise SettingsError(
-            "label maps of this layout cannot be mended", path=source, hint="--fix takes pictures, NPY and NIfTI"
+            "label maps of this layout cannot be fixed", path=source, hint="--fix supports pictures, NPY and NIfTI"
         )
     return _copy(source, out, masks, None if classes is None else len(classes) + 1)
 
@@ -72,8 +79,8 @@ def _declared(description: Path) -> int:
 
 def _copy(
     source: Path, out: Path, masks: Sequence[Path], count: int | None, table: ColourTable | None = None
-) -> Mended:
-    """Two walks over the label maps: which values there are, then those files anew that have others than they should."""
+) -> FixResult:
+    """Read all label maps for their values, then copy the data set and rewrite the label maps that need it."""
     union: set[int] = set()
     plain: dict[Path, bool] = {}
     for mask in masks:
@@ -83,7 +90,7 @@ def _copy(
     moved = {value for value, index in mapping.items() if value != index}
     if not moved and all(plain.values()):
         raise SettingsError(
-            "nothing here can be mended without a guess", path=source, hint="See the hints of anatogen check"
+            "nothing can be fixed without guessing", path=source, hint="See the hints of anatogen check"
         )
     files = 0
     with writing(out) as partial:
@@ -98,12 +105,12 @@ def _copy(
                 continue
             _write(path, copy, _map(labels, mapping))
             files += 1
-        if table is not None:  # what the labels and the colours are called stays known
+        if table is not None:  # keeps the names of the classes and their colours
             described = partial / "dataset.json"
             about = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
             text = json.dumps({**about, **table.describe()}, indent=1, ensure_ascii=False)
             described.write_text(text, encoding="utf-8")
-    return Mended(mapping, files)
+    return FixResult(mapping, files)
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -115,7 +122,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _read(path: Path, table: ColourTable | None = None) -> tuple[NDArray[np.generic] | None, bool]:
-    """(labels, or None where they are no labels; whether the file holds them plainly)."""
+    """(labels, or None if they are not labels; whether the file stores them as plain label values)."""
     if path.name.endswith((".nii", ".nii.gz")):
         labels = read_nifti(path).array
         if labels.dtype.kind == "f" and not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):

@@ -1,4 +1,4 @@
-"""Checks of where images and label maps lie, and of what their readers had to say."""
+"""Checks of the position of images and label maps, and their readers' remarks as findings."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from anatogen.io.nifti import form_of
 from anatogen.io.volumes import NIFTI, volume_ending
 from anatogen.volume import Volume, same_grid, skew
 
-_SMALL_SHARE = 0.02  # of the voxels that are labelled ...
-_SMALL_BOX = 0.25  # ... in a box of less than this share of the scan: more of the images is empty than not
+_SMALL_SHARE = 0.02  # share of labelled voxels ...
+_SMALL_BOX = 0.25  # ... in a box smaller than this share of the scan: most of the image is unlabelled
 
 
 def remark_findings(volume: Volume, file: str) -> list[Finding]:
-    """What the reader of `file` had to say."""
+    """The remarks of the reader of `file`."""
     return [Finding(r.severity, r.code, file, r.what, r.hint) for r in volume.remarks]
 
 
 def form_findings(case: SourceCase, file: str) -> list[Finding]:
-    """Whether image and label map take their place from different forms of the NIfTI header."""
+    """A note if image and label map take their affine from different forms of the NIfTI header."""
     if len(case.files) < 2 or any(volume_ending(path.name) not in NIFTI for path in (case.files[0], case.files[-1])):
         return []
     image, labels = form_of(case.files[0]), form_of(case.files[-1])
     if not image or not labels or image == labels:
         return []
-    what = f"takes its place from the {labels}, its image from the {image}"
-    hint = "Write both with one geometry in both forms, for programs that look at one of them only"
+    what = f"takes its affine from the {labels}, its image from the {image}"
+    hint = "Write both with the same geometry in both forms, for programs that read only one of them"
     return [Finding("note", "forms-mixed", file, what, hint)]
 
 
 def orientation(affine: NDArray[np.float64]) -> str:
-    """Where the array axes run to, for instance "RAS" or "LPI"."""
+    """The orientation of the array axes, for instance "RAS" or "LPI"."""
     letters = ("RL", "AP", "SI")
     rows = np.abs(affine[:3, :3]).argmax(axis=0)
     return "".join(letters[r][int(affine[r, axis] < 0)] for axis, r in enumerate(rows))
 
 
 def labelled_mm(labels: Volume, ignored: int | None = None) -> tuple[float, float, float] | None:
-    """How far what is labelled reaches along x, y and z of the patient, nearest; None where nothing is labelled."""
+    """The extent of the labelled voxels along x, y and z of the patient, in mm; None if nothing is labelled."""
     array: NDArray[Any] = labels.array
     if array.ndim != 3 or sorted(np.abs(labels.affine[:3, :3]).argmax(axis=0).tolist()) != [0, 1, 2]:
         return None
@@ -61,7 +61,7 @@ def labelled_mm(labels: Volume, ignored: int | None = None) -> tuple[float, floa
 
 
 class _Case(Protocol):
-    """Of a case's summary, what `small_findings` looks at."""
+    """The fields of a case summary that `small_findings` reads."""
 
     @property
     def grid(self) -> tuple[int, int, int]: ...
@@ -76,7 +76,7 @@ class _Case(Protocol):
 
 
 def small_findings(cases: Iterable[_Case], location: str) -> list[Finding]:
-    """A word where what is labelled is as small as a heart in a chest, with the option that crops to it."""
+    """A note if the labelled region is as small as a heart in a chest, with the option that crops to it."""
     shown = [case for case in cases if case.slices > 1]
     boxes = [case.labelled_mm for case in shown if case.labelled_mm is not None]
     if not boxes:
@@ -89,13 +89,13 @@ def small_findings(cases: Iterable[_Case], location: str) -> list[Finding]:
         return []
     margin = max(5, 5 * math.ceil(largest.max() / 50))
     view = " x ".join(f"{side + 2 * margin:.0f}" for side in largest)
-    what = f"{100 * share:.2g} % of the voxels are labelled, so that most of every image shows something else"
-    hint = f"prepare with --crop-to-labels {margin}: {view} mm around the labels of every case"
+    what = f"only {100 * share:.2g} % of the voxels are labelled; most of every image is unlabelled"
+    hint = f"Prepare with --crop-to-labels {margin}: {view} mm around the labels of every case"
     return [Finding("note", "labels-small", location, what, hint)]
 
 
 def geometry_findings(image: Volume, labels: Volume, image_file: str, file: str) -> list[Finding]:
-    """Whether image and label map lie on one grid, and how it is turned."""
+    """Whether image and label map are on the same grid, and whether it is oblique."""
     if image.grid != labels.grid:
         shapes = [" x ".join(map(str, volume.grid)) for volume in (labels, image)]
         what = f"label map of {shapes[0]} voxels for an image of {shapes[1]}"
@@ -103,25 +103,25 @@ def geometry_findings(image: Volume, labels: Volume, image_file: str, file: str)
     affines = (image.affine, labels.affine)
     if not all(np.isfinite(a).all() and abs(np.linalg.det(a[:3, :3])) > 1e-9 for a in affines):
         what = "the affine is singular, so orientation and spacing are unknown"
-        return [Finding("error", "affine-singular", image_file, what, "Mend the header's affine")]
+        return [Finding("error", "affine-singular", image_file, what, "Fix the affine in the header")]
     here, there = orientation(labels.affine), orientation(image.affine)
     if here != there:
-        what = f"label map runs {here}, its image {there}"
+        what = f"label map has orientation {here}, its image {there}"
         return [Finding("error", "orientation-mismatch", file, what, "Resample the label map to the image's grid")]
     if not np.allclose(image.spacing_mm, labels.spacing_mm, rtol=0.01):
         what = f"label map has spacing {_millimetres(labels)}, its image {_millimetres(image)}"
         return [Finding("error", "spacing-mismatch", file, what, "Give both the same affine")]
     if not same_grid(image, labels, tolerance_mm=0.5):
         apart = float(np.linalg.norm((image.affine - labels.affine)[:3, 3]))
-        what = f"label map and image lie at different places (origins {apart:.1f} mm apart)"
+        what = f"label map and image have different positions (origins {apart:.1f} mm apart)"
         return [Finding("error", "place-mismatch", file, what, "Give both the same affine")]
-    if skew(image.affine) > 0.05:  # said by the reader already
+    if skew(image.affine) > 0.05:  # reported by the reader
         return []
     directions = image.affine[:3, :3] / np.linalg.norm(image.affine[:3, :3], axis=0)
     tilt = float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1)).max()))
     if tilt > 5:
-        what = f"the voxel grid is turned by {tilt:.0f} degrees against the patient's axes"
-        return [Finding("note", "oblique", image_file, what, "Slices will follow the voxel grid; nothing to do")]
+        what = f"the voxel grid is rotated by {tilt:.0f} degrees against the patient's axes"
+        return [Finding("note", "oblique", image_file, what, "Slices follow the voxel grid; nothing to do")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""The check as one self-contained page: the verdict, slices to look at, how much of each class there is, the findings."""
+"""The check as one self-contained HTML page: verdict, findings, example slices, and the share of each class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILES_SHOWN = 8
 
 
 def write_page(report: CheckReport, path: Path, *, version: str = "") -> None:
-    """Write `report` as one HTML file that needs no other. Raises OutputError where it cannot be written."""
+    """Write `report` as a self-contained HTML file. Raises OutputError if it cannot be written."""
     environment = Environment(
         loader=PackageLoader("anatogen.reporting"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
@@ -42,7 +42,7 @@ def write_page(report: CheckReport, path: Path, *, version: str = "") -> None:
 
 
 def overlays(report: CheckReport) -> Figure | None:
-    """The example slices: image, label map in colours, contours on the image; None where there are none."""
+    """The example slices: image, label map in colours, and outlines on the image; None without examples."""
     if not report.examples:
         return None
     schema = _with_undeclared(report.schema)
@@ -50,13 +50,13 @@ def overlays(report: CheckReport) -> Figure | None:
     half = -(-len(rows) // 2)
     wide = [rows[i] + (rows[i + half] if i + half < len(rows) else []) for i in range(half)]
     caption = (
-        "Of each case the axial slice with the most labels: image, label map, and the map's contours on the image. "
-        "Look for maps that are shifted, flipped, or from another case."
+        "The axial slice with the most labels of each case: image, label map, and outlines of the label map on the image. "
+        "Look for label maps that are shifted, flipped, or from another case."
     )
     last = report.schema.count - 1
     if any((example.labels > last).any() or (example.labels < 0).any() for example in report.examples):
-        caption += " Magenta are values that no class has."
-    return Figure("overlays", "Slices to look at", figures.grid(wide, cell=1.9), caption)
+        caption += " Undeclared values are magenta."
+    return Figure("overlays", "Example slices", figures.grid(wide, cell=1.9), caption)
 
 
 def _row(example: Example, schema: LabelSchema) -> list[figures.Picture]:
@@ -73,6 +73,6 @@ def _row(example: Example, schema: LabelSchema) -> list[figures.Picture]:
 
 
 def _with_undeclared(schema: LabelSchema) -> LabelSchema:
-    """`schema` with one class more, in magenta, for values that no class has."""
+    """`schema` with one more class, in magenta, for undeclared values."""
     name = _UNDECLARED if _UNDECLARED not in schema.names else f"{_UNDECLARED} "
     return LabelSchema((*schema.classes, LabelClass(schema.count, name, "#FF00FF")))

@@ -1,4 +1,4 @@
-"""A prepared data set seen as a source again, so that the same checks run on it."""
+"""A prepared data set as a source, so that the same checks run on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 
 def prepared_source(dataset: PreparedDataset) -> Source:
-    """The cases of `dataset`: its slices stacked, or its volumes, on a grid of unit spacing, as the model sees them."""
+    """The cases of `dataset`, its stacked slices or its volumes, on a grid of unit spacing, as the model sees them."""
     rows: dict[tuple[str, str], list[Row]] = {}
     for row in dataset.rows:
         rows.setdefault((row.case, row.split), []).append(row)
@@ -50,7 +50,7 @@ def prepared_source(dataset: PreparedDataset) -> Source:
 def _load(dataset: PreparedDataset, rows: list[Row]) -> tuple[Volume, Volume]:
     batch = dataset.load(rows)
     images, labels = batch.images.numpy(), batch.labels.numpy()
-    if labels.ndim == 4:  # volumes, one a row: one below the other
+    if labels.ndim == 4:  # volumes, one per row of the index, concatenated
         images = np.concatenate(list(images), axis=1).swapaxes(0, 1)  # (D, C, H, W)
         labels = np.concatenate(list(labels))
     array = images.transpose(3, 2, 0, 1)  # (W, H, slices, C)
@@ -58,13 +58,13 @@ def _load(dataset: PreparedDataset, rows: list[Row]) -> tuple[Volume, Volume]:
 
 
 def _skipped(dataset: PreparedDataset) -> list[Finding]:
-    """The cases that could not be read and were left out."""
-    hint = "names.csv says which files; repair them and prepare again, or leave them out"
+    """Cases that could not be read and were left out."""
+    hint = "names.csv lists the files; fix them and prepare again, or leave them out"
     return [Finding("note", "case-skipped", left.case, left.problem.rstrip("."), hint) for left in dataset.info.skipped]
 
 
 def check_prepared(folder: Path, *, progress: Progress | None = None) -> CheckReport:
-    """The report on the prepared data set in `folder`; that it is not whole is a finding."""
+    """Check the prepared data set in `folder`. Damage is a finding, not an exception."""
     try:
         dataset = PreparedDataset.open(folder)
     except DataError as error:
@@ -74,7 +74,7 @@ def check_prepared(folder: Path, *, progress: Progress | None = None) -> CheckRe
     report = replace(
         report, real=dataset.info.real, findings=(*leak_findings(dataset), *_skipped(dataset), *report.findings)
     )
-    # How many slices of a case were kept says nothing about the data.
+    # The number of slices kept of a case is no property of the data.
     return replace(
         report, findings=tuple(f for f in report.findings if f.code not in ("shape-differs", "empty-slices"))
     )

@@ -1,4 +1,4 @@
-"""The whole check of one data set: its files, its cases one at a time, then what only shows across them."""
+"""The whole check of a data set: its files, its cases one at a time, then comparisons across cases."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ _EXAMPLES = 6
 def check(
     location: str, layout: str = "auto", classes: Sequence[str] | None = None, *, progress: Progress | None = None
 ) -> CheckReport:
-    """Look at everything at `location`, a path or the name of a built-in source. One case is in memory at a time.
+    """Check everything at `location`, a path or the name of a built-in source. One case is in memory at a time.
 
-    classes: names of the classes 1, 2, ..., for layouts that do not name them. progress: called as progress(done, all).
-    Raises DataError only where nothing of a known layout is there, SettingsError for an unknown layout: whatever else
-    is wrong, files that cannot be read included, is a finding.
+    Args:
+        location: A path or the name of a built-in source.
+        layout: The layout; "auto" detects it.
+        classes: Names of the classes 1, 2, ..., for layouts that do not name them.
+        progress: Called as progress(done, all).
+
+    Raises:
+        DataError: `location` has no known layout. Everything else that is wrong, including unreadable files, is a
+            finding.
+        SettingsError: The layout is unknown.
     """
     candidates = LAYOUTS.values() if layout == "auto" else [LAYOUTS[layout]] if layout in LAYOUTS else []
     folder = Path(location)
@@ -54,7 +61,7 @@ def check(
 
 
 def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """The progress of one of several walks over the same cases."""
+    """The progress of one of several passes over the same cases."""
     if progress is None:
         return None
     return lambda done, total: progress(part * total + done, parts * total)
@@ -63,9 +70,11 @@ def _part(progress: Progress | None, part: int, parts: int) -> Progress | None:
 def check_source(
     source: Source, *, named: bool = False, splits: bool = True, progress: Progress | None = None
 ) -> CheckReport:
-    """Look at the cases of an opened source. named: whether a user named the classes, so that all should occur.
+    """Check the cases of an opened source.
 
-    splits: whether its cases are to be split, or have been, into those that are trained on and those that judge.
+    Args:
+        named: Whether the user named the classes, so that all of them should occur.
+        splits: Whether the cases have to be split for training and evaluation.
     """
     cases, findings, examples = _read(source, progress)
     guessed = not named and all(c.name == f"class {c.index}" for c in source.schema.classes)
@@ -110,7 +119,7 @@ def _across(
     guessed: bool,
     splits: bool = True,
 ) -> CheckReport:
-    """The report on cases that were read. guessed: whether the classes were named after the values that occur."""
+    """The report on the cases that were read. `guessed`: whether the classes were named after the values that occur."""
     patients = len({case.patient for case in cases})
     if not cases:
         return CheckReport(location, "", 0, 0, schema, ())
@@ -119,7 +128,7 @@ def _across(
     values = cohort.label_findings(known, schema, declared=not guessed)
     classes = cohort.class_findings(known, schema, uses, location, guessed=guessed)
     if any(finding.code in ("labels-stretched", "labels-past-count") for finding in values):
-        # Which classes are missing shows once their values are right.
+        # Missing classes can only be reported once the values are right.
         classes = [f for f in classes if f.code not in ("no-labels", "class-absent", "class-lacking", "labels-gaps")]
     findings = [
         *values,
@@ -136,7 +145,7 @@ def _across(
 
 
 def _with(report: CheckReport, more: Iterable[Finding]) -> CheckReport:
-    """`report` with findings that were made on the way, but for what it says already of the same file."""
+    """`report` with additional findings, except those that it already has for the same file."""
     said = {(finding.code, finding.file) for finding in report.findings}
     return replace(report, findings=(*(f for f in more if (f.code, f.file) not in said), *report.findings))
 
@@ -165,25 +174,25 @@ def _file_findings(source: Source) -> list[Finding]:
 def _unopened(
     location: str, layout: str, classes: Sequence[str] | None, error: AnatogenError, progress: Progress | None
 ) -> CheckReport:
-    """The report where the layout refuses the data: why, and what the files themselves show."""
+    """The report if the layout rejects the data: the reason, and findings on the files themselves."""
     folder = Path(location)
     findings = listing_findings(folder) if folder.is_dir() else []
-    refusal = Finding("error", "cannot-open", place(error.path, location), error.problem, error.hint or "")
+    rejection = Finding("error", "cannot-open", place(error.path, location), error.problem, error.hint or "")
     try:
         table = colour_table(folder, classes)
     except AnatogenError:
-        table = None  # the refusal says so
+        table = None  # the error says so
     pictures = check_pictures(location, table=table, wanted_examples=_EXAMPLES, progress=progress)
     channels: tuple[str, ...] = ("image",)
     if pictures is not None:
         cases, count, examples = pictures.cases, len(pictures.pairs), pictures.examples
         findings += pictures.findings
     else:
-        try:  # where only the values that occur are no names of classes, any name opens it
+        try:  # if only the class names are missing, any name opens it
             source = open_source(location, layout, classes or ["class 1"])
         except AnatogenError:
             nothing = CheckReport(location, "", 0, 0, LabelSchema(()), ())
-            return _with(nothing, [refusal, *findings])
+            return _with(nothing, [rejection, *findings])
         cases, found, examples = _read(source, progress)
         findings += found
         count, channels = len(source.cases), source.channels
@@ -192,13 +201,13 @@ def _unopened(
     schema = table.schema if table else LabelSchema.from_names(classes) if classes is not None else _guess(cases)
     report = _across(location, schema, cases, examples, channels, guessed=classes is None)
     report = replace(_with(report, findings), cases=count)
-    named = "colour" in refusal.what  # it says which colours there are
-    explained = not named and any(f.severity == "error" and f.file == refusal.file for f in report.findings)
-    return report if explained else _with(report, [refusal])
+    named = "colour" in rejection.what  # the error lists the colours
+    explained = not named and any(f.severity == "error" and f.file == rejection.file for f in report.findings)
+    return report if explained else _with(report, [rejection])
 
 
 def _guess(cases: Sequence[CaseSummary]) -> LabelSchema:
-    """Classes named after the values that occur: up to the highest, or as many as are stretched over 0..255."""
+    """Classes named after the values that occur: up to the highest, or as many as are spread over 0..255."""
     values = {int(v) for case in cases for v in case.values or () if v == int(v)}
     highest = max(values, default=0)
     count = len(values) - 1 if stretched(values) or highest > MOST_CLASSES else highest

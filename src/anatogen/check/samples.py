@@ -1,4 +1,4 @@
-"""A sample set under the same checks as any data: is it whole, and do its label maps hold what it says."""
+"""Checks of a sample set: whether it is complete, and the checks of any other data set."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _FLAT = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 
 def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckReport:
-    """The report on the sample set in `folder`: damaged lines, files that are missing or in no line, and every image.
+    """Check the sample set in `folder`: damaged lines, files that are missing or unlisted, and every image.
 
-    Raises nothing that is wrong inside it: that is what the findings say.
+    Damage is a finding, not an exception.
     """
     location = str(folder)
     try:
         header = Header.read(folder / HEADER)
         schema, form = header.label_schema, FORMATS[header.image_format]
     except (AnatogenError, KeyError) as error:
-        problem = error.problem if isinstance(error, AnatogenError) else f"names a format that is not known ({error})"
+        problem = error.problem if isinstance(error, AnatogenError) else f"has an unknown format ({error})"
         finding = Finding("error", "damaged", HEADER, problem, (getattr(error, "hint", None) or Header.HINT))
         return CheckReport(location, "sample set", 0, 0, LabelSchema(()), (finding,))
     samples = SampleSet(folder, header, [])
@@ -45,7 +45,7 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
     endings = {"images": form.ending, "labels": form.ending_of_labels, "real": form.ending}
     stray = [f"{name}/{p.name}" for name, ending in endings.items() for p in sorted((folder / name).glob(f"*{ending}"))]
     findings += [
-        Finding("note", "file-not-listed", name, "is in no line of manifest.jsonl", "Sample again: it is made anew")
+        Finding("note", "file-not-listed", name, "is not listed in manifest.jsonl", "Sample again to recreate it")
         for name in stray
         if name not in listed and not Path(name).name.startswith(".")
     ]
@@ -62,17 +62,17 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
         if (folder / line.file).exists() and (folder / line.labels).exists()
     )
     if not cases:
-        findings.append(Finding("error", "no-samples", MANIFEST, "holds no image", "Run anatogen sample again"))
+        findings.append(Finding("error", "no-samples", MANIFEST, "contains no images", "Run anatogen sample again"))
         return CheckReport(location, "sample set", 0, 0, schema, tuple(findings))
     channels = header.channels or _channels(samples, lines)
     report = check_source(Source("sample set", location, schema, channels, cases), splits=False, progress=progress)
-    # What a free class holds in its map is what the sampler was not bound to, and no fault.
+    # The sampler ignores free classes in the map, so they are not an error.
     kept = [f for f in report.findings if f.code not in ("label-not-annotated", "class-not-annotated")]
     return replace(report, findings=(*findings, *kept), real=False)
 
 
 def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
-    """As many names as the first image that can be read has channels: sets of version 0.1 may not say."""
+    """One name for each channel of the first readable image, because sets of version 0.1 may not name them."""
     for line in lines:
         with suppress(AnatogenError):
             return ("image",) * len(samples.image(line))
@@ -80,7 +80,7 @@ def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
 
 
 def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
-    """The lines of manifest.jsonl that can be read, and what is wrong with the others and their files."""
+    """The readable lines of manifest.jsonl, and findings on the others and their files."""
     path = folder / MANIFEST
     lines, findings = [], []
     texts, torn = whole_lines(path)
@@ -91,27 +91,36 @@ def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
             findings.append(Finding("error", "damaged", MANIFEST, error.problem, error.hint or Line.HINT))
             continue
         findings += [
-            Finding("error", "file-missing", name, f"is named in line {number} of manifest.jsonl", "Sample again")
+            Finding(
+                "error",
+                "file-missing",
+                name,
+                f"is listed in line {number} of manifest.jsonl but missing",
+                "Sample again",
+            )
             for name in line.files
             if not (folder / name).exists()
         ]
         lines.append(line)
     if torn:
-        what, hint = "ends in half a line: sampling was stopped in it", "Run the same anatogen sample again"
+        what, hint = (
+            "ends in an incomplete line: sampling was interrupted",
+            "Run the same anatogen sample command again",
+        )
         findings.append(Finding("note", "interrupted", MANIFEST, what, hint))
     return lines, findings
 
 
 def _places(folder: Path, lines: list[Line]) -> list[Finding]:
-    """What is wrong with places.jsonl."""
+    """Findings on places.jsonl."""
     try:
         known = {place.id for place in read_lines(folder / PLACES, PlaceLine)}
     except AnatogenError as error:
         return [Finding("error", "damaged", PLACES, error.problem, PlaceLine.HINT)]
     missing = {line.place.scan for line in lines if line.place is not None and line.place.scan is not None} - known
     what, hint = (
-        "lacks scans that manifest.jsonl names, so that those images have no place",
-        "Sample again to a new folder",
+        "lacks scans that manifest.jsonl lists, so the position of those images is unknown",
+        "Sample again into a new folder",
     )
     return [Finding("error", "place-missing", PLACES, what, hint)] if missing else []
 

@@ -1,4 +1,4 @@
-"""The report as lines for a terminal: findings of one kind folded into a few lines, with counts."""
+"""The report as text for a terminal, with findings of one kind folded into a few lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CLASSES_SHOWN = 12
 
 
 def as_text(report: CheckReport) -> str:
-    """The whole report, the verdict last."""
+    """The whole report, with the verdict last."""
     layout = f"{report.layout}, " if report.layout else ""
     lines = [
         f"{report.location}: {layout}{counted(report.cases, 'case')} of {counted(report.patients, 'patient')}",
@@ -32,16 +32,16 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in three digits: "2.73 %", "0.000272 %"."""
+    """A share with three significant digits: "2.73 %", "0.000272 %"."""
     return f"{100 * share:.3g} %"
 
 
 def verdict(report: CheckReport) -> str:
-    """One line: whether it is fit to train on, and how much was found."""
+    """One line: whether the data is fit for training, and the number of findings."""
     counts = ", ".join(counted(n, s) for s in SEVERITIES if (n := report.count(s)))
     fixable = sum(f.fixable for f in report.findings)
-    mend = f"; --fix OUT writes a copy with {fixable} of them mended" if fixable else ""
-    return f"{'Fit to train on' if report.fit else 'NOT fit to train on'}: {counts or 'nothing found'}{mend}."
+    fix = f"; --fix OUT writes a copy with {fixable} of them fixed" if fixable else ""
+    return f"{'Fit for training' if report.fit else 'NOT fit for training'}: {counts or 'nothing found'}{fix}."
 
 
 def _classes(report: CheckReport) -> list[str]:
@@ -61,7 +61,7 @@ def _classes(report: CheckReport) -> list[str]:
 
 
 def _folded(group: Sequence[Finding], location: str) -> list[str]:
-    """One kind of finding: a few of its files, how many more, and each different hint once."""
+    """One kind of finding: a few of its files, how many more, and each distinct hint once."""
     lines = [f"  {group[0].code}{f' ({len(group)})' if len(group) > 1 else ''}"]
     lines += [f"    {f'{f.file}: ' if f.file != location else ''}{f.what}" for f in group[:_FILES_SHOWN]]
     if len(group) > _FILES_SHOWN:

@@ -1,11 +1,11 @@
-"""What the values in label maps may mean: which are stretched over a picture's range, and how they map back."""
+"""The meaning of label values: whether they are spread over a picture's range, and how they map back to classes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# Label maps that `mend` can write anew.
-MENDABLE = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
+# Label map files that `fix_labels` can rewrite.
+FIXABLE = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
 
 
 def stretched(values: Collection[int]) -> bool:
@@ -18,10 +18,11 @@ def stretched(values: Collection[int]) -> bool:
 
 
 def mapping_to_classes(values: Collection[int], count: int | None) -> dict[int, int] | None:
-    """The way from the `values` of all label maps together to 0..C-1 in ascending order; None where it would be a guess.
+    """The mapping of the `values` of all label maps to 0..C-1 in ascending order; None if it would be a guess or an
+    identity.
 
-    count: C where classes are declared; the number of values must be equal to it, or, where it is None, the values must
-    be `stretched`. None also where there is nothing to map.
+    Args:
+        count: C if classes are declared; the number of values must equal it. If None, the values must be `stretched`.
     """
     ordered = sorted(values)
     if not ordered or ordered[0] != 0 or ordered == list(range(len(ordered))):

@@ -1,4 +1,4 @@
-"""`anatogen`: one command a module; this one puts them together."""
+"""`anatogen`: the command line, with one module for each command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help=(
-        "Medical images that follow a given anatomy.\n\n"
+        "Generate medical images that follow a given anatomy.\n\n"
         "Example:\n\n"
         "  anatogen prepare Dataset004_Hippocampus data/hippocampus --size 64 --axis sagittal\n\n"
         "  anatogen train data/hippocampus --out runs/hippocampus --max-time 10m\n\n"

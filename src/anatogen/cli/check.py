@@ -12,17 +12,19 @@ from anatogen.cli.common import as_tuple, guarded, split_names
 @guarded
 def check(
     source: str = typer.Argument(help="A data set of any known layout, a prepared data set, or a sample set."),
-    layout: str = typer.Option("auto", help="auto, or the name of a layout."),
+    layout: str = typer.Option("auto", help="Layout of the data; auto detects it."),
     classes: str | None = typer.Option(
         None,
         metavar="NAME,NAME",
-        help="Names of the classes 1, 2, ... where the layout has none; of colours: liver=#FF0000,spleen=#00FF00.",
+        help="Names of the classes 1, 2, ... if the layout has none; for colours: liver=#FF0000,spleen=#00FF00.",
     ),
-    json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write the findings as JSON too."),
-    html_file: Path | None = typer.Option(None, "--html", metavar="FILE", help="Write a page with overlays too."),
-    fix: Path | None = typer.Option(None, metavar="OUT", help="Write a mended copy to this new folder."),
+    json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Also write the findings as JSON."),
+    html_file: Path | None = typer.Option(
+        None, "--html", metavar="FILE", help="Also write an HTML page with overlays."
+    ),
+    fix: Path | None = typer.Option(None, metavar="OUT", help="Write a fixed copy to this new folder."),
 ) -> None:
-    """Say whether data is fit to train on, and how to mend it. Leaves with 0 where it is, with 1 where it is not.
+    """Check a data set for problems and suggest fixes. The exit status is 0 if it is fit for training, 1 otherwise.
 
     Example: anatogen check Dataset004_Hippocampus --html check.html
     """
@@ -38,7 +40,7 @@ def check(
         print(f"{fix}: a copy with {result.fixed_files} label maps fixed{f' ({way})' if way else ''}")
         print(f"Next: anatogen check {fix}")
     elif fix is not None:
-        print(f"{fix}: not written, there is nothing that can be fixed without a guess")
+        print(f"{fix}: not written, nothing can be fixed without guessing")
     if not result.report.fit:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, exit codes, option texts."""
+"""What the commands share: error messages, exit codes, help texts of options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """`command` with its progress shown, what a user can fix printed as one line, and the exit code of its kind."""
+    """Wrap `command`: show progress, print user errors in one line, and exit with the code of their kind."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -42,24 +42,24 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def command_line() -> str:
-    """The command as it was typed, with absolute paths cut to their last part: documents travel."""
-    from anatogen.settings import without_paths  # which loads pydantic, and --help is to be quick
+    """The command as typed, with absolute paths reduced to their last part, for documents."""
+    from anatogen.settings import without_paths  # loads pydantic; --help has to be fast
 
     return shlex.join(["anatogen", *without_paths(sys.argv[1:])])
 
 
 def at_a_glance(result: SampleResult) -> str:
-    """Where the overview of a sample set lies, to print behind its line."""
-    return f", at a glance in {result.overview}" if result.overview else ""
+    """The location of a sample set's overview, to append to its line."""
+    return f", overview in {result.overview}" if result.overview else ""
 
 
 def as_tuple(names: list[str] | None) -> tuple[str, ...] | None:
-    """`names` as requests hold them."""
+    """`names` as a tuple, for requests."""
     return None if names is None else tuple(names)
 
 
 def split_names(text: str | None) -> list[str] | None:
-    """The names in "a,b", or None where nothing was given."""
+    """The names in "a,b"; None for None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -75,4 +75,6 @@ version_option: bool = typer.Option(
 device_option: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 or mps.")
 solver_option: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]")
 steps_option: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]")
-eta_option: float | None = typer.Option(None, min=0, max=1, help="Noise put back while solving: 0 none, 1 full.")
+eta_option: float | None = typer.Option(
+    None, min=0, max=1, help="Noise added while solving, from 0 (deterministic) to 1."
+)

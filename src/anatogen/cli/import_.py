@@ -12,18 +12,20 @@ from anatogen.cli.common import guarded, split_names
 @guarded
 def import_(
     checkpoint: Path = typer.Argument(
-        help="A folder with config.json and .safetensors, or a .safetensors file as published."
+        help="A folder with config.json and .safetensors, or a published .safetensors file."
     ),
     run: Path = typer.Argument(help="New folder for the run."),
-    classes: str | None = typer.Option(None, metavar="A,B", help="Names of the classes 1, 2, ... of its masks."),
+    classes: str | None = typer.Option(
+        None, metavar="A,B", help="Names of the classes 1, 2, ... of the training masks."
+    ),
     size: int | None = typer.Option(
-        None, min=8, help="Image size, where the checkpoint does not say it. [default: 256]"
+        None, min=8, help="Image size, if the checkpoint does not state it. [default: 256]"
     ),
     ablated: bool | None = typer.Option(
-        None, "--ablated/--not-ablated", help="Trained with mask ablation. [default: whether its name says so]"
+        None, "--ablated/--not-ablated", help="Whether it was trained with mask ablation. [default: by its name]"
     ),
 ) -> None:
-    """Turn an authors' checkpoint, or any of diffusers' UNet2DModel, into a run.
+    """Import a checkpoint of the paper's authors, or any UNet2DModel of diffusers, as a run.
 
     Example: anatogen import ddim-breast_mri-256-segguided runs/breast --classes breast,vessels,dense
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @guarded
 def info(path: Path = typer.Argument(help="A prepared data set, run or sample set.")) -> None:
-    """Say what a data set, run or sample set is.
+    """Describe a prepared data set, run or sample set.
 
     Example: anatogen info runs/hippocampus
     """

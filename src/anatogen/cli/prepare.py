@@ -12,53 +12,59 @@ from anatogen.cli.common import as_tuple, command_line, guarded, split_names
 @guarded
 def prepare(
     source: str = typer.Argument(
-        help="A folder of scans with label maps, hippocampus (80 patients that ship), phantom:ct-organ, or brain-template."
+        help="A folder of scans with label maps, hippocampus (80 bundled patients), phantom:ct-organ, or brain-template."
     ),
     out: Path = typer.Argument(help="New folder for the prepared data set."),
-    layout: str = typer.Option("auto", help="The folder's layout; auto finds it out."),
-    size: str = typer.Option("256", help="Sides of the images in pixels: 256, 256x192 (height x width), 64x96x96."),
+    layout: str = typer.Option("auto", help="Layout of the data; auto detects it."),
+    size: str = typer.Option("256", help="Image size in pixels: 256, 256x192 (height x width), 64x96x96."),
     dim: int = typer.Option(2, min=2, max=3, help="2 for slices, 3 for whole volumes."),
-    axis: str = typer.Option("axial", help="Direction of the slices: axial, coronal or sagittal."),
+    axis: str = typer.Option("axial", help="Orientation of the slices: axial, coronal or sagittal."),
     fit: str = typer.Option(
-        "pad", help="pad (keep the aspect ratio, shrink if needed), crop, or stretch (the paper's)."
+        "pad", help="pad (keep the aspect ratio, shrink if needed), crop, or stretch (as in the paper)."
     ),
-    spacing: str | None = typer.Option(None, metavar="MM", help="Resample first: 1.5, or 1,1,3 along x, y and z."),
+    spacing: str | None = typer.Option(
+        None, metavar="MM", help="Resample to this spacing first: 1.5, or 1,1,3 along x, y and z."
+    ),
     crop_to_labels: float | None = typer.Option(
         None,
         "--crop-to-labels",
         metavar="MARGIN",
-        help="Cut one field of view out of every case, centred on its labels: the largest labelled box and this margin in mm.",
+        help="Crop all cases to one field of view, centred on the labels: the largest labelled box plus this margin in mm.",
     ),
     window: tuple[float, float] | None = typer.Option(
-        None, metavar="LOW HIGH", help="Intensities that become black and white, in the scanner's units (HU)."
+        None, metavar="LOW HIGH", help="Intensities mapped to black and white, in the scanner's units (HU)."
     ),
     percentile: tuple[float, float] = typer.Option(
-        (0.5, 99.5), metavar="LOW HIGH", help="Percentiles of each case that become black and white."
+        (0.5, 99.5), metavar="LOW HIGH", help="Percentiles of each case mapped to black and white."
     ),
     split: str = typer.Option("train=70,heldout=15,val=7.5,test=7.5", help="Shares of the patients."),
     seed: int = typer.Option(0, help="Seed of the split, and of a phantom."),
-    ignore_split: bool = typer.Option(False, "--ignore-split", help="Split anew a layout that has its own split."),
+    ignore_split: bool = typer.Option(False, "--ignore-split", help="Make a new split even if the layout has its own."),
     classes: str | None = typer.Option(
         None,
         metavar="A,B",
-        help="Names of the classes 1, 2, ... where the layout has none; of colours: liver=#FF0000,spleen=#00FF00.",
+        help="Names of the classes 1, 2, ... if the layout has none; for colours: liver=#FF0000,spleen=#00FF00.",
     ),
     merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
     drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
-    patient_pattern: str | None = typer.Option(None, metavar="REGEX", help="Finds the patient in a case's name."),
-    patients: str | None = typer.Option(
-        None, metavar="FILE.csv|N", help="Table with the columns case and patient; for a phantom, how many patients."
+    patient_pattern: str | None = typer.Option(
+        None, metavar="REGEX", help="Pattern that matches the patient in a case name."
     ),
-    keep_empty: bool = typer.Option(False, "--keep-empty", help="Keep slices without any label too."),
+    patients: str | None = typer.Option(
+        None,
+        metavar="FILE.csv|N",
+        help="Table with the columns case and patient; for a phantom, the number of patients.",
+    ),
+    keep_empty: bool = typer.Option(False, "--keep-empty", help="Also keep slices without any label."),
     skip_faulty: bool = typer.Option(
-        False, "--skip-faulty", help="Leave out cases that cannot be read; each is named in the prepared set."
+        False, "--skip-faulty", help="Leave out cases that cannot be read; the prepared set lists them."
     ),
     keep_names: bool = typer.Option(
         False, "--keep-names", help="Keep the names of cases and patients instead of numbering them."
     ),
-    workers: int | None = typer.Option(None, min=1, help="Processes that read cases. [default: one a core]"),
+    workers: int | None = typer.Option(None, min=1, help="Processes that read cases. [default: one per core]"),
 ) -> None:
-    """Turn a data set into slices or volumes, split by patient, ready to train on.
+    """Turn a data set into slices or volumes, split by patient, ready for training. Run again to resume.
 
     Example: anatogen prepare Dataset004_Hippocampus data/hippocampus --size 64 --axis sagittal
     """
@@ -73,7 +79,7 @@ def prepare(
     from anatogen.workflows.prepare import prepare as run_workflow
 
     if fit not in ("pad", "crop", "stretch"):
-        raise SettingsError(f"there is no fit '{fit}'", hint=nearest(fit, ("pad", "crop", "stretch")))
+        raise SettingsError(f"unknown fit '{fit}'", hint=nearest(fit, ("pad", "crop", "stretch")))
     settings = PrepareSettings(
         size=parse_size(size, dim),
         axis=axis,
@@ -117,7 +123,11 @@ def prepare(
 
 
 def parse_size(text: str, dim: int) -> tuple[int, ...]:
-    """Sides from "256", "256x192" or "64x96x96", `dim` of them. Raises SettingsError for anything else."""
+    """The sides in "256", "256x192" or "64x96x96", `dim` of them.
+
+    Raises:
+        SettingsError: The text is not a size of `dim` sides.
+    """
     from anatogen.errors import SettingsError
 
     try:
@@ -128,12 +138,16 @@ def parse_size(text: str, dim: int) -> tuple[int, ...]:
         sides *= dim
     if len(sides) != dim:
         example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
-        raise SettingsError(f"--size {text} does not give {dim} sides", hint=f"Write for instance {example}")
+        raise SettingsError(f"--size must have {dim} sides, got {text}", hint=f"Use for instance {example}")
     return sides
 
 
 def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
-    """(x, y, z) in millimetres from "1.5" or "1,1,3". Raises SettingsError for anything else."""
+    """(x, y, z) in millimetres from "1.5" or "1,1,3".
+
+    Raises:
+        SettingsError: The text is not a spacing.
+    """
     from anatogen.errors import SettingsError
 
     if text is None:
@@ -142,7 +156,9 @@ def parse_spacing(text: str | None) -> tuple[float, float, float] | None:
         values = [float(part) for part in text.split(",")]
         x, y, z = values * 3 if len(values) == 1 else values
     except ValueError as error:
-        raise SettingsError(f"--spacing {text} is no spacing", hint="Write for instance 1.5, or 1,1,3") from error
+        raise SettingsError(
+            f"--spacing must be one or three numbers, got {text}", hint="Use for instance 1.5, or 1,1,3"
+        ) from error
     return x, y, z
 
 

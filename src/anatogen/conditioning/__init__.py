@@ -1,1 +1,1 @@
-"""From a label map and class states to what the network sees; mask ablation; editing label maps."""
+"""From a label map and class states to the network's input; mask ablation; label-map editing."""

@@ -1,4 +1,4 @@
-"""Editing label maps: the anatomy that one does not have, made from the anatomy that one has."""
+"""Label-map editing: new anatomies from existing ones."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ LabelMap = NDArray[np.int64]
 
 
 def enlarge(labels: LabelMap, region: NDArray[np.bool_], pixels: float, *, into_background: bool = False) -> LabelMap:
-    """Move the border of `region` outward by `pixels`; the other classes give way.
+    """Move the border of `region` outward by `pixels`, replacing the other classes.
 
     Args:
         labels: Class indices, of any number of dimensions.
-        region: What grows, True in the label map's shape; what it gains takes the class that most of it has.
+        region: bool, the shape of `labels`: what grows. New pixels get the most frequent class of the region.
         pixels: The distance by which the border moves (Euclidean).
-        into_background: Whether the background gives way too, as it does where an organ grows that stands free.
+        into_background: Whether the region may grow into the background, as a free-standing organ does.
 
     Raises:
         DataError: The region is empty.
     """
     if not region.any():
-        raise DataError("the region to enlarge is empty", hint="Choose a slice and a class that is there")
+        raise DataError("the region to enlarge is empty", hint="Choose a slice that contains the class")
     index = int(np.bincount(labels[region]).argmax())
     near = ndimage.distance_transform_edt(~region) <= pixels
     return np.where(near & ((labels > 0) | into_background), index, labels)
 
 
 def shrink(labels: LabelMap, region: NDArray[np.bool_], pixels: float) -> LabelMap:
-    """Move the border of `region` inward by `pixels`; the class nearest to each lost pixel takes it."""
+    """Move the border of `region` inward by `pixels`; each lost pixel gets the nearest class outside."""
     lost = region & (ndimage.distance_transform_edt(region) <= pixels)
     nearest_outside = ndimage.distance_transform_edt(region, return_distances=False, return_indices=True)
     return np.where(lost, labels[tuple(nearest_outside)], labels)
 
 
 def erase(labels: LabelMap, classes: Collection[int]) -> LabelMap:
-    """`labels` without `classes`: each of their connected parts takes the class that most of its border lies in.
+    """`labels` without `classes`: each connected component gets the most frequent class along its border.
 
-    A tumour inside a liver becomes liver, an organ that stands free becomes background.
+    A tumour inside a liver becomes liver; a free-standing organ becomes background.
     """
     gone = np.isin(labels, list(classes))
     square = np.ones((3,) * labels.ndim)

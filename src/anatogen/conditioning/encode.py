@@ -1,4 +1,4 @@
-"""Conditions, and their encodings as input planes of the networks that need planes."""
+"""Conditions, and their encodings as input planes for networks that need planes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Condition:
     """What the denoiser sees besides the noisy image.
 
     Attributes:
-        labels: int64 (B, *spatial), 0 background, 1..C-1 classes; 0, too, where a class is free. `of` sees to that.
-        states: bool (B, R, C-1), True where the class is given; a row for each region.
-        region: uint8 (B, *spatial), which row of `states` holds at a pixel; None where R = 1.
-        vector: float32 (B, V) of attributes; None where there are none.
+        labels: int64 (B, *spatial), 0 background, 1..C-1 classes; free classes are 0, which `of` ensures.
+        states: bool (B, R, C-1), True if the class is given; a row for each region.
+        region: uint8 (B, *spatial), the row of `states` that applies at a pixel; None if R = 1.
+        vector: float32 (B, V) of attributes; None if there are none.
     """
 
     labels: Tensor
@@ -33,26 +33,30 @@ class Condition:
         if self.states.ndim != 3 or len(self.states) != len(self.labels):
             raise ValueError(f"states must be (B, R, C-1) with B = {len(self.labels)}, got {tuple(self.states.shape)}")
         if (self.region is None) != (self.states.shape[1] == 1):
-            raise ValueError("region says which of several rows of states holds: it goes with R > 1 and only with it")
+            raise ValueError(
+                "region selects among several rows of states, so it is required with R > 1 and not allowed with R = 1"
+            )
         if self.region is not None and self.region.shape != self.labels.shape:
-            raise ValueError(f"region {tuple(self.region.shape)} must be as large as labels {tuple(self.labels.shape)}")
+            raise ValueError(
+                f"region must have the shape of labels {tuple(self.labels.shape)}, got {tuple(self.region.shape)}"
+            )
 
     @classmethod
     def of(cls, labels: Tensor, given: Tensor, region: Tensor | None = None, vector: Tensor | None = None) -> Condition:
-        """The condition of whole label maps: free classes are removed from them.
+        """The condition of complete label maps: free classes are removed from them.
 
         Args:
-            labels: int64 (B, *spatial), free classes still drawn.
-            given: bool (B, C-1), everywhere the same, or (B, R, C-1), the row that `region` names.
-            region: uint8 (B, *spatial), where R > 1.
+            labels: int64 (B, *spatial), free classes included.
+            given: bool (B, C-1) for the whole image, or (B, R, C-1) with a row for each region.
+            region: uint8 (B, *spatial), if R > 1.
             vector: float32 (B, V).
         """
         states = given if given.ndim == 3 else given[:, None]
-        # Looking each pixel's class up in a table of states: the background counts as given.
+        # Look up each pixel's class in the table of states; the background counts as given.
         table = functional.pad(states, (1, 0), value=True)  # (B, R, C)
         place = labels if region is None else region.long() * table.shape[2] + labels
-        drawn = table.flatten(1).gather(1, place.flatten(1)).reshape(labels.shape)  # (B, *spatial)
-        return cls(torch.where(drawn, labels, 0), states, region, vector)
+        visible = table.flatten(1).gather(1, place.flatten(1)).reshape(labels.shape)  # (B, *spatial)
+        return cls(torch.where(visible, labels, 0), states, region, vector)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on `device`."""
@@ -60,19 +64,20 @@ class Condition:
         return Condition(self.labels.to(device), self.states.to(device), region, vector)
 
     def resized(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        """With `change` done to what has a place in space, labels and region: (B, *spatial) -> (B, *other)."""
+        """The condition with `change`: (B, *spatial) -> (B, *other) applied to labels and region."""
         region = None if self.region is None else change(self.region)
         return Condition(change(self.labels), self.states, region, self.vector)
 
 
 @dataclass(frozen=True)
 class Planes:
-    """The encoding of a condition as float32 planes (B, count, *spatial), for `class_count` = C classes, background counted.
+    """The encoding of a condition as float32 planes (B, count, *spatial), for `class_count` = C classes with
+    background.
 
-    `onehot`: C-1 planes, 1 where a given class is; then C-1 planes, 1 where the class is given (constant but for regions).
-    A class that is given and nowhere drawn (absent) thus differs from one that is free.
-    `index`: one plane, label/255, free classes 0: the paper's, in which absent, free and background are the same.
-    `none`: no planes, the unconditional model.
+    `onehot`: C-1 planes that are 1 where a given class is, then C-1 planes that are 1 where the class is given
+    (constant without regions). A class that is given but absent thus differs from a free class. `index`: one plane,
+    label/255, free classes 0, as in the paper; absent, free and background are the same. `none`: no planes, for the
+    unconditional model.
     """
 
     encoding: Encoding
@@ -80,7 +85,7 @@ class Planes:
 
     @property
     def count(self) -> int:
-        """How many planes there are."""
+        """The number of planes."""
         return {"onehot": 2 * (self.class_count - 1), "index": 1, "none": 0}[self.encoding]
 
     def __call__(self, labels: Tensor, states: Tensor, region: Tensor | None = None) -> Tensor:

@@ -1,1 +1,1 @@
-"""Other programs' data sets and models."""
+"""Data sets and models of other programs."""

@@ -1,8 +1,8 @@
-"""Checkpoints of diffusers' UNet2DModel, the authors' published ones among them: in as a run, out as a folder.
+"""Checkpoints of diffusers' UNet2DModel, including those published by the paper's authors: import as a run, and export.
 
-The reference implementation (mazurowski-lab/segmentation-guided-diffusion) trains a UNet2DModel whose input is the noisy
-image and, with segmentation guidance, one plane of label/255; it samples with DDIMScheduler's defaults. That is this
-package's `paper_unet`, `ddpm`, eps and `index`.
+The reference implementation (mazurowski-lab/segmentation-guided-diffusion) trains a UNet2DModel whose input is the
+noisy image and, with segmentation guidance, one plane of label/255; it samples with DDIMScheduler's defaults. In this
+package that is `paper_unet`, `ddpm`, eps and `index`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from anatogen.training.config import build_settings
 _PUBLISHED = PaperUNetConfig()
 _PUBLISHED_SIZE = 256
 
-# Of a config.json: what the image's channels, the size and the fields of PaperUNetConfig say already.
+# Keys of config.json that the channels, the size and the fields of PaperUNetConfig cover.
 _NOT_OPTIONS = ("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block")
 _PAPERS_NOISE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 _TARGETS: dict[str, TargetName] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -42,16 +42,23 @@ def import_checkpoint(
 ) -> Path:
     """Write the checkpoint as a run to the new folder `out`, and return `out`.
 
-    checkpoint: a folder with config.json and one .safetensors file (or with a folder unet/ that has them), or a bare
-    .safetensors file as published, which is taken for the paper's network. Taken is any UNet2DModel whose input is the image, and
-    the map as label/255 where there is one, trained on the paper's noise (`scheduler/` beside it says so, or nothing does);
-    what is not is said in one line. classes: names of the classes 1, 2, ... of the
-    masks it was trained on; none for an unconditional model. ablated: trained with mask ablation; by default, whether
-    the name says so. Raises ModelError where the files are damaged or of another network, SettingsError where classes
-    and input channels do not fit together.
+    Supported is any UNet2DModel whose input is the image, and the map as label/255 if it has one, trained on the
+    paper's noise schedule (as stated in `scheduler/`, or if nothing is stated).
+
+    Args:
+        checkpoint: A folder with config.json and one .safetensors file (or with a folder unet/ that contains them), or
+            a bare .safetensors file as published, which is assumed to be the paper's network.
+        out: A new folder.
+        classes: Names of the classes 1, 2, ... of the training masks; none for an unconditional model.
+        size: The image size, if the checkpoint does not state it.
+        ablated: Whether it was trained with mask ablation; by default, whether the name says so.
+
+    Raises:
+        ModelError: The files are damaged or of another network.
+        SettingsError: `out` exists, or classes and input channels do not match.
     """
     if out.exists():
-        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
+        raise SettingsError("already exists", path=out, hint="Choose another folder or remove it")
     weights_file, published_config = _find(checkpoint)
     try:
         weights = load_file(weights_file)
@@ -66,12 +73,12 @@ def import_checkpoint(
     planes = channels_in - channels_out
     if planes not in (0, 1):
         raise ModelError(
-            f"takes {channels_in} channels for {channels_out} of the image; only one plane of labels, or none, is known",
+            f"has {channels_in} input channels for {channels_out} image channels; only one label plane, or none, is supported",
             path=checkpoint,
         )
     if bool(classes) != bool(planes):
         what = "is segmentation-guided" if planes else "is unconditional"
-        hint = "Name its classes with --classes a,b,c" if planes else "Leave --classes out"
+        hint = "Name its classes with --classes a,b,c" if planes else "Omit --classes"
         raise SettingsError(what, path=checkpoint, hint=hint)
     side = size or (published_config or {}).get("sample_size") or _PUBLISHED_SIZE
     schema = LabelSchema.from_names(classes or ["anatomy"])
@@ -109,18 +116,19 @@ def import_checkpoint(
 def export_checkpoint(run: Path, out: Path) -> Path:
     """Write the network of `run` to the new folder `out`, for UNet2DModel.from_pretrained, with its DDIM scheduler.
 
-    Raises ModelError for a run that is not a `paper_unet` on the `ddpm` path predicting eps, x0 or v.
+    Raises:
+        ModelError: The run is not a `paper_unet` on the `ddpm` path predicting eps, x0 or v.
     """
     from diffusers import DDIMScheduler
 
     if out.exists():
-        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
+        raise SettingsError("already exists", path=out, hint="Choose another folder or remove it")
     denoiser, _ = load_denoiser(run)
     network, config = denoiser.network, denoiser.config
     predicts = {target: name for name, target in _TARGETS.items()}.get(config.target)
     if not isinstance(network, PaperUNet) or config.path != "ddpm" or predicts is None:
         raise ModelError(
-            f"is a {config.network.name} on the {config.path} path predicting {config.target}, which diffusers does not know",
+            f"is a {config.network.name} on the {config.path} path predicting {config.target}, which diffusers does not support",
             path=run,
             hint="Train with --preset paper",
         )
@@ -130,27 +138,25 @@ def export_checkpoint(run: Path, out: Path) -> Path:
 
 
 def _find(checkpoint: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The weights' file and the configuration, if there is one."""
+    """The weights file, and the configuration if there is one."""
     if checkpoint.is_file():
         beside = checkpoint.parent / "config.json"
         return checkpoint, _read_config(beside) if beside.is_file() else None
     if not checkpoint.is_dir():
-        raise ModelError("there is no such checkpoint", path=checkpoint, hint="Check the path")
+        raise ModelError("does not exist", path=checkpoint, hint="Check the path")
     for folder in (checkpoint, checkpoint / "unet"):
         found = sorted(folder.glob("*.safetensors"))
         if len(found) > 1:
-            raise ModelError(f"holds {len(found)} .safetensors files", path=folder, hint="Name the one that is meant")
+            raise ModelError(f"contains {len(found)} .safetensors files", path=folder, hint="Choose one of them")
         if found:
             config = folder / "config.json"
             return found[0], _read_config(config) if config.is_file() else None
     pickled = [*checkpoint.rglob("*.bin"), *checkpoint.rglob("*.pt"), *checkpoint.rglob("*.pth")]
     if pickled:
         raise ModelError(
-            "holds pickled weights, which are not loaded", path=pickled[0], hint="Convert them to safetensors"
+            "contains pickled weights, which are never loaded", path=pickled[0], hint="Convert them to safetensors"
         )
-    raise ModelError(
-        "holds no .safetensors file", path=checkpoint, hint="Name the folder or the file that was downloaded"
-    )
+    raise ModelError("contains no .safetensors file", path=checkpoint, hint="Choose the downloaded folder or file")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -159,12 +165,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"is not valid JSON ({error})", path=path) from error
     if not isinstance(config, dict):
-        raise ModelError("is no configuration of diffusers", path=path)
+        raise ModelError("is not a configuration of diffusers", path=path)
     return config
 
 
 def _network(config: dict[str, Any], checkpoint: Path) -> PaperUNetConfig:
-    """The settings of `paper_unet` that give the network of `config`. Raises ModelError for what cannot be sampled here."""
+    """The settings of `paper_unet` for the network of `config`. Raises ModelError if it cannot be sampled here."""
     kind = config.get("_class_name", "UNet2DModel")
     refused = {
         f"a {kind}": kind != "UNet2DModel",
@@ -175,7 +181,7 @@ def _network(config: dict[str, Any], checkpoint: Path) -> PaperUNetConfig:
     for what, is_so in refused.items():
         if is_so:
             raise ModelError(
-                f"is {what}; taken is a UNet2DModel of image and map, with positional times", path=checkpoint
+                f"is {what}; expected a UNet2DModel of image and map with positional times", path=checkpoint
             )
     options = {key: value for key, value in config.items() if not key.startswith("_") and key not in _NOT_OPTIONS}
     from diffusers import UNet2DModel
@@ -183,9 +189,11 @@ def _network(config: dict[str, Any], checkpoint: Path) -> PaperUNetConfig:
     arguments = inspect.signature(UNet2DModel.__init__).parameters
     unknown = sorted(set(options) - set(arguments))
     if unknown:
-        raise ModelError(f"has settings that this diffusers does not know ({', '.join(unknown)})", path=checkpoint)
+        raise ModelError(
+            f"has settings that the installed diffusers does not know ({', '.join(unknown)})", path=checkpoint
+        )
     defaults = {name: argument.default for name, argument in arguments.items()}
-    # What config.json leaves out is diffusers' default, which for block types is not the paper's.
+    # A key missing from config.json has diffusers' default, which for block types is not the paper's.
     shape = {
         "down_block_types": defaults["down_block_types"],
         "up_block_types": defaults["up_block_types"],
@@ -199,19 +207,19 @@ def _network(config: dict[str, Any], checkpoint: Path) -> PaperUNetConfig:
         )
     except (ValidationError, TypeError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"is no configuration of a UNet2DModel ({reason})", path=checkpoint) from error
+        raise ModelError(f"is not a configuration of a UNet2DModel ({reason})", path=checkpoint) from error
 
 
 def _without_the_papers(options: dict[str, Any], levels: int) -> dict[str, Any]:
-    """`options` less what `paper_unet` of that many levels has by itself."""
+    """`options` without the defaults of `paper_unet` with that many levels."""
     own = PaperUNetConfig(channels=(1,) * levels).arguments()
     return {key: value for key, value in options.items() if key not in own or list(value) != list(own[key])}
 
 
 def _target(weights_file: Path) -> TargetName:
-    """What the network predicts, by the scheduler that was saved beside it; eps where there is none.
+    """The prediction target of the network, from the scheduler saved beside it; eps without one.
 
-    Raises ModelError where the scheduler's noise is not that of the `ddpm` path.
+    Raises ModelError if the scheduler's noise schedule is not that of the `ddpm` path.
     """
     for folder in (weights_file.parent, weights_file.parent.parent):
         path = folder / "scheduler" / "scheduler_config.json"
@@ -222,18 +230,20 @@ def _target(weights_file: Path) -> TargetName:
         if noise != _PAPERS_NOISE or config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
             said = ", ".join(f"{key} {value}" for key, value in noise.items())
             raise ModelError(
-                f"was trained on another noise than the paper's ({said}): 1000 steps, beta linear from 0.0001 to 0.02",
+                f"was trained with another noise schedule ({said}); expected 1000 steps, beta linear from 0.0001 to 0.02",
                 path=path,
             )
         predicts = config.get("prediction_type", "epsilon")
         if predicts not in _TARGETS:
-            raise ModelError(f"predicts '{predicts}'; known are {', '.join(_TARGETS)}", path=path)
+            raise ModelError(f"predicts '{predicts}'; supported: {', '.join(_TARGETS)}", path=path)
         return _TARGETS[predicts]
     return "eps"
 
 
 def _require_that_it_runs(denoiser: Denoiser, channels_in: int) -> None:
-    """One pass at the smallest size: diffusers builds networks, too, that UNet2DModel cannot run. Raises ModelError."""
+    """One pass at the smallest size, because diffusers can build networks that UNet2DModel cannot run. Raises
+    ModelError.
+    """
     network = denoiser.network
     if not isinstance(network, PaperUNet):
         raise TypeError("not a UNet2DModel")
@@ -241,15 +251,15 @@ def _require_that_it_runs(denoiser: Denoiser, channels_in: int) -> None:
     try:
         with torch.no_grad():
             out = network.unet(torch.zeros(1, channels_in, *size), 0).sample
-    except Exception as error:  # whatever a block that is not made for this raises
+    except Exception as error:  # an unsuitable block raises any exception
         reason = " ".join(str(error).split())[:160]
         raise SettingsError(f"is a UNet2DModel that diffusers itself cannot run ({reason})") from error
     if out.shape[2:] != size:
-        raise SettingsError(f"makes images of {tuple(out.shape[2:])} from {size}")
+        raise SettingsError(f"returns images of {tuple(out.shape[2:])} for {size}")
 
 
 def _of_today(name: str) -> str:
-    """The name of a weight in attention blocks as diffusers has called it since version 0.17."""
+    """The current name of a weight in attention blocks (since diffusers 0.17)."""
     return re.sub(r"(attentions\.\d+\.)(query|key|value|proj_attn)\.", lambda m: m[1] + _ATTENTION[m[2]], name)
 
 

@@ -46,7 +46,9 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
             refuse_mixed(folder, names)
             planes += _planes(path, dataset)
     if not planes:
-        raise DataError("contains no DICOM images", path=folder, hint="Choose a folder that contains the slices of a series")
+        raise DataError(
+            "contains no DICOM images", path=folder, hint="Choose a folder that contains the slices of a series"
+        )
     planes, affine = _in_order(planes, folder)
     return Volume(_in_units(planes), affine)
 

@@ -70,7 +70,9 @@ def write_dicom_series(
         OutputError: `folder` is not empty or cannot be written.
     """
     if volume.array.ndim != 3 or not np.isfinite(volume.array).all():
-        raise DataError("only finite intensities of one channel can be written as DICOM", path=folder, hint="Use --format nifti")
+        raise DataError(
+            "only finite intensities of one channel can be written as DICOM", path=folder, hint="Use --format nifti"
+        )
     affine = LPS_TO_RAS @ volume.affine
     spacing = np.array(volume.spacing_mm)
     directions = affine[:3, :3] / spacing

@@ -149,6 +149,8 @@ def _forms(header: Any, grid: tuple[int, ...]) -> tuple[Remark, ...]:
     smallest = float(min(header.get_zooms()[:3]))
     if distance <= max(_FORMS_APART * smallest, 1e-3):
         return ()
-    what = f"qform and sform disagree by up to {distance:.3g} mm; the sform is used, but other programs may use the qform"
+    what = (
+        f"qform and sform disagree by up to {distance:.3g} mm; the sform is used, but other programs may use the qform"
+    )
     hint = "Write it again with the same geometry in both forms"
     return (Remark("warning", "forms-disagree", what, hint),)

@@ -148,9 +148,7 @@ def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
     if pixels.ndim == 3:
         planes = pixels.transpose(2, 0, 1)
     elif pixels.shape[0] % channels:
-        raise DataError(
-            f"has {pixels.shape[0]} rows, which {channels} channels do not divide", path=path, hint=_AGAIN
-        )
+        raise DataError(f"has {pixels.shape[0]} rows, which {channels} channels do not divide", path=path, hint=_AGAIN)
     else:
         planes = pixels.reshape(channels, -1, pixels.shape[1])
     return planes.astype(np.float32) * np.float32(2 / largest) - np.float32(1)

@@ -1,1 +1,1 @@
-"""Virtual patients: arrays only."""
+"""Virtual patients as arrays."""

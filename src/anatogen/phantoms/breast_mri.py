@@ -1,7 +1,7 @@
-"""A virtual patient's breast MRI: T1-weighted, fat-saturated, before contrast; with the classes of the Duke data set.
+"""A virtual patient's breast MRI: T1-weighted, fat-saturated, pre-contrast, with the classes of the Duke data set.
 
-Lengths are in millimetres of a standard body: x to the patient's left, y to posterior, z to superior. Prone in the
-scanner, so that the breasts hang to anterior; shown, as usual, with anterior up.
+Lengths are in millimetres of a standard body: x to the patient's left, y to posterior, z to superior. The patient is
+prone in the scanner, so the breasts hang to anterior; displayed, as usual, with anterior up.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ _GRID = (128, 128, 48)
 _SPACING = (2.8, 2.8, 3.5)
 _CENTRE = (0.0, 25.0, 0.0)
 
-# Relative brightness before the patient's own gain.
+# Relative brightness before the patient's gain.
 _AIR, _LUNG, _FAT, _SKIN, _MUSCLE, _GLAND, _VESSEL, _BONE, _BLOOD = 0.0, 0.05, 0.27, 0.5, 0.5, 0.62, 0.88, 0.2, 0.42
 
 
 @dataclass(frozen=True)
 class Patient:
-    """What differs between patients. density: share of the breast that is fibroglandular tissue; gain: intensity units."""
+    """The parameters that vary between patients.
+
+    Attributes:
+        density: Share of the breast that is fibroglandular tissue, 0 to 1.
+        gain: Intensity scale.
+    """
 
     size: float
     breast_radius: float
@@ -44,7 +49,7 @@ class Patient:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Patient:
-        """A patient at random; density follows the four categories of radiologists."""
+        """A random patient; density follows the four BI-RADS categories."""
         low, high = ((0.015, 0.06), (0.06, 0.17), (0.17, 0.34), (0.34, 0.58))[
             int(rng.choice(4, p=[0.15, 0.4, 0.35, 0.1]))
         ]
@@ -64,7 +69,9 @@ class Patient:
 
 @dataclass(frozen=True)
 class _Breast:
-    """One breast: its middle on the chest wall and its nipple, in mm; height: how far it hangs (X, Y, Z), 0 outside it."""
+    """One breast: its centre on the chest wall and its nipple, in mm; height: how far it extends (X, Y, Z), 0 outside
+    it.
+    """
 
     centre: tuple[float, float]
     nipple: Point
@@ -93,7 +100,7 @@ def draw(rng: np.random.Generator) -> tuple[Volume, Volume]:
 
 
 def _wall(canvas: Canvas) -> Array:
-    """y of the pectoral muscles' front at each voxel: the chest's curve, hollow over the breastbone."""
+    """y of the front of the pectoral muscles at each voxel: the curve of the chest, concave over the breastbone."""
     x, z = canvas.x, canvas.z
     hollow = 7 * np.exp(-((x / 16) ** 2))
     result: Array = (8 + hollow + 0.08 * z + 62 * (x / 150) ** 2 + 45 * (np.abs(x) / 165) ** 6).astype(np.float32)
@@ -122,7 +129,7 @@ def _trunk(canvas: Canvas, wall: Array, rng: np.random.Generator) -> None:
     heart = ellipsoid(canvas, (26.0, 74.0, -22 + rng.normal(0, 6)), (58, 40, 50), (0.2, 0.3, -0.6))
     canvas.paint(inside & (heart < 1), 0.46)
     canvas.paint(inside & (heart < 0.35), _BLOOD - 0.1)
-    for side in (-1, 1):  # internal mammary vessels run behind the ribs and are no part of the breast
+    for side in (-1, 1):  # internal mammary vessels, behind the ribs, are not part of the breast
         vessel = (x - side * 20) ** 2 + (y - (32 + 0.08 * z)) ** 2 < 5
         canvas.paint(vessel & trunk, _VESSEL)
 
@@ -131,12 +138,12 @@ def _breast(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generato
     size = 1 + side * patient.asymmetry
     radius, height = patient.breast_radius * size, patient.breast_height * size
     centre = (side * (10 + radius + rng.normal(0, 2)), rng.normal(-6, 4))
-    lean = rng.normal(4, 3), rng.normal(-7, 4)  # the nipple lies lateral and below of the middle
+    lean = rng.normal(4, 3), rng.normal(-7, 4)  # the nipple is lateral to and below the centre
     x, z = canvas.x - centre[0], canvas.z - centre[1]
     along = np.clip((38 - canvas.y) / (height + 20), 0, 1)  # 0 at the chest wall, 1 at the nipple's level
     u, v = (x - side * lean[0] * along) / radius, (z - lean[1] * along) / (1.12 * radius)
     distance = np.clip(1 - (u * u + v * v), 0, None)
-    tilt = 1 + 0.1 * side * u  # fuller to lateral
+    tilt = 1 + 0.1 * side * u  # fuller laterally
     shape = (height + 14) * np.clip(distance, 0, 1) ** rng.uniform(0.55, 0.8) * tilt
     at_x, at_z = centre[0] + side * lean[0], centre[1] + lean[1]
     tip = 8 + 62 * (centre[0] / 150) ** 2 - height - 10
@@ -156,7 +163,7 @@ def _skin_and_fat(canvas: Canvas, front: Array, wall: Array) -> None:
 def _gland(
     canvas: Canvas, patient: Patient, breast: _Breast, front: Array, wall: Array, rng: np.random.Generator
 ) -> None:
-    """Lobes that converge on the nipple: the brightest share, `density`, of a field stretched along the ducts."""
+    """Lobes that converge on the nipple: the brightest share, `density`, of a random field stretched along the ducts."""
     reach = (patient.breast_radius * 1.2, 75.0, patient.breast_radius * 1.2)
     middle = (breast.centre[0], breast.nipple[1] + 55, breast.centre[1])
     window = canvas.window(middle, reach)
@@ -198,7 +205,7 @@ def _gland(
 def _draw_vessels(
     canvas: Canvas, patient: Patient, breasts: list[_Breast], front: Array, wall: Array, rng: np.random.Generator
 ) -> None:
-    """Trees from the breastbone's side and from the armpit's, which divide on their way to the nipple."""
+    """Vessel trees from the breastbone and from the armpit, which branch on their way to the nipple."""
     trees: list[Tubes] = []
     for breast in breasts:
         side = np.sign(breast.centre[0])
@@ -228,7 +235,7 @@ def _draw_vessels(
 
 
 def _scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Texture, blur, the coil's bias field, and Rician noise, in the patient's own units."""
+    """Texture, blur, the coil's bias field and Rician noise, in the patient's units."""
     tissue = canvas.values * (1 + 0.05 * smooth_field(rng, _GRID, _SPACING, 6))
     tissue += 0.02 * (canvas.values > 0.1) * smooth_field(rng, _GRID, _SPACING, 14)
     blurred = ndimage.gaussian_filter(tissue.astype(np.float32), (0.4, 0.4, 0.35), mode="nearest")

@@ -1,4 +1,4 @@
-"""What the phantoms are drawn with: a canvas in millimetres, solids, smooth random fields, branching tubes."""
+"""Drawing primitives of the phantoms: a canvas in millimetres, solids, smooth random fields, branching tubes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Point = tuple[float, float, float]
 
-_WARP_MM = 15.0  # how far the warp may carry a point, so that a cropped canvas still holds the solid drawn on it
+_WARP_MM = 15.0  # largest displacement by the warp; a cropped canvas is larger by this much
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Intensities and labels (X, Y, Z) to draw on, and where each voxel lies.
+    """Intensities and labels (X, Y, Z) to draw on, and the position of each voxel.
 
-    axes: voxel centres in millimetres along each axis: to the patient's left, to posterior, to superior.
-    x, y, z (X, Y, Z): the same after the patient's own smooth warp; solids are drawn in these.
+    Attributes:
+        axes: Voxel centres in millimetres along each axis: to the patient's left, to posterior, to superior.
+        x, y, z: (X, Y, Z), the same after the patient's smooth warp; solids are drawn in these coordinates.
     """
 
     values: Array
@@ -36,7 +37,7 @@ class Canvas:
     def blank(
         cls, grid: tuple[int, int, int], spacing_mm: Point, centre: Point, value: float, warp: Sequence[Array]
     ) -> Canvas:
-        """A canvas of `value` and background around the point `centre`, warped by `warp`, three fields in millimetres."""
+        """A canvas of `value` and background around the point `centre`, warped by three fields in millimetres."""
         x, y, z = (
             ((np.arange(n) - (n - 1) / 2) * step + middle).astype(np.float32)
             for n, step, middle in zip(grid, spacing_mm, centre, strict=True)
@@ -51,7 +52,7 @@ class Canvas:
         )
 
     def around(self, centre: Point, reach: Point | float) -> Canvas:
-        """The part of the canvas within `reach` mm of `centre`: a view, so that painting on it paints on the whole."""
+        """A view of the part of the canvas within `reach` mm of `centre`; painting on it paints on the whole."""
         reaches = (reach,) * 3 if isinstance(reach, float | int) else reach
         part = self.window(centre, reaches)
         axes = tuple(axis[s] for axis, s in zip(self.axes, part, strict=True))
@@ -65,7 +66,7 @@ class Canvas:
         )
 
     def window(self, centre: Point, reach: Point) -> tuple[slice, slice, slice]:
-        """The index ranges of that part."""
+        """The index ranges of the part within `reach` mm of `centre`."""
         spans = []
         for axis, middle, half in zip(self.axes, centre, reach, strict=True):
             low, high = np.searchsorted(axis, (middle - half - _WARP_MM, middle + half + _WARP_MM))
@@ -73,12 +74,12 @@ class Canvas:
         return spans[0], spans[1], spans[2]
 
     def paint(self, mask: Mask, value: float | Array, label: int = 0) -> None:
-        """Give the voxels of `mask` an intensity and a label."""
+        """Set the intensity and label of the voxels in `mask`."""
         np.copyto(self.values, np.float32(value) if isinstance(value, float | int) else value, where=mask)
         np.copyto(self.labels, np.uint8(label), where=mask)
 
     def volumes(self, image: NDArray[np.int16], spacing_mm: Point) -> tuple[Volume, Volume]:
-        """`image` and the labels with the geometry of a scan of voxels of `spacing_mm`, centred on the origin."""
+        """`image` and the labels as volumes with voxels of `spacing_mm`, centred on the origin."""
         left, posterior, superior = spacing_mm
         affine = np.diag([-left, -posterior, superior, 1.0])
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(image.shape) - 1) / 2)
@@ -88,7 +89,8 @@ class Canvas:
 def ellipsoid(canvas: Canvas, centre: Point, radii: Point, turn: Point = (0.0, 0.0, 0.0)) -> Array:
     """(distance from `centre` over the radius in that direction) squared: below 1 inside.
 
-    turn: radians about the three axes, applied to the solid in the order z, y, x.
+    Args:
+        turn: Radians about the three axes, applied to the solid in the order z, y, x.
     """
     x, y, z = canvas.x - centre[0], canvas.y - centre[1], canvas.z - centre[2]
     about_x, about_y, about_z = turn
@@ -108,7 +110,7 @@ def _rotate(a: Array, b: Array, angle: float) -> tuple[Array, Array]:
 
 
 def capsule(canvas: Canvas, start: Point, end: Point) -> Array:
-    """The distance in millimetres to the line from `start` to `end`."""
+    """The distance in millimetres to the segment from `start` to `end`."""
     a, d = np.array(start, np.float32), np.array(end, np.float32) - np.array(start, np.float32)
     x, y, z = canvas.x - a[0], canvas.y - a[1], canvas.z - a[2]
     along = np.clip((x * d[0] + y * d[1] + z * d[2]) / np.float32(d @ d), 0, 1)
@@ -119,7 +121,11 @@ def capsule(canvas: Canvas, start: Point, end: Point) -> Array:
 def smooth_field(
     rng: np.random.Generator, grid: Sequence[int], spacing_mm: Sequence[float], knots_mm: float | Sequence[float]
 ) -> Array:
-    """A random field of about zero mean and unit variance: cubic B-splines over normal draws at knots this far apart."""
+    """A random field of about zero mean and unit variance: cubic B-splines over normal random numbers at knots.
+
+    Args:
+        knots_mm: The distance of the knots.
+    """
     distances = [float(knots_mm)] * len(grid) if isinstance(knots_mm, float | int) else list(knots_mm)
     bases = [_splines(n, d / step) for n, step, d in zip(grid, spacing_mm, distances, strict=True)]
     field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
@@ -141,7 +147,7 @@ def _splines(count: int, knot_distance: float) -> Array:
 
 @dataclass(frozen=True)
 class Tubes:
-    """Straight pieces of vessels: start and end (N, 3) and radius (N,), in millimetres."""
+    """Straight vessel segments: start and end (N, 3) and radius (N,), in millimetres."""
 
     start: Array
     end: Array
@@ -188,7 +194,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def coverage(rng: np.random.Generator, canvas: Canvas, tubes: Sequence[Tubes]) -> Array:
-    """The share of each voxel that lies in a tube, 0 to 1 (X, Y, Z), by drawing points in the tubes. Not warped."""
+    """The share of each voxel inside a tube, 0 to 1 (X, Y, Z), by sampling points in the tubes. Not warped."""
     steps = [float(axis[1] - axis[0]) for axis in canvas.axes]
     start, end, radius = (np.concatenate([getattr(t, name) for t in tubes]) for name in ("start", "end", "radius"))
     length = np.linalg.norm(end - start, axis=1)

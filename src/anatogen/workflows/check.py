@@ -1,4 +1,4 @@
-"""Checking: any data set, prepared set or sample set in, findings out, as text, JSON, a page, and a fixed copy."""
+"""Check any data set, prepared set or sample set, and write the findings as text, JSON, a page, and a fixed copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckRequest:
-    """What `anatogen check` is asked for. json, html: files to write; fix: a new folder for a fixed copy."""
+    """The request of `anatogen check`.
+
+    Args:
+        source: A data set, prepared set or sample set.
+        layout: The layout; "auto" detects it.
+        classes: Names of the classes 1, 2, ... if the layout has none.
+        json, html: Files to write.
+        fix: A new folder for a fixed copy.
+    """
 
     source: str
     layout: str = "auto"
@@ -30,7 +38,12 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The findings, and what was fixed in the copy: how many label maps, by which mapping of values; None where nothing was."""
+    """The findings, and what was fixed in the copy; None if nothing was.
+
+    Attributes:
+        fixed_files: The number of label maps that were rewritten.
+        mapping: The mapping of their values.
+    """
 
     report: CheckReport
     fixed_files: int | None = None
@@ -38,10 +51,10 @@ class CheckResult:
 
 
 def check(request: CheckRequest, *, monitor: Monitor | None = None) -> CheckResult:
-    """Check the data of `request`. Raises DataError or SettingsError where it cannot be looked at at all."""
-    from anatogen.check import mend
+    """Check the data of `request`. Raises DataError or SettingsError if it cannot be opened at all."""
+    from anatogen.check import fix_labels
 
-    if request.fix is not None and request.fix.exists():  # before the long work
+    if request.fix is not None and request.fix.exists():  # before the check, which may take long
         raise SettingsError(
             "already exists", path=request.fix, hint="Choose another folder; --fix never writes in place"
         )
@@ -58,7 +71,7 @@ def check(request: CheckRequest, *, monitor: Monitor | None = None) -> CheckResu
     if request.fix is None or not any(finding.fixable for finding in report.findings):
         return CheckResult(report)
     names = list(request.classes) if request.classes is not None else None
-    fixed = mend(request.source, request.fix, names, layout=request.layout)
+    fixed = fix_labels(request.source, request.fix, names, layout=request.layout)
     return CheckResult(report, fixed.files, dict(fixed.mapping))
 
 

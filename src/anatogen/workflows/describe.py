@@ -1,4 +1,4 @@
-"""Saying what a folder is: a prepared data set, a run, a sample set."""
+"""Describe a folder: a prepared data set, a run, or a sample set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anatogen.progress import Monitor, stage, watched_by
 
 @dataclass(frozen=True)
 class SplitSize:
-    """How many items and patients a split holds."""
+    """The number of items and patients of a split."""
 
     name: str
     items: int
@@ -20,9 +20,11 @@ class SplitSize:
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """A prepared data set. pixel_shares: by class name, the share of all pixels, in [0, 1].
+    """A prepared data set.
 
-    remarks: what was grouped, kept together and left out when it was prepared, with the names of cases where these are there.
+    Attributes:
+        pixel_shares: The share of all pixels of each class, by name, 0 to 1.
+        remarks: What was grouped, kept together and left out during preparation, with the case names if they are kept.
     """
 
     path: Path
@@ -38,12 +40,12 @@ class DatasetDescription:
 
     @property
     def items(self) -> int:
-        """Slices or volumes in all."""
+        """The number of slices or volumes."""
         return sum(split.items for split in self.splits)
 
     @property
     def kind(self) -> str:
-        """What an item is called."""
+        """The name of an item: "slices" or "volumes"."""
         return "volumes" if self.axis == "volume" else "slices"
 
 
@@ -71,7 +73,11 @@ class RunDescription:
 
 @dataclass(frozen=True)
 class SamplesDescription:
-    """A sample set. free: the classes left free, each combination that occurs."""
+    """A sample set.
+
+    Attributes:
+        free: The classes left free, for each combination that occurs.
+    """
 
     path: Path
     images: int
@@ -86,7 +92,11 @@ Description = DatasetDescription | RunDescription | SamplesDescription
 
 
 def describe(path: Path, *, monitor: Monitor | None = None) -> Description:
-    """What the folder `path` is. Raises DataError where it is none of anatogen's."""
+    """Describe the folder `path`.
+
+    Raises:
+        DataError: The folder is not one of anatogen's.
+    """
     if (path / "dataset.json").is_file() and (path / "index.csv").is_file():
         with watched_by(monitor):
             return _dataset(path)
@@ -94,8 +104,8 @@ def describe(path: Path, *, monitor: Monitor | None = None) -> Description:
         return _run(path)
     if (path / "samples.json").is_file():
         return _samples(path)
-    what = "is no prepared data set, run or sample set" if path.exists() else "there is no such folder"
-    raise DataError(what, path=path, hint="Name a folder that anatogen prepare, train or sample wrote")
+    what = "is not a prepared data set, run or sample set" if path.exists() else "does not exist"
+    raise DataError(what, path=path, hint="Choose a folder written by anatogen prepare, train or sample")
 
 
 def _dataset(path: Path) -> DatasetDescription:

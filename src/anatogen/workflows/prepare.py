@@ -1,4 +1,4 @@
-"""Preparing: a data set of any layout in, slices or volumes split by patient out."""
+"""Prepare a data set of any layout as slices or volumes split by patient."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What `anatogen prepare` is asked for.
+    """The request of `anatogen prepare`.
 
     Args:
-        source: a folder of scans with label maps, or the name of a built-in source ("phantom:ct-organ", "brain-template").
-        layout: the folder's layout; "auto" detects it.
-        classes: names of the classes 1, 2, ... where the layout has none.
-        merge: "new=a+b", merges classes or renames one.
-        drop: classes that become background.
-        patient_pattern: regular expression that finds the patient in a case's name.
-        patients: CSV file with the columns case and patient; for a phantom, how many patients.
-        command: the command as it was typed; its paths are shortened to names before it is written down.
+        source: A folder of scans with label maps, or the name of a built-in source ("phantom:ct-organ",
+            "brain-template").
+        layout: The folder's layout; "auto" detects it.
+        classes: Names of the classes 1, 2, ... if the layout has none.
+        merge: "new=a+b" merges classes, "new=a" renames one.
+        drop: Classes that become background.
+        patient_pattern: Regular expression that matches the patient in a case name.
+        patients: CSV file with the columns case and patient; for a phantom, the number of patients.
+        command: The command as typed; paths are reduced to their last part before it is recorded.
     """
 
     source: str
@@ -45,7 +46,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """The prepared data set, what its source wants to be said of it, and what was grouped, kept together and left out."""
+    """The prepared data set, the source's notice, and remarks on what was grouped, kept together and left out."""
 
     dataset: PreparedDataset
     notice: str
@@ -53,7 +54,11 @@ class PrepareResult:
 
 
 def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> PrepareResult:
-    """Prepare the data set of `request`; run again, it resumes. Raises DataError, SettingsError, OutputError or Interrupted."""
+    """Prepare the data set of `request`; run it again to resume.
+
+    Raises:
+        DataError, SettingsError, OutputError, Interrupted: As `anatogen.data.prepare.prepare`.
+    """
     from anatogen.data.prepare import prepare as run
     from anatogen.data.relabel import relabelled, with_patients
     from anatogen.data.sources import open_source
@@ -79,7 +84,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
 
 
 def without_paths(request: PrepareRequest) -> str:
-    """The command of `request` with the last part of each path in place of the path: where data lie tells about them."""
+    """The command of `request` with each path reduced to its last part, because a path can reveal names."""
     paths = {PurePath(path) for path in (request.source, request.out, request.patients) if path is not None}
     words = []
     for word in shlex.split(request.command):

@@ -1,7 +1,7 @@
 """A virtual patient's CT of thorax, abdomen and pelvis, with the five organs of CT-ORG.
 
 Lengths are in millimetres of a standard body (x to the patient's left, y to posterior, z to superior, z = 0 at the
-upper lumbar spine); a patient's size enters at the end as the voxel spacing, as a scanner fits its field of view.
+upper lumbar spine); the patient's size determines the voxel spacing, as a scanner fits its field of view.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _table(canvas: Canvas, body: Mask) -> None:
 
 
 def _scan(canvas: Canvas, body: Mask, patient: Patient, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Texture, the scanner's blur, and noise with a reconstruction kernel's grain that grows with the body's thickness."""
+    """Texture, blur, and noise with the grain of a reconstruction kernel that increases with body thickness."""
     texture = smooth_field(rng, GRID, SPACING, 9) * np.where((canvas.values > -20) & (canvas.values < 400), 4, 0)
     sharp = ndimage.gaussian_filter(canvas.values + texture.astype(np.float32), (0.45, 0.45, 0.3), mode="nearest")
     white = rng.standard_normal(GRID, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What differs between the patients of the CT, where things lie in each, and what all else is drawn into: skin, fat, muscle."""
+"""The parameters that vary between CT patients, the position of structures in each, and skin, fat and muscle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ _CAGE = (
 
 @dataclass(frozen=True)
 class Patient:
-    """What differs between patients. Contrast 0 (none) to 1 (portal venous). Kidneys: which of left and right are there."""
+    """The parameters that vary between patients.
+
+    Attributes:
+        contrast: Contrast medium, 0 (none) to 1 (portal venous).
+        kidneys: Which of left and right are present.
+    """
 
     size: float
     width: float
@@ -49,8 +54,8 @@ class Patient:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Patient:
-        """A patient at random."""
-        absent = int(rng.choice(3, p=[0.93, 0.04, 0.03]))  # 0: both kidneys are there
+        """A random patient."""
+        absent = int(rng.choice(3, p=[0.93, 0.04, 0.03]))  # 0: both kidneys present
         return cls(
             size=float(np.clip(rng.normal(1, 0.06), 0.86, 1.15)),
             width=float(np.clip(rng.normal(1, 0.035), 0.92, 1.06)),
@@ -70,7 +75,7 @@ class Patient:
         )
 
     def blood(self, strength: float = 1.0) -> float:
-        """HU of blood in a vessel that takes up contrast with this strength."""
+        """HU of blood in a vessel with this relative contrast uptake."""
         return 42 + 115 * strength * self.contrast
 
     def tissue(self, plain: float, uptake: float) -> float:
@@ -80,9 +85,12 @@ class Patient:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where things are in one patient. spine_x, spine_y: the vertebral bodies' centre by height (1, 1, Z).
+    """The position of structures in one patient.
 
-    wall, cage: depth in mm below the muscular wall's and the cage's outer surface. diaphragm: height at (x, y).
+    Attributes:
+        spine_x, spine_y: Centre of the vertebral bodies by height (1, 1, Z).
+        wall, cage: Depth in mm below the outer surface of the muscular wall and of the rib cage.
+        diaphragm: Height at (x, y).
     """
 
     patient: Patient
@@ -110,7 +118,7 @@ def profile(canvas: Canvas, points: Sequence[tuple[float, float]]) -> Array:
 
 
 def frame_of(canvas: Canvas, patient: Patient) -> Frame:
-    """Where things are in `patient`."""
+    """The position of structures in `patient`."""
     heights = canvas.axes[2][None, None, :]
     sway = patient.curve * np.sin(heights / 95 + patient.curve_phase) * np.exp(-((heights / 260) ** 4))
     spine_x: Array = sway.astype(np.float32)
@@ -139,7 +147,7 @@ def _depth_below(
 
 
 def draw_body(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> Mask:
-    """Skin, fat and muscle; returns what is not air."""
+    """Draw skin, fat and muscle; returns the mask of the body."""
     patient, y = frame.patient, canvas.y
     fat = patient.fat * profile(
         canvas, [(-290, 20), (-220, 22), (-140, 19), (-60, 15), (40, 10), (120, 8), (200, 8), (285, 7)]

@@ -10,7 +10,7 @@ from anatogen.phantoms.shapes import Canvas, Mask, Point, capsule, ellipsoid
 
 
 def draw_bones(canvas: Canvas, frame: Frame) -> None:
-    """Draw the skeleton, with denser bone around its marrow."""
+    """Draw the skeleton, with denser bone around the marrow."""
     bone = np.zeros(GRID, bool)
     _spine(canvas, frame, bone)
     _ribs(canvas, frame, bone)

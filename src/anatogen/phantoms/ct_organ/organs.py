@@ -1,4 +1,4 @@
-"""The soft organs of abdomen, chest and pelvis, and the great vessels and airways between them."""
+"""The soft organs of abdomen, chest and pelvis, and the great vessels and airways."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _liver(canvas: Canvas, frame: Frame, cavity: Mask, rng: np.random.Generator)
 
 
 def draw_chest(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
-    """Lungs with their vessels, and the heart. The liver is there already."""
+    """Lungs with their vessels, and the heart. Requires the liver to be drawn."""
     patient, x, y, z = frame.patient, canvas.x, canvas.y, canvas.z
     pleura = (frame.cage > 11) & (z > frame.diaphragm) & (z < 256)
     canvas.paint((frame.cage > 8) & (z > frame.diaphragm - 4) & (z <= frame.diaphragm) & (z > -20), 45, 0)
