@@ -78,7 +78,7 @@ class Stage:
 
 
 class Monitor:
-    """Follows every stage and can cancel the task (`cancel` may be called from another thread). This one shows nothing."""
+    """Follows every stage and can cancel the task; other threads may call `cancel`. This one shows nothing."""
 
     def __init__(self) -> None:
         self._cancelled = threading.Event()

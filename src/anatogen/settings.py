@@ -1,4 +1,4 @@
-"""Base classes of typed settings (YAML files, "key=value" texts) and typed documents (JSON files): frozen, validated."""
+"""Base classes of typed settings (YAML files, "key=value" texts) and typed documents (JSON): frozen, validated."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def last_part(text: str) -> str:
 
 
 def without_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command with each absolute path (also after "=" or between commas) reduced to its last part."""
+    """The arguments of a command, each absolute path (also after "=" or between commas) reduced to its last part."""
     return ["=".join(",".join(map(last_part, part.split(","))) for part in text.split("=")) for text in arguments]
 
 

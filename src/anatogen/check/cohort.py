@@ -20,9 +20,7 @@ _HIGHEST_HU = 4095  # 12 bits; higher values occur only on an extended scale, fo
 
 
 def label_findings(cases: Sequence[CaseSummary], schema: LabelSchema, *, declared: bool = True) -> list[Finding]:
-    """Values in the label maps that belong to no class. `declared`: whether `schema` was given, not guessed from the
-    values.
-    """
+    """Values in the label maps that belong to no class. `declared`: whether `schema` was given, not guessed."""
     findings = []
     union = {int(v) for c in cases for v in c.values or () if np.isfinite(v) and v == np.rint(v)}
     mapping = mapping_to_classes(union, schema.count if declared else None)
@@ -179,9 +177,7 @@ def class_use(cases: Sequence[CaseSummary], schema: LabelSchema) -> tuple[list[C
 def class_findings(
     cases: Sequence[CaseSummary], schema: LabelSchema, uses: Sequence[ClassUse], location: str, *, guessed: bool = False
 ) -> list[Finding]:
-    """Classes that are absent everywhere, missing or unannotated in some patients, or tiny; empty label maps and
-    slices.
-    """
+    """Classes that are absent everywhere, missing or unannotated in some patients, or tiny; empty maps and slices."""
     findings = _absent(uses, location, guessed)
     patients: defaultdict[str, list[CaseSummary]] = defaultdict(list)
     for case in cases:

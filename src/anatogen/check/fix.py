@@ -38,8 +38,7 @@ class FixResult:
 def fix_labels(
     location: str, out: str | Path, classes: Sequence[str] | None = None, *, layout: str = "auto"
 ) -> FixResult:
-    """Copy the data set at `location` to the new folder `out`, and fix the label maps that can be fixed without
-    guessing.
+    """Copy the data set at `location` to the new folder `out`, and fix its label maps where that needs no guess.
 
     Values that belong to no class are mapped in ascending order to 0, 1, 2, ... if all label maps together contain
     exactly as many values as there are classes (or, if none are declared, if the values are spread evenly over 0..255).

@@ -20,7 +20,7 @@ def is_junk(path: Path) -> bool:
 
 
 def listing_findings(folder: Path) -> list[Finding]:
-    """Junk files, and folders whose names sort differently as text and as numbers. Links to folders are not followed."""
+    """Junk files, and folders whose names sort differently as text and as numbers. Does not follow links."""
     findings = []
     for root, folders, files in os.walk(folder):
         here = Path(root)

@@ -18,8 +18,9 @@ def stretched(values: Collection[int]) -> bool:
 
 
 def mapping_to_classes(values: Collection[int], count: int | None) -> dict[int, int] | None:
-    """The mapping of the `values` of all label maps to 0..C-1 in ascending order; None if it would be a guess or an
-    identity.
+    """The mapping of the `values` of all label maps to 0..C-1 in ascending order; None if it would be a guess.
+
+    None also if there is nothing to map.
 
     Args:
         count: C if classes are declared; the number of values must equal it. If None, the values must be `stretched`.

@@ -71,8 +71,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Planes:
-    """The encoding of a condition as float32 planes (B, count, *spatial), for `class_count` = C classes with
-    background.
+    """The encoding of a condition as float32 planes (B, count, *spatial) for `class_count` = C classes.
 
     `onehot`: C-1 planes that are 1 where a given class is, then C-1 planes that are 1 where the class is given
     (constant without regions). A class that is given but absent thus differs from a free class. `index`: one plane,

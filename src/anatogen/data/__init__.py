@@ -1,1 +1,1 @@
-"""From a lab's files to batches: sources, splits, the prepared store and its loader."""
+"""From source files to training batches: sources, splits, the prepared store and its loader."""

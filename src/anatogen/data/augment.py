@@ -1,7 +1,7 @@
-"""Random changes of training batches, image and label map together. All off by default; flips stay off in the paper too.
+"""Random augmentation of training batches, image and label map together. All off by default, as in the paper.
 
-MONAI's dictionary transforms do the work: what is drawn for an item is drawn once, and moves its image (linear) and its
-label map (nearest neighbour) alike.
+MONAI's dictionary transforms apply the same random parameters to the image (linear) and its label map (nearest
+neighbour).
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from anatogen.data.store import Batch
 from anatogen.seeds import derive_seed
 
-_IGNORED = -1  # what stands for unknown voxels while they are moved
+_IGNORED = -1  # value of unknown voxels during the transform
 
 
 class AugmentSettings(BaseModel):
-    """How far each item may be changed; 0 and False are off. Every draw is uniform between -value and value.
+    """The range of each augmentation; 0 and False turn it off. Values are drawn uniformly between -value and value.
 
-    flip_left_right, flip_up_down: mirror the columns or rows of every second item; only where both ways round are
-    anatomy, for the first puts the liver on the wrong side. rotation_degrees: in the plane, in 3D about each axis.
-    scale: of each axis, 0.1 is about 90 % to 110 %. shift: share of the size. gain, offset: factor 1 + gain and summand,
-    on images in [-1, 1]. noise: Gaussian, with a standard deviation uniform between 0 and this.
+    Attributes:
+        flip_left_right, flip_up_down: Mirror the columns or rows of every second item. Only if mirrored anatomy is
+            valid: a left-right flip puts the liver on the wrong side.
+        rotation_degrees: In the plane, in 3D about each axis.
+        scale: Of each axis; 0.1 is about 90 % to 110 %.
+        shift: Share of the size.
+        gain, offset: Factor 1 + gain and summand, on images in [-1, 1].
+        noise: Gaussian, with a standard deviation uniform between 0 and this.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,16 +45,16 @@ class AugmentSettings(BaseModel):
 
 
 class Augment:
-    """A function of a batch and a seed: item i changes as (settings, seed, i) say, whatever ran before."""
+    """Augment a batch by a seed: item i depends only on (settings, seed, i)."""
 
     def __init__(self, settings: AugmentSettings) -> None:
         self.settings = settings
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        """`batch` with images (B, C, *spatial), clipped to [-1, 1], and label maps (B, *spatial) changed; itself where all is off."""
+        """`batch` with images (B, C, *spatial), clipped to [-1, 1], and label maps (B, *spatial) augmented."""
         if self.settings == AugmentSettings():
             return batch
-        transform = _transform(self.settings, tuple(batch.labels.shape[1:]))  # it holds state, so one for each call
+        transform = _transform(self.settings, tuple(batch.labels.shape[1:]))  # stateful, so one per call
         images, labels = torch.empty_like(batch.images), torch.empty_like(batch.labels)
         given = batch.labels if batch.ignored is None else batch.labels.masked_fill(batch.ignored, _IGNORED)
         for i, (image, label) in enumerate(zip(batch.images, given, strict=True)):

@@ -1,7 +1,7 @@
-"""What the text files of a prepared data set hold: dataset.json, index.csv, and names.csv, which is private.
+"""The text files of a prepared data set: dataset.json, index.csv, and names.csv, which is private.
 
-names.csv is the only place with the names of cases and patients. Everything else, and whatever is made from the data set, has
-running numbers in their place (`pseudonyms`).
+names.csv is the only file with the names of cases and patients. Everything else, including whatever is made from the
+data set, has running numbers instead (`pseudonyms`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anatogen.files import writing
 from anatogen.labels import LabelClass
 from anatogen.settings import Document
 
-SYNTHETIC_LAYOUTS = ("phantom", "brain-template")  # sources whose images are of nobody
+SYNTHETIC_LAYOUTS = ("phantom", "brain-template")  # sources without real patients
 INDEX, NAMES = "index.csv", "names.csv"
 _INDEX_FIELDS = ("row", "case", "patient", "slice", "split", "annotated")
 _NAMES_FIELDS = ("pseudonym", "patient_pseudonym", "case", "patient", "file", "note")
@@ -31,11 +31,14 @@ _NAMES_FIELDS = ("pseudonym", "patient_pseudonym", "case", "patient", "file", "n
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """One case: its patient and split, the geometry of its canonical volume, and a mapping for each channel.
+    """One case: its patient and split, the geometry of its canonical volume, and an intensity mapping for each channel.
 
-    affine: from voxel (x, y, z) of the volume, whose axes run to left, posterior, inferior, to RAS millimetres.
-    source_axes: where the axes of the file ran, for instance "RAS". crop: the volume's first voxel in the whole scan, where
-    it was cut out of one. remarks: what its files made their reader say. attributes: of the patient, as the source has them.
+    Attributes:
+        affine: From voxel (x, y, z) of the volume, whose axes run to left, posterior, inferior, to RAS millimetres.
+        source_axes: The orientation of the file, for instance "RAS".
+        crop: The volume's first voxel in the whole scan, if it was cropped.
+        remarks: The readers' remarks on its files.
+        attributes: Of the patient, as in the source.
     """
 
     patient: str
@@ -51,16 +54,19 @@ class CaseRecord:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance of voxel centres along x, y and z."""
+        """The distance of voxel centres along x, y and z, in mm."""
         x, y, z = np.linalg.norm(np.asarray(self.affine)[:3, :3], axis=0)
         return float(x), float(y), float(z)
 
 
 @dataclass(frozen=True)
 class PatientGrouping:
-    """How cases became patients. by: the layout's own ids, the cases' names, a pattern, or a table of the user's.
+    """How cases were grouped into patients.
 
-    cases, patients: how many there were, before any were left out. words: what in the names told scans of one patient apart.
+    Attributes:
+        by: The layout's own ids, the case names, a pattern, or a table.
+        cases, patients: Their numbers before any were left out.
+        words: The words in the names that distinguished scans of one patient.
     """
 
     by: Literal["layout", "names", "pattern", "table"]
@@ -71,19 +77,26 @@ class PatientGrouping:
 
 @dataclass(frozen=True)
 class SkippedCase:
-    """A case that could not be read and was left out, and why."""
+    """A case that could not be read and was left out, and the reason."""
 
     case: str
     problem: str
 
 
 class DatasetInfo(Document):
-    """dataset.json. axis: the slices' direction, or "volume". size: (H, W) or (D, H, W). notice: a caution.
+    """dataset.json.
 
-    fit, spacing_mm, intensity_rule, field_of_view: how the items were made; settings: all that `prepare` was given. ignored:
-    what stands in the label maps for voxels whose class is unknown, which no class has. names_kept: whether cases and patients
-    bear their own names. grouping: None where it was not recorded (format 1). skipped: cases that could not be read.
-    same_images: cases with the same pixels, which count as one patient.
+    Attributes:
+        axis: The slice direction, or "volume".
+        size: (H, W) or (D, H, W).
+        notice: A caution on the use of the data.
+        fit, spacing_mm, intensity_rule, field_of_view: How the items were made.
+        settings: All settings of `prepare`.
+        ignored: The value of voxels of unknown class in the label maps, which no class has.
+        names_kept: Whether cases and patients have their original names.
+        grouping: None if it was not recorded (format 1).
+        skipped: Cases that could not be read.
+        same_images: Cases with identical pixels, which count as one patient.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -117,13 +130,13 @@ class DatasetInfo(Document):
 
     @classmethod
     def upgraded(cls, raw: dict[str, Any], format: int) -> dict[str, Any]:  # noqa: ARG003
-        """Format 1 had the names of cases and patients, and recorded neither settings nor grouping."""
+        """Format 1 contains the names of cases and patients, and neither settings nor grouping."""
         return {**raw, "names_kept": True}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of index.csv: one image and label map of the store."""
+    """One line of index.csv: one image and label map in the store."""
 
     row: int
     case: str
@@ -134,12 +147,12 @@ class Row:
 
     @property
     def id(self) -> str:
-        """A name for files: case and slice. Without separators, which names in sets of format 1 may have."""
+        """A name for files: case and slice, without the separators that names in sets of format 1 may contain."""
         return re.sub(r"^\.*[/\\]|[/\\]", "_", f"{self.case}_{self.slice:04d}")
 
 
 def write_index(path: Path, rows: Iterable[Row]) -> None:
-    """Write index.csv. Raises OutputError where it cannot be written."""
+    """Write index.csv. Raises OutputError if it cannot be written."""
     with writing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_INDEX_FIELDS)
@@ -149,7 +162,7 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_index(path: Path) -> tuple[Row, ...]:
-    """The rows of index.csv. Raises DataError where it is damaged."""
+    """The rows of index.csv. Raises DataError if it is damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return tuple(_row(line) for line in csv.DictReader(file))
@@ -164,9 +177,10 @@ def _row(line: dict[str, str]) -> Row:
 
 @dataclass(frozen=True)
 class OriginalName:
-    """A line of names.csv: what a case and its patient are called at their source, and what the case was read from.
+    """A line of names.csv: the names of a case and its patient in the source, and the files of the case.
 
-    note: why it was left out, where it was.
+    Attributes:
+        note: Why it was left out, if it was.
     """
 
     pseudonym: str
@@ -178,7 +192,7 @@ class OriginalName:
 
 
 def write_names(path: Path, names: Iterable[OriginalName]) -> None:
-    """Write names.csv. Raises OutputError where it cannot be written."""
+    """Write names.csv. Raises OutputError if it cannot be written."""
     with writing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_NAMES_FIELDS)
@@ -186,12 +200,14 @@ def write_names(path: Path, names: Iterable[OriginalName]) -> None:
 
 
 def read_names(path: Path) -> dict[str, OriginalName]:
-    """The lines of names.csv by pseudonym; none where it was taken away. Raises DataError where it is damaged."""
+    """The lines of names.csv by pseudonym; empty if the file was removed. Raises DataError if it is damaged."""
     if not path.is_file():
         return {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = [OriginalName(*(line[name] for name in _NAMES_FIELDS)) for line in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise DataError(f"is damaged ({error})", path=path, hint="Remove it: it is needed for names only") from error
+        raise DataError(
+            f"is damaged ({error})", path=path, hint="Remove it; only the original names are lost"
+        ) from error
     return {line.pseudonym: line for line in lines}

@@ -1,4 +1,4 @@
-"""What a prepared set says once all its cases are read: patients, splits, rows, names."""
+"""The contents of a prepared set once all its cases are read: patients, splits, rows, names."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ from anatogen.data.store_writer import Entry
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
 
-BLANK = "blank "  # in front of a digest that other cases may have too
+BLANK = "blank "  # prefix of a digest that unrelated cases may share
 
 
 @dataclass(frozen=True)
 class PrepareSettings(SliceSettings):
-    """How cases are cut, and: shares, of the patients for each split, where the source has no split of its own.
+    """How cases are cut (see `SliceSettings`), split and named.
 
-    seed: of that split. ignore_split: split anew even then. workers: processes that read cases; None for one a core.
-    crop_margin_mm: cut one field of view out of every case, centred on its labels, that shows the largest labelled box and
-    this margin on every side. Cases of different spacing are resampled to their median then, unless spacing_mm says more.
-    skip_faulty: leave out cases that cannot be read. keep_names: keep the names of cases and patients, made safe as file names (those of
-    virtual patients always are).
+    Attributes:
+        shares: Of the patients for each split, if the source has no split of its own.
+        seed: Of that split.
+        ignore_split: Make a new split even if the source has one.
+        workers: Processes that read cases; None for one per core.
+        crop_margin_mm: Crop all cases to one field of view, centred on the labels of each, that contains the largest
+            labelled box plus this margin on every side. Cases of different spacing are resampled to their median,
+            unless spacing_mm is set.
+        skip_faulty: Leave out cases that cannot be read.
+        keep_names: Keep the names of cases and patients, made safe as file names (always so for virtual patients).
     """
 
     shares: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_SHARES))
@@ -43,7 +48,7 @@ class PrepareSettings(SliceSettings):
     keep_names: bool = False
 
     def plain(self) -> dict[str, Any]:
-        """The settings that the result depends on, as JSON has them."""
+        """The settings that affect the result, as JSON values."""
         values = asdict(self)
         del values["workers"]
         return dict(json.loads(json.dumps(values)))
@@ -51,7 +56,11 @@ class PrepareSettings(SliceSettings):
 
 @dataclass(frozen=True)
 class FinishedSet:
-    """All cases read: their patients, splits, rows and names. kept: the cases that are in the store, by pseudonym."""
+    """A set whose cases are all read: their patients, splits, rows and names.
+
+    Attributes:
+        kept: The cases in the store, by pseudonym.
+    """
 
     source: Source
     settings: PrepareSettings
@@ -66,7 +75,7 @@ class FinishedSet:
     def of(
         cls, entries: Sequence[Entry], cases: Sequence[NamedCase], source: Source, settings: PrepareSettings
     ) -> FinishedSet:
-        """The patients and splits of what was written. Raises DataError where the same pixels are in two given splits."""
+        """The patients and splits of what was written. Raises DataError if identical pixels are in two given splits."""
         kept = [named for named, entry in zip(cases, entries, strict=True) if entry.record is not None]
         digests = {e.case: e.digest for e in entries if e.record is not None and not e.digest.startswith(BLANK)}
         patients, same = joined_by_pixels({c.name: c.case.patient for c in kept}, digests)
@@ -106,7 +115,7 @@ class FinishedSet:
         return cls(source, settings, records, rows, names, skipped, same, of_content)
 
     def info(self, grouping: PatientGrouping, command: str, version: str) -> DatasetInfo:
-        """What dataset.json says."""
+        """The content of dataset.json."""
         source, settings = self.source, self.settings
         return DatasetInfo(
             classes=list(source.schema.classes),
@@ -139,7 +148,7 @@ class FinishedSet:
 
 
 def without_names(text: str, named: NamedCase) -> str:
-    """`text` about a case with its pseudonym in place of its files' and its own name."""
+    """`text` about a case, with its pseudonym in place of its own name and those of its files."""
     case = named.case
     told = {str(file) for file in case.files} | {file.name for file in case.files} | {case.id, case.patient}
     told |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
@@ -151,9 +160,13 @@ def without_names(text: str, named: NamedCase) -> str:
 def splits_of(
     cases: Sequence[NamedCase], patients: dict[str, str], settings: PrepareSettings, location: str
 ) -> dict[str, str]:
-    """The split of each patient: the source's own where it has one. Raises DataError where a patient is in two.
+    """The split of each patient: the source's own if it has one.
 
-    patients: of each case, by its name in the prepared set; those who share pixels count as one.
+    Args:
+        patients: The patient of each case, by its name in the prepared set; patients who share pixels count as one.
+
+    Raises:
+        DataError: A patient is in two splits, or a case in none.
     """
     given = {c.name: c.case.split for c in cases}
     if all(split is None for split in given.values()):
@@ -170,13 +183,13 @@ def splits_of(
             raise DataError(
                 f"{what} (cases {other} and {named.case.id})",
                 path=location,
-                hint="Put all cases of a patient, and all copies of an image, into one split, or use --ignore-split",
+                hint="Put all cases of a patient and all copies of an image into one split, or use --ignore-split",
             )
     return splits
 
 
 def _declared(schema: LabelSchema) -> dict[str, Any]:
-    """What stood for the classes in the files, where that is something else: for who writes such files again."""
+    """The label values in the source files, if they differ from the classes: for writing such files again."""
     if (
         schema.ignore is None
         and schema.values == tuple(range(schema.count))

@@ -1,4 +1,4 @@
-"""Intensities: stored as 16-bit integers, seen by the model in [-1, 1], and back again."""
+"""Intensities: stored as 16-bit integers, scaled to [-1, 1] for the model, and the inverse."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _LOWEST, _HIGHEST = -32768, 32767
 
 @dataclass(frozen=True)
 class IntensityMapping:
-    """One channel of one case. Stored integer q stands for slope q + intercept in the scanner's units (HU for CT).
+    """The intensity mapping of one channel of one case.
 
-    low and high, in those units, are -1 and 1 to the model; what lies outside is clipped on the way to the model only.
+    A stored integer q is slope q + intercept in the scanner's units (HU for CT). low and high, in those units, are -1
+    and 1 for the model; values outside are clipped for the model only.
     """
 
     slope: float
@@ -26,18 +27,18 @@ class IntensityMapping:
     high: float
 
     def to_model(self) -> tuple[float, float]:
-        """(gain, offset): a stored integer q is gain q + offset to the model."""
+        """(gain, offset): a stored integer q is gain q + offset for the model."""
         scale = 2 / (self.high - self.low)
         return self.slope * scale, (self.intercept - self.low) * scale - 1
 
     def from_model(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values in the scanner's units of `x` in [-1, 1]."""
+        """`x` in [-1, 1] as values in the scanner's units."""
         return (self.low + (np.asarray(x) + 1) / 2 * (self.high - self.low)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class IntensityRule:
-    """Where -1 and 1 lie: a window in the scanner's units, the same for all cases, or percentiles of each case."""
+    """The values mapped to -1 and 1: a window in the scanner's units for all cases, or percentiles of each case."""
 
     window: tuple[float, float] | None = None
     percentile: tuple[float, float] = (0.5, 99.5)
@@ -51,13 +52,16 @@ class IntensityRule:
 
 
 def store(values: NDArray[Any], rule: IntensityRule) -> tuple[NDArray[np.int16], IntensityMapping]:
-    """One channel of one case as int16, and the way back.
+    """One channel of one case as int16, and the inverse mapping.
 
-    Whole numbers that span at most 65,536 steps are kept exactly (slope 1); others within half a step of 1/65,535 of
-    their range. Raises DataError for values that are not finite.
+    Whole numbers with a range of at most 65,536 steps are stored exactly (slope 1); others to within half a step of
+    1/65,535 of their range.
+
+    Raises:
+        DataError: A value is not finite.
     """
     if not np.isfinite(values).all():
-        raise DataError("the image holds NaN or infinite values", hint="Replace them by the background's value")
+        raise DataError("the image contains NaN or infinite values", hint="Replace them with the background value")
     low, high = rule.bounds(values)
     smallest, largest = float(values.min()), float(values.max())
     whole = values.dtype.kind in "iub" or bool((values == np.rint(values)).all())

@@ -1,4 +1,4 @@
-"""An endless, reproducible stream of training batches, made ahead of the trainer."""
+"""An endless, reproducible stream of training batches, loaded ahead of the training step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _log = logging.getLogger(__name__)
 
 
 class Loader:
-    """Batches of `rows` in a new random order every epoch, without a remainder: an epoch may end inside a batch.
+    """Batches of `rows` in a new random order every epoch. No rows are dropped: an epoch may end inside a batch.
 
-    Batch number n holds images that are a function of (rows, batch_size, seed, n) alone, so that a resumed training sees
-    what it would have seen. Where there are fewer rows than `batch_size`, a batch is as large as the rows are many.
+    The images of batch n depend only on (rows, batch_size, seed, n), so that a resumed training sees the same batches.
+    With fewer rows than `batch_size`, a batch contains all rows.
 
     Args:
-        augment: Changes a batch by a seed, which is a function of (seed, attempt, n) alone.
-        ahead: Batches that a thread keeps ready.
-        pin: Put batches into pinned memory, from which a GPU copies without waiting.
+        augment: Augments a batch with a seed that depends only on (seed, attempt, n).
+        ahead: The number of batches that a thread keeps ready.
+        pin: Put batches into pinned memory, from which a GPU copies asynchronously.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Loader:
         pin: bool = False,
     ) -> None:
         if not rows:
-            raise SettingsError("there is nothing to load", path=dataset.folder)
+            raise SettingsError("no images to load", path=dataset.folder)
         if len(rows) < batch_size:
             _log.warning(
-                "fewer images (%d) than the batch size (%d): batches hold %d", len(rows), batch_size, len(rows)
+                "fewer images (%d) than the batch size (%d): batches contain %d", len(rows), batch_size, len(rows)
             )
         self.dataset, self.rows, self.seed, self.ahead = dataset, list(rows), seed, ahead
         self.batch_size = min(batch_size, len(rows))
@@ -54,11 +54,11 @@ class Loader:
 
     @property
     def images(self) -> int:
-        """Images in an epoch."""
+        """The number of images in an epoch."""
         return len(self.rows)
 
     def batch(self, number: int, attempt: int = 0) -> Batch:
-        """Batch `number` = 0, 1, ...; another `attempt` holds the same images, augmented otherwise."""
+        """Batch `number` = 0, 1, ...; another `attempt` has the same images with other augmentation."""
         first = number * self.batch_size
         batch = self.dataset.load([self._row(position) for position in range(first, first + self.batch_size)])
         if self.augment is not None:
@@ -88,7 +88,7 @@ class Loader:
             while not stop.is_set():
                 try:
                     item: Batch | BaseException = self.batch(number, attempt)
-                except BaseException as error:  # handed to the consumer, which raises it
+                except BaseException as error:  # the consumer raises it
                     item = error
                 number += 1
                 while not stop.is_set():

@@ -1,4 +1,4 @@
-"""Who the patients of a source are: the layout's own ids, a pattern or table of the user's, or what the cases' names tell."""
+"""The patients of a source: from the layout, a pattern or table of the user, or the case names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from anatogen.naming.grouping import Question, group_by_name
 
 @dataclass(frozen=True)
 class KnownPatients:
-    """A source whose cases have their patients. said: what was grouped, in words, or "". question: what the names do not tell."""
+    """A source whose cases have their patients.
+
+    Attributes:
+        said: What was grouped, in words, or "".
+        question: An ambiguity in the names.
+    """
 
     source: Source
     grouping: PatientGrouping
@@ -22,16 +27,16 @@ class KnownPatients:
     question: Question | None = None
 
     def require(self) -> KnownPatients:
-        """This, or SettingsError with the two patterns to choose from, where the names do not tell."""
+        """Return this, or raise SettingsError with the two patterns to choose from if the names are ambiguous."""
         if self.question is not None:
             raise SettingsError(self.question.problem, path=self.source.location, hint=self.question.hint)
         return self
 
 
 def with_known_patients(source: Source) -> KnownPatients:
-    """`source` with the patient of each case: as it is where the source or a user knows, else told from the cases' names.
+    """`source` with the patient of each case: unchanged if the source or the user names them, else from the case names.
 
-    Cases that come in splits of their own are not asked about: who made those splits knew the patients.
+    Ambiguous names of cases with given splits are accepted, because whoever made the splits knew the patients.
     """
     cases = source.cases
     known = source.patients_from or ("layout" if any(case.patient != case.id for case in cases) else "")
@@ -47,11 +52,11 @@ def with_known_patients(source: Source) -> KnownPatients:
 
 
 def joined_by_pixels(patients: Mapping[str, str], digests: Mapping[str, str]) -> tuple[dict[str, str], list[list[str]]]:
-    """The patient of each case once cases with the same pixels count as one patient, and which cases those are.
+    """The patient of each case after merging the patients of cases with identical pixels, and the groups of such cases.
 
     Args:
-        patients: the patient of each case.
-        digests: what tells the pixels of a case from others'; cases without one are like no other.
+        patients: The patient of each case.
+        digests: A digest of the pixels of each case; cases without one are unique.
     """
     root = {patient: patient for patient in patients.values()}
 
@@ -64,15 +69,18 @@ def joined_by_pixels(patients: Mapping[str, str], digests: Mapping[str, str]) ->
     for case in patients:
         if digest := digests.get(case):
             same.setdefault(digest, []).append(case)
-    alike = [cases for cases in same.values() if len(cases) > 1]
-    for cases in alike:
+    same_pixels = [cases for cases in same.values() if len(cases) > 1]
+    for cases in same_pixels:
         first, *others = sorted({find(patients[case]) for case in cases})
         root.update(dict.fromkeys(others, first))
-    return {case: find(patient) for case, patient in patients.items()}, alike
+    return {case: find(patient) for case, patient in patients.items()}, same_pixels
 
 
 def suspected_leak(cases: Iterable[tuple[str, str, str]]) -> str:
-    """What the names of (case, patient, split) say of patients in two splits, where each case counted as a patient; "" for nothing."""
+    """A sentence if the names of (case, patient, split) suggest that a patient is in two splits; else "".
+
+    Only for data sets in which each case counted as a patient.
+    """
     cases = list(cases)
     if any(case != patient for case, patient, _ in cases):
         return ""
@@ -87,12 +95,12 @@ def suspected_leak(cases: Iterable[tuple[str, str, str]]) -> str:
         )
     if question is not None and question.together and (apart := _across(_by_pattern(question.together, split), split)):
         a, b = apart[0]
-        return f"the names do not tell whether {a} ({split[a]}) and {b} ({split[b]}) are one patient in two splits"
+        return f"the names are ambiguous: {a} ({split[a]}) and {b} ({split[b]}) may be one patient in two splits"
     return ""
 
 
 def _by_pattern(pattern: str, cases: Iterable[str]) -> dict[str, str]:
-    """The patient of each case by a pattern that finds one in all of them."""
+    """The patient of each case by a pattern that matches all of them."""
     matches = {case: re.search(pattern, case) for case in cases}
     return {case: match[match.re.groups] for case, match in matches.items() if match is not None}
 

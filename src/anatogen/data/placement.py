@@ -1,4 +1,4 @@
-"""Where a generated item belongs: the way from the model's [-1, 1] back to a scan's grid and units."""
+"""The position of a generated item: from the model's [-1, 1] back to a scan's grid and units."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class Placement:
         intensity: Sequence[IntensityMapping],
         modality: str,
     ) -> Placement:
-        """From what a file says. cut: (axis, or "volume"; size; fit)."""
+        """A placement from the fields of a file. `cut`: (axis, or "volume"; size; fit)."""
         axis, size, fit = cut
         settings = SliceSettings(size=size, axis=axis if axis != "volume" else "axial", fit=fit)
         return cls(np.asarray(affine, dtype=np.float64), grid, settings, position, tuple(intensity), modality)
 
     @property
     def axis(self) -> str:
-        """The direction that slices lie across, or "volume"."""
+        """The slice direction, or "volume"."""
         return self.cut.axis if self.cut.sliced is not None else "volume"
 
     def image(self, item: NDArray[np.float32]) -> Volume:
         """Image (C, *spatial) in [-1, 1] as a volume (x, y, z[, C]) in the scanner's units.
 
-        int16 where the scan held whole numbers in that range, float32 elsewhere.
+        int16 if the scan had whole numbers in that range, else float32.
         """
         units = np.stack([mapping.from_model(c) for mapping, c in zip(self.intensity, item, strict=True)])
         whole = all(mapping.slope == 1 for mapping in self.intensity)
@@ -76,14 +76,14 @@ class Placement:
 
 
 def stacked(slices: Sequence[Volume], axis: int) -> Volume:
-    """Neighbouring slices, each a volume of one voxel along `axis`, in their order as one volume."""
+    """Join adjacent slices, each a volume of one voxel along `axis`, to one volume."""
     return Volume(np.concatenate([each.array for each in slices], axis=axis), slices[0].affine)
 
 
 def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
-    """The size in mm of a pixel of the item `row` along each of its spatial axes: (H, W), or (D, H, W) for a volume.
+    """The pixel size in mm of the item `row` along each of its axes, (H, W) or (D, H, W).
 
-    That of the item as it is stored: resized, where the data set's fit did that. It may differ from case to case.
+    It is that of the stored item, after any resizing by the data set's fit, and may differ from case to case.
     """
     place = Placement.of(dataset, row)
     spacing = place.labels(np.zeros(dataset.size, np.uint8)).spacing_mm
@@ -91,7 +91,7 @@ def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
 
 
 def item_of(volume: Volume, axis: str) -> NDArray[Any]:
-    """The item (C, *spatial) that became `volume`: the way back of `Placement.image`, units apart."""
+    """The item (C, *spatial) of `volume`: the inverse of `Placement.image` except for the units."""
     array = volume.array.reshape(*volume.grid, -1).transpose(3, 2, 1, 0)
     if axis == "volume":
         return array
@@ -106,9 +106,9 @@ def to_model(item: NDArray[Any], low: Sequence[float], high: Sequence[float]) ->
 
 
 def typical_spacing(dataset: PreparedDataset) -> tuple[float, ...] | None:
-    """The median pixel size in mm of the items along (H, W) or (D, H, W), a training case one vote; None where unknown.
+    """The median pixel size in mm of the items along (H, W) or (D, H, W), one value per training case; None if unknown.
 
-    Of all cases, where a data set has none to train on.
+    Uses all cases if a data set has none for training.
     """
     rows = {row.case: row for row in dataset.rows if row.split == "train"} or {row.case: row for row in dataset.rows}
     if any(is_picture(dataset, case) for case in rows):
@@ -118,6 +118,6 @@ def typical_spacing(dataset: PreparedDataset) -> tuple[float, ...] | None:
 
 
 def is_picture(dataset: PreparedDataset, case: str) -> bool:
-    """Whether a case is a picture whose file knows no pixel size: sources of pictures then give it 1 mm (`as_volume`)."""
+    """Whether a case is a picture without a pixel size, to which sources of pictures assign 1 mm (`as_volume`)."""
     record = dataset.info.cases[case]
     return record.grid[2] == 1 and np.array_equal(record.affine, np.diag([-1.0, -1.0, -1.0, 1.0]))

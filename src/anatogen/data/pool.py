@@ -1,4 +1,4 @@
-"""Work on every case in order: here while it is little, in processes of its own once that pays."""
+"""Process all cases in order: in this process while that is fast, in worker processes once they pay off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anatogen.data.sources.base import SourceCase
 from anatogen.errors import DataError
 
 Result = TypeVar("Result")
-_START_S = 4.0  # that workers take to start, at least
+_START_S = 4.0  # minimum start-up time of workers
 
 
 def each_case(
@@ -25,10 +25,13 @@ def each_case(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Result | DataError]:
-    """What `work` makes of every case, in their order, or the DataError that it raised.
+    """The result of `work` for every case, in order, or the DataError that it raised.
 
-    workers: how many processes; None for one a core, started only where the first cases say that the rest would take longer
-    than starting them. At most a few cases are ahead of their consumer, whatever their number.
+    Only a few cases are processed ahead of the consumer.
+
+    Args:
+        workers: The number of processes; None for one per core, started only if the first cases show that the rest
+            would take longer than starting them.
     """
     count = min(workers or os.cpu_count() or 1, len(cases))
     here = len(cases) if count < 2 else 0 if workers else None
@@ -75,5 +78,5 @@ def _in_processes(
 def _result(future: Future[Result]) -> Result | DataError:
     try:
         return future.result()
-    except DataError as error:  # made anew: an exception's text does not survive the way between processes
+    except DataError as error:  # an exception loses its text between processes
         return DataError(error.problem, path=error.path, hint=error.hint)

@@ -1,4 +1,4 @@
-"""From a source to a prepared data set, case by case, in parallel, resumable, whole or not there."""
+"""From a source to a prepared data set: case by case, in parallel, resumable, atomic."""
 
 from __future__ import annotations
 
@@ -41,36 +41,40 @@ def prepare(
     version: str = __version__,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparedDataset:
-    """Write the cases of `source` to a new folder `out`, which is whole or not there, and open it.
+    """Write the cases of `source` to a new folder `out` atomically, and open it.
 
-    The work is done beside `out` in a hidden folder. Where it is interrupted or the disk is full, that folder stays, and
-    the same call resumes after the last whole case. What was grouped, left out and kept together is in the `info` of the result
-    (`grouping`, `skipped`, `same_images`), the names of cases in its `names`.
+    The work is done in a hidden folder beside `out`. If it is interrupted or the disk is full, that folder is kept, and
+    the same call resumes after the last complete case. What was grouped, left out and kept together is in the `info` of
+    the result (`grouping`, `skipped`, `same_images`), the case names in its `names`.
 
     Args:
-        source: the cases. Where nobody says which patient each is of, their names do (`naming.grouping`).
-        out: a new folder.
-        settings: how to cut and split them.
-        command: how the work was asked for; written to dataset.json, so without paths.
-        version: of the program.
-        progress: called as progress(cases done, cases).
+        source: The cases. If their patients are unknown, they are grouped by name (`naming.grouping`).
+        out: A new folder.
+        settings: How to cut and split them.
+        command: The command, recorded in dataset.json, so without paths.
+        version: Of the program.
+        progress: Called as progress(cases done, cases).
 
     Raises:
-        DataError: for a case that cannot be used, naming its file.
-        SettingsError: where `out` exists, or where the names of cases do not tell their patients.
-        OutputError: where `out` cannot be written, or another process is writing it.
+        DataError: A case cannot be used; names its file.
+        SettingsError: `out` exists, or the case names are ambiguous.
+        OutputError: `out` cannot be written, or another process is writing it.
     """
     settings = settings or PrepareSettings()
     out = Path(out)
     _refuse_existing(out)
     known = with_known_patients(source if not settings.ignore_split else _withoutsplits_of(source)).require()
     source = known.source
-    if source.layout in SYNTHETIC_LAYOUTS:  # names of nobody, which say that they are
+    if source.layout in SYNTHETIC_LAYOUTS:  # virtual patients, whose names say so
         settings = replace(settings, keep_names=True)
     cases = named_cases(source.cases, settings.seed, keep_names=settings.keep_names)
-    splits_of(cases, {c.name: c.case.patient for c in cases}, settings, source.location)  # before the long work
+    splits_of(cases, {c.name: c.case.patient for c in cases}, settings, source.location)  # before the cases are read
     work = out.with_name(f".{out.name}.partial")
-    with _told(out), locked(work, hint="Wait for it to end, or prepare to another folder"), _kept_if_resumable(work):
+    with (
+        _write_errors(out),
+        locked(work, hint="Wait for it to end, or prepare to another folder"),
+        _kept_if_resumable(work),
+    ):
         _refuse_existing(out)
         settings = _with_field_of_view(source, settings)
         writer = StoreWriter.resume_or_create(
@@ -104,7 +108,7 @@ def _write_cases(
         elif settings.skip_faulty:
             writer.skip(named.name, found)
         else:
-            raise _with_the_way_out(found, source, read=len(writer.entries) + 1)
+            raise _with_skip_hint(found, source, read=len(writer.entries) + 1)
         if progress is not None:
             progress(len(writer.entries), len(cases))
     if not any(entry.record for entry in writer.entries):
@@ -116,7 +120,7 @@ def _write_cases(
 
 
 def _entry(named: NamedCase, found: ReadCase, schema: LabelSchema) -> tuple[Entry, Any, Any]:
-    """What the store keeps of a case; its patient and split are known once all cases are read."""
+    """The store's entry of a case; its patient and split are set once all cases are read."""
     case, items = named.case, found.items
     annotated = case.annotated if case.annotated is not None else schema.names
     record = CaseRecord(
@@ -135,22 +139,22 @@ def _entry(named: NamedCase, found: ReadCase, schema: LabelSchema) -> tuple[Entr
     return Entry(named.name, record, list(items.positions), digest), items.images, items.labels
 
 
-def _with_the_way_out(error: DataError, source: Source, read: int) -> DataError:
+def _with_skip_hint(error: DataError, source: Source, read: int) -> DataError:
     """`error` of one case, with the option that leaves such cases out."""
     if len(source.cases) == 1:
         return error
-    way = f"1 of {read} cases read so far is faulty; --skip-faulty leaves such cases out, and names them"
+    way = f"1 of {read} cases read so far is faulty; --skip-faulty leaves such cases out and lists them"
     return DataError(error.problem, path=error.path, hint=f"{error.hint.rstrip('.')}. {way}" if error.hint else way)
 
 
 def _refuse_existing(out: Path) -> None:
     if out.exists():
-        raise SettingsError("is there already", path=out, hint="Choose another folder or remove it")
+        raise SettingsError("already exists", path=out, hint="Choose another folder or remove it")
 
 
 @contextmanager
 def _kept_if_resumable(work: Path) -> Iterator[None]:
-    """Bad data removes the hidden folder; a full disk, Ctrl-C or a crash leaves it to be resumed. The caller holds its lock."""
+    """Bad data removes the hidden folder; other interruptions keep it for resuming. The caller holds its lock."""
     try:
         yield
     except (DataError, SettingsError):
@@ -159,18 +163,18 @@ def _kept_if_resumable(work: Path) -> Iterator[None]:
 
 
 def _remove(work: Path) -> None:
-    """Remove the hidden folder, the lock last: who waits for that finds the folder gone, or makes it anew."""
+    """Remove the hidden folder, the lock last: a waiting process then finds no folder, or creates a new one."""
     clear(work)
     try:
         (work / LOCK_ENDING).unlink(missing_ok=True)
         work.rmdir()
-    except OSError:  # Windows removes no file that is held
+    except OSError:  # Windows cannot remove an open file
         pass
 
 
 @contextmanager
-def _told(out: Path) -> Iterator[None]:
-    """What a disk or a compressor says, as OutputError."""
+def _write_errors(out: Path) -> Iterator[None]:
+    """Raise errors of the disk or the compressor as OutputError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -178,12 +182,12 @@ def _told(out: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot be written ({reason})",
             path=out,
-            hint="Free space or choose another place; the same command resumes where it stopped",
+            hint="Free space or choose another location; the same command resumes where it stopped",
         ) from error
 
 
 def _with_field_of_view(source: Source, settings: PrepareSettings) -> PrepareSettings:
-    """`settings` with the field of view that all cases are cut to, where one was asked for; reads every label map."""
+    """`settings` with the common field of view of all cases, if requested; reads every label map."""
     if settings.crop_margin_mm is None:
         return settings
     measure = partial(extent_of_case, schema=source.schema, channels=len(source.channels))
@@ -192,7 +196,7 @@ def _with_field_of_view(source: Source, settings: PrepareSettings) -> PrepareSet
         if not isinstance(found, DataError):
             extents.append(found)
         elif not settings.skip_faulty:
-            raise _with_the_way_out(found, source, read=number)
+            raise _with_skip_hint(found, source, read=number)
     view = FieldOfView.common(extents, settings.crop_margin_mm, settings.spacing_mm)
     spacing = view.spacing_mm if view.resampled else None
     return replace(settings, field_of_view=view.voxels, spacing_mm=spacing)
@@ -203,15 +207,15 @@ def _withoutsplits_of(source: Source) -> Source:
 
 
 def _recipe(source: Source, settings: PrepareSettings) -> dict[str, Any]:
-    """What a half-written store must have been made from for its work to be resumed."""
+    """The inputs that a partial store must have been made from to be resumed."""
     recipe = {"fingerprint": fingerprint(source), "classes": source.schema.names, "settings": settings.plain()}
     return dict(json.loads(json.dumps(recipe)))
 
 
 def fingerprint(source: Source) -> str:
-    """A digest of the cases' names, patients, splits and file sizes: it tells two sources apart without reading them.
+    """A digest of the cases' names, patients, splits and file sizes, which distinguishes sources without reading them.
 
-    Never kept in a prepared set, where it would confirm a guess of the names; there is a digest of the images' content.
+    It is not stored in a prepared set, where it could confirm a guess of the names; the set has a digest of the images.
     """
     digest = hashlib.sha256()
     for case in source.cases:

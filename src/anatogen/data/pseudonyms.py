@@ -1,8 +1,9 @@
 """Running numbers in place of the names of cases and patients.
 
-The patients, sorted by name, are shuffled by the seed of the split and numbered; their cases are numbered in the same order, those
-of one patient in the order of the source. So two data sets prepared from the same source with the same seed agree, and nothing but
-names.csv tells which name a number stands for. Rows of a prepared set lie in the order of these numbers.
+The patients, sorted by name, are shuffled by the seed of the split and numbered; their cases are numbered in the same
+order, those of one patient in the order of the source. Two data sets prepared from the same source with the same seed
+therefore agree, and only names.csv maps a number to a name. The rows of a prepared set are in the order of these
+numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from anatogen.seeds import derive_seed
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(?i)^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)")
-_LONGEST = 100  # bytes of a name: file names made from it stay below 255
+_LONGEST = 100  # bytes; keeps derived file names below 255
 
 
 @dataclass(frozen=True)
 class NamedCase:
-    """A case, and what it and its patient are called in the prepared data set."""
+    """A case, with its name and its patient's in the prepared data set."""
 
     case: SourceCase
     name: str
@@ -32,9 +33,9 @@ class NamedCase:
 
 
 def named_cases(cases: Iterable[SourceCase], seed: int, *, keep_names: bool = False) -> list[NamedCase]:
-    """The cases in the order in which they are stored, under pseudonyms; with keep_names in their order, under their names.
+    """The cases in storage order under pseudonyms; with keep_names in their own order under their own names.
 
-    Names are made safe as the names of files, and stay different from each other.
+    Names are made safe as file names and stay unique.
     """
     cases = list(cases)
     patients = sorted({case.patient for case in cases})
@@ -51,7 +52,7 @@ def named_cases(cases: Iterable[SourceCase], seed: int, *, keep_names: bool = Fa
 
 
 def safe_names(names: Iterable[str]) -> dict[str, str]:
-    """For each name one that is safe as the name of a file: without separators, leading dots and reserved words, and not long."""
+    """A safe file name for each name: no separators, leading dots or reserved words, and of limited length."""
     given: dict[str, str] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(names):

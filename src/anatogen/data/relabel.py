@@ -1,4 +1,4 @@
-"""Changes to what a source calls things: classes renamed, merged or dropped; cases put together into patients."""
+"""Changes to the classes and patients of a source: rename, merge or drop classes; group cases into patients."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from anatogen.volume import Volume
 def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] = ()) -> Source:
     """`source` with classes merged, renamed and dropped; the others keep their names and their order.
 
-    merges: texts "NEW=OLD" or "NEW=OLD+OLD2"; the new class takes the place of its first part. drop: names that become
-    background. A merged class counts as annotated in a case only where all its parts are. Label values past the
-    declared classes are kept, so that they are still found. A class that was only renamed keeps its colour, and the value
-    that the files have for it. Raises SettingsError for unknown or repeated names.
+    A merged class counts as annotated in a case only if all its parts are. Undeclared label values are kept, so that
+    later checks find them. A class that was only renamed keeps its colour and its value in the files.
+
+    Args:
+        merges: Texts "NEW=OLD" or "NEW=OLD+OLD2"; the new class takes the position of its first part.
+        drop: Names of classes that become background.
+
+    Raises:
+        SettingsError: A name is unknown or repeated.
     """
     new_name = {name: name for name in source.schema.names}
     for text in merges:
         new, _, parts = text.partition("=")
         olds = [part.strip() for part in parts.split("+") if part.strip()]
         if not new.strip() or not olds:
-            raise SettingsError(f"'{text}' merges nothing", hint="Write for instance kidneys=left kidney+right kidney")
+            raise SettingsError(
+                f"expected NEW=OLD, got '{text}'", hint="Use for instance kidneys=left kidney+right kidney"
+            )
         for old in olds:
             if old not in new_name:
-                raise SettingsError(f"there is no class '{old}'", hint=nearest(old, new_name))
+                raise SettingsError(f"unknown class '{old}'", hint=nearest(old, new_name))
             new_name[old] = new.strip()
     for old in drop:
         if old not in new_name:
-            raise SettingsError(f"there is no class '{old}'", hint=nearest(old, new_name))
+            raise SettingsError(f"unknown class '{old}'", hint=nearest(old, new_name))
         del new_name[old]
     names = list(dict.fromkeys(new_name.values()))
     if not names:
@@ -74,9 +81,10 @@ def _class(old: LabelSchema, name: str, new_name: Mapping[str, str], index: int)
 
 @dataclass(frozen=True)
 class _Relabel:
-    """Loads a case and looks its labels up in `table`; a class, so that it can be sent to another process.
+    """Load a case and map its labels by `table`; a class, so that it can be sent to another process.
 
-    unknown: from what stood for unknown voxels to what does now.
+    Attributes:
+        unknown: The old and the new value of unknown voxels.
     """
 
     load: Callable[[], tuple[Volume, Volume]]
@@ -88,7 +96,7 @@ class _Relabel:
         try:
             labels = whole_labels(labels, "")
         except DataError:
-            return image, labels  # not label values: left as they are, to be refused by whoever checks them
+            return image, labels  # not label values: left for the check to reject
         whole = labels.array.astype(np.int64)
         known = (whole >= 0) & (whole < len(self.table))
         ours = np.where(known, self.table[np.where(known, whole, 0)], whole)
@@ -101,11 +109,16 @@ class _Relabel:
 def with_patients(source: Source, *, pattern: str | None = None, table: Path | None = None) -> Source:
     """`source` with the patient of each case from a regular expression or a table.
 
-    pattern: searched in the case id; its first group (or the whole match) is the patient. table: a CSV file with the
-    columns case and patient. Raises SettingsError for a bad pattern, DataError for a case that has no patient.
+    Args:
+        pattern: Searched in the case id; its first group (or the whole match) is the patient.
+        table: A CSV file with the columns case and patient.
+
+    Raises:
+        SettingsError: The pattern is invalid.
+        DataError: A case has no patient.
     """
     if pattern is not None and table is not None:
-        raise SettingsError("patients come from --patient-pattern or from --patients, not from both")
+        raise SettingsError("--patient-pattern and --patients cannot be combined")
     if pattern is not None:
         find = _by_pattern(pattern)
     elif table is not None:
@@ -127,7 +140,7 @@ def _by_pattern(pattern: str) -> Callable[[str], str]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise SettingsError(f"--patient-pattern {pattern!r} is no regular expression ({error})") from error
+        raise SettingsError(f"--patient-pattern {pattern!r} is not a regular expression ({error})") from error
 
     def find(case: str) -> str:
         match = expression.search(case)
@@ -143,7 +156,7 @@ def _by_table(path: Path) -> Callable[[str], str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read as a table ({error})", path=path) from error
     if not lines or not {"case", "patient"} <= lines[0].keys():
-        raise DataError("has no columns case and patient", path=path, hint="Write a first line: case,patient")
+        raise DataError("has no columns case and patient", path=path, hint="Add a first line: case,patient")
     patients: dict[str, str] = {}
     for line in lines:
         if patients.setdefault(line["case"], line["patient"]) != line["patient"]:

@@ -1,4 +1,4 @@
-"""One case, read, checked and cut into the items of a prepared data set. Imports nothing heavy: it runs in workers."""
+"""Read, check and cut one case into the items of a prepared data set. Imports nothing heavy, for workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ from anatogen.volume import SLICE_AXES, Fit, Fitting, Volume, axis_codes, canoni
 
 @dataclass(frozen=True)
 class SliceSettings:
-    """size: (H, W) of slices across `axis`, or (D, H, W) of whole volumes. fit: see `Fitting`.
+    """How a case is cut into items.
 
-    spacing_mm: (x, y, z) in canonical orientation to resample to first. keep_empty: items without a label too.
-    field_of_view: voxels along (x, y, z) that are cut out of every case, around the middle of what is labelled in it.
+    Attributes:
+        size: (H, W) of slices across `axis`, or (D, H, W) of whole volumes.
+        fit: See `Fitting`.
+        spacing_mm: (x, y, z) in canonical orientation, to which the case is resampled first.
+        keep_empty: Whether to keep items without a label.
+        field_of_view: The voxels along (x, y, z) to crop from every case, centred on its labels.
     """
 
     size: tuple[int, ...] = (256, 256)
@@ -36,7 +40,7 @@ class SliceSettings:
 
     def __post_init__(self) -> None:
         if self.axis not in SLICE_AXES:
-            raise SettingsError(f"there is no axis '{self.axis}'", hint=nearest(self.axis, SLICE_AXES))
+            raise SettingsError(f"unknown axis '{self.axis}'", hint=nearest(self.axis, SLICE_AXES))
         if len(self.size) not in (2, 3) or min(self.size) < 8 or max(self.size) > 4096:
             shape = " x ".join(map(str, self.size))
             raise SettingsError(f"--size {shape} is out of range", hint="Choose 8 to 4096 for each side")
@@ -44,20 +48,28 @@ class SliceSettings:
             raise SettingsError("--spacing is out of range", hint="Choose 0.01 to 100 mm")
         low, high = self.intensity.window or self.intensity.percentile
         if not low < high:
-            raise SettingsError(f"intensities from {low} to {high} leave no range", hint="Put the lower value first")
+            raise SettingsError(
+                f"intensities from {low} to {high} are an empty range", hint="Put the lower value first"
+            )
 
     @property
     def sliced(self) -> int | None:
-        """The canonical voxel axis (0 x, 1 y, 2 z) that slices lie across; None for whole volumes."""
+        """The canonical voxel axis (0 x, 1 y, 2 z) perpendicular to the slices; None for whole volumes."""
         return SLICE_AXES[self.axis] if len(self.size) == 2 else None
 
 
 @dataclass(frozen=True)
 class CaseItems:
-    """images int16 (N, C, *size), labels (N, *size) and positions along the axis of one case, with its canonical geometry.
+    """The items of one case, with its canonical geometry.
 
-    affine, grid: of the volume that was cut, its axes to left, posterior, inferior. source_axes: of the file as it was.
-    crop: the first voxel of that volume in the whole scan, where it is a part. remarks: of the readers of its files.
+    Attributes:
+        images: int16 (N, C, *size).
+        labels: (N, *size).
+        positions: The position of each item along the slice axis.
+        affine, grid: Of the volume that was cut, with axes to left, posterior, inferior.
+        source_axes: The orientation of the file.
+        crop: The volume's first voxel in the whole scan, if it was cropped.
+        remarks: Of the readers of its files.
     """
 
     images: NDArray[np.int16]
@@ -72,10 +84,12 @@ class CaseItems:
 
 
 def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: SliceSettings) -> CaseItems:
-    """Read and check one case, and cut it into slices or take it whole.
+    """Read and check one case, and cut it into slices or keep the whole volume.
 
-    Rows of every slice run downwards on a display, columns to the patient's left (axial, coronal) or back (sagittal).
-    Raises DataError, naming the file, where the case cannot be used.
+    On a display, rows of a slice run downwards, columns to the patient's left (axial, coronal) or back (sagittal).
+
+    Raises:
+        DataError: The case cannot be used; names the file.
     """
     image, labels = checked(case, schema, channels)
     remarks = tuple(dict.fromkeys(remark.what for remark in (*image.remarks, *labels.remarks)))
@@ -118,7 +132,7 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
 
 
 def checked(case: SourceCase, schema: LabelSchema, channels: int) -> tuple[Volume, Volume]:
-    """The image and the label map of one case, with whole labels. Raises DataError, naming the file, where it cannot be used."""
+    """The image and the label map of one case, with integer labels. Raises DataError with the file."""
     image, labels = case.load()
     if labels.array.ndim == 3:
         labels = whole_labels(labels, case.files[-1] if case.files else case.id)
@@ -127,7 +141,7 @@ def checked(case: SourceCase, schema: LabelSchema, channels: int) -> tuple[Volum
 
 
 def extent_of_case(case: SourceCase, schema: LabelSchema, channels: int) -> Extent:
-    """What one case says to the field of view of all. Raises DataError as `cut_case` does."""
+    """The extent of one case for the common field of view. Raises DataError as `cut_case` does."""
     _, labels = checked(case, schema, channels)
     return Extent.of(canonical(labels), schema)
 
@@ -135,9 +149,9 @@ def extent_of_case(case: SourceCase, schema: LabelSchema, channels: int) -> Exte
 def item_volume(
     item: NDArray[Any], affine: NDArray[np.float64], grid: tuple[int, int, int], settings: SliceSettings, position: int
 ) -> Volume:
-    """An item (*size) or (C, *size) of a case as a volume in its place in the patient: the way back of `cut_case`.
+    """An item (*size) or (C, *size) of a case as a volume at its position in the patient: the inverse of `cut_case`.
 
-    A slice becomes a volume of one voxel across its axis.
+    A slice becomes a volume of one voxel along its axis.
     """
     sliced = settings.sliced
     kept_axes = [axis for axis in (2, 1, 0) if axis != sliced]  # the item's spatial axes, as voxel axes
@@ -166,21 +180,21 @@ def _check(image: Volume, labels: Volume, schema: LabelSchema, channels: int, ca
             hint="Resample the label map to the image's grid",
         )
     if labels.array.ndim != 3:
-        raise DataError("the label map has several channels", path=place, hint="Store one class index a voxel")
+        raise DataError("the label map has several channels", path=place, hint="Store one class index per voxel")
     if not same_grid(image, labels, tolerance_mm=0.5):
-        raise DataError("image and label map lie at different places", path=place, hint="Give both the same affine")
+        raise DataError("image and label map have different positions", path=place, hint="Give both the same affine")
     found = image.array.reshape(*image.grid, -1).shape[-1]
     if found != channels:
-        problem = f"the image has {found} channels where the data set has {channels}"
+        problem = f"expected {channels} channels, got {found}"
         raise DataError(problem, path=_image_file(case), hint="Give every case the same channels")
     values = np.unique(labels.array)
     wrong = values[((values < 0) | (values >= schema.count)) & (values != (schema.ignored or 0))]
     if wrong.size:
         listed = ", ".join(f"{v:g}" for v in wrong[:5]) + (", ..." if wrong.size > 5 else "")
         raise DataError(
-            f"holds label {listed}, but classes 0 to {schema.count - 1} are declared",
+            f"contains label {listed}, but only classes 0 to {schema.count - 1} are declared",
             path=place,
-            hint="Declare the missing classes, or relabel the map (anatogen check tells how)",
+            hint="Declare the missing classes, or relabel the map (see anatogen check)",
         )
 
 

@@ -1,4 +1,4 @@
-"""Splits by patient: two cases of one patient never fall into two splits."""
+"""Splits by patient: all cases of a patient are in the same split."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ DEFAULT_SHARES = {"train": 70.0, "heldout": 15.0, "val": 7.5, "test": 7.5}
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Shares from "train=70,heldout=15,val=7.5,test=7.5". Raises SettingsError for anything else."""
+    """Shares from "train=70,heldout=15,val=7.5,test=7.5".
+
+    Raises:
+        SettingsError: The text has another form, or a share is not positive.
+    """
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         name = name.strip()
         if name not in SPLITS:
-            raise SettingsError(f"there is no split '{name}'", hint=nearest(name, SPLITS))
+            raise SettingsError(f"unknown split '{name}'", hint=nearest(name, SPLITS))
         try:
             shares[name] = float(value)
         except ValueError as error:
             raise SettingsError(
-                f"'{part}' gives no share", hint="Write for instance train=70,heldout=15,val=7.5,test=7.5"
+                f"expected SPLIT=SHARE, got '{part}'", hint="Use for instance train=70,heldout=15,val=7.5,test=7.5"
             ) from error
     if not all(np.isfinite(share) and share >= 0 for share in shares.values()) or sum(shares.values()) <= 0:
         raise SettingsError("the shares of a split must be positive numbers")
@@ -33,17 +37,20 @@ def parse_shares(text: str) -> dict[str, float]:
 
 
 def split_patients(patients: Iterable[str], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """The split of each patient, by a shuffle that depends on `seed` and the set of patients alone.
+    """The split of each patient, by a shuffle that depends only on `seed` and the set of patients.
 
-    The shares are scaled to their sum and rounded by largest remainder; where there are enough patients, every split
-    with a positive share has one. Raises SettingsError where there are fewer patients than splits.
+    The shares are normalised and rounded by largest remainder; every split with a positive share has at least one
+    patient.
+
+    Raises:
+        SettingsError: There are fewer patients than splits.
     """
     ordered = sorted(set(patients))
     wanted = {name: share / sum(shares.values()) * len(ordered) for name, share in shares.items() if share > 0}
     if len(ordered) < len(wanted):
         raise SettingsError(
             f"{len(ordered)} patients cannot fill the splits {', '.join(wanted)}",
-            hint="Give fewer splits a share, for instance --split train=100",
+            hint="Use fewer splits, for instance --split train=100",
         )
     counts = {name: max(1, int(number)) for name, number in wanted.items()}
     while sum(counts.values()) < len(ordered):

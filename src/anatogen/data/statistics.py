@@ -14,13 +14,13 @@ _SMALLEST_STD = 0.01
 def channel_statistics(
     dataset: PreparedDataset, split: str = "train", *, limit: int = 2048
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, over the pixels of at most `limit` images spread over the split.
+    """Mean and standard deviation of each channel, over at most `limit` images spread over the split.
 
-    Of images as the model sees them, in [-1, 1]. Rounded to four decimals, so that neither blocks nor machine change them; the
-    deviation is at least 0.01, for a channel that is constant.
+    Images are in [-1, 1], as the model sees them. Results are rounded to four decimals, so that they do not depend on
+    block size or machine; the deviation is at least 0.01, for constant channels.
 
     Args:
-        limit: images that are read; their blocks stay under 64 MB.
+        limit: The number of images read; their blocks stay under 64 MB.
     """
     rows = dataset.split(split)
     chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int)]

@@ -1,11 +1,11 @@
-"""The prepared data set: dataset.json, index.csv, names.csv, images.b2nd and labels.b2nd (Blosc2, as nnU-Net v2 stores its data).
+"""The prepared data set: dataset.json, index.csv, names.csv, images.b2nd and labels.b2nd (Blosc2, as in nnU-Net v2).
 
-Readable without this package: `blosc2.open("images.b2nd")[i]` is the image (C, H, W) of row i of index.csv as int16;
-dataset.json gives, for each case and channel, the slope and intercept back to the scanner's units. The column "annotated" of
-index.csv is a JSON list of class names. `blosc2.open("labels.b2nd")[i]` is its label map: 0 background, 1 and more the "index"
-of a class in dataset.json ("value" is what the files of the source had for it), and "ignored" there, where it is not null,
-what stands for voxels whose class is unknown. Cases and patients bear running numbers; names.csv, which is private and may be
-taken away, says whose they are.
+It can be read without this package. `blosc2.open("images.b2nd")[i]` is the image (C, H, W) of row i of index.csv as
+int16; dataset.json has the slope and intercept to the scanner's units for each case and channel. The column "annotated"
+of index.csv is a JSON list of class names. `blosc2.open("labels.b2nd")[i]` is the label map: 0 background, 1 and above
+the "index" of a class in dataset.json ("value" is its value in the source files); "ignored" in dataset.json, if not
+null, is the value of voxels of unknown class. Cases and patients have running numbers; names.csv, which is private and
+may be removed, maps them to names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from anatogen.data.split import SPLITS
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.labels import ClassStates, LabelSchema
 
-if TYPE_CHECKING:  # PyTorch is loaded with the first images: what only writes a data set does without it
+if TYPE_CHECKING:  # PyTorch is loaded with the first images; writing a data set does not need it
     from torch import Tensor
 
 __all__ = ["Batch", "CaseRecord", "DatasetInfo", "PreparedDataset", "Row"]
@@ -33,9 +33,14 @@ __all__ = ["Batch", "CaseRecord", "DatasetInfo", "PreparedDataset", "Row"]
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 (B, C, *spatial) in [-1, 1]. labels: int64 (B, *spatial). annotated: bool (B, C-1), drawn classes.
+    """A batch of items.
 
-    ignored: bool (B, *spatial), where the class is unknown (labels are 0 there); None where a data set has no such voxels.
+    Attributes:
+        images: float32 (B, C, *spatial) in [-1, 1].
+        labels: int64 (B, *spatial).
+        annotated: bool (B, C-1), the annotated classes.
+        ignored: bool (B, *spatial), where the class is unknown (labels are 0 there); None if a data set has no such
+            voxels.
     """
 
     images: Tensor
@@ -46,14 +51,14 @@ class Batch:
 
     @property
     def truth(self) -> Tensor:
-        """The labels as metrics and judges take them: -1 where the class is unknown."""
+        """The labels for metrics and segmenters: -1 where the class is unknown."""
         return self.labels if self.ignored is None else self.labels.masked_fill(self.ignored, -1)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def part(self, start: int, stop: int) -> Batch:
-        """Items start to stop - 1 as a batch of their own."""
+        """Items start to stop - 1 as a separate batch."""
         whole: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         parts: dict[str, Any] = {name: each if each is None else each[start:stop] for name, each in whole.items()}
         return Batch(**parts)
@@ -62,7 +67,7 @@ class Batch:
 class PreparedDataset:
     """A prepared data set on disk: images, label maps, classes, splits.
 
-    Small sets are held in memory once `hold` is called; others are read from disk, item by item.
+    `hold` loads a small set into memory; otherwise items are read from disk.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, rows: tuple[Row, ...]) -> None:
@@ -79,11 +84,11 @@ class PreparedDataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> PreparedDataset:
-        """The data set in `folder`. Raises DataError where there is none, or where it is damaged."""
+        """The data set in `folder`. Raises DataError if there is none, or it is damaged."""
         folder = Path(folder)
         if not all((folder / name).is_file() for name in ("dataset.json", INDEX, "images.b2nd", "labels.b2nd")):
-            what = "is not a prepared data set" if folder.exists() else "there is no such folder"
-            raise DataError(what, path=folder, hint="Make one with: anatogen prepare SOURCE OUT")
+            what = "is not a prepared data set" if folder.exists() else "does not exist"
+            raise DataError(what, path=folder, hint="Create one with anatogen prepare SOURCE OUT")
         info, rows = DatasetInfo.read(folder / "dataset.json"), read_index(folder / INDEX)
         try:
             return cls(folder, info, rows)
@@ -97,7 +102,7 @@ class PreparedDataset:
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """The number of channels of an image."""
         return len(self.info.channels)
 
     @property
@@ -115,9 +120,9 @@ class PreparedDataset:
         return rows
 
     def digest_of(self, split: str) -> str:
-        """Which items a split holds, by case and slice: it tells two divisions of one source apart. "" where it is empty.
+        """A digest of the items of a split by case and slice, which distinguishes two splits of a source; "" if empty.
 
-        Pseudonyms mean other cases with another seed, so that the seed tells, too.
+        It includes the seed, because pseudonyms stand for other cases with another seed.
         """
         items = sorted(f"{row.case}\t{row.slice}" for row in self.rows if row.split == split)
         if items and not self.info.names_kept:
@@ -125,7 +130,7 @@ class PreparedDataset:
         return hashlib.sha256("\n".join(items).encode()).hexdigest()[:16] if items else ""
 
     def hold(self, limit_bytes: int = 4 << 30) -> bool:
-        """Keep everything in memory from now on, where it takes at most `limit_bytes`. Returns whether it does."""
+        """Keep everything in memory from now on if it needs at most `limit_bytes`. Returns whether it does."""
         if isinstance(self._images, np.ndarray):
             return True
         if self._images.nbytes + self._labels.nbytes > limit_bytes:
@@ -154,21 +159,21 @@ class PreparedDataset:
         return Batch(x, classes, self._annotated[index], tuple(rows), ignored)
 
     def batches(self, rows: Sequence[Row], size: int = 256) -> Iterator[Batch]:
-        """`rows` in their order, `size` at a time: for what would not fit into memory at once."""
+        """`rows` in their order, `size` at a time, for data that does not fit into memory at once."""
         for start in range(0, len(rows), size):
             yield self.load(rows[start : start + size])
 
     def states(self, row: Row) -> ClassStates:
-        """Given are the classes that were annotated."""
+        """The annotated classes of `row` as given."""
         return ClassStates(tuple(name in row.annotated for name in self.schema.names))
 
     @cached_property
     def names(self) -> Mapping[str, OriginalName]:
-        """What cases are called at their source, by what they are called here; nothing where names.csv was taken away."""
+        """The original names of cases, by their pseudonym; empty if names.csv was removed."""
         return read_names(self.folder / NAMES)
 
     def called(self, case: str) -> str:
-        """A case for its owner: "case_0007 (hippocampus_017)", where names.csv is there and tells more."""
+        """The name of a case for its owner: "case_0007 (hippocampus_017)", or the pseudonym alone without names.csv."""
         name = self.names[case].case if case in self.names else case
         return case if name == case else f"{case} ({name})"
 

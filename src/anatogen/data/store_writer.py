@@ -1,4 +1,4 @@
-"""Writing a prepared data set case by case: what a crash leaves is either whole or not counted."""
+"""Writing a prepared data set case by case. After a crash, only complete cases count."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ from anatogen.files import LOCK_ENDING
 
 @dataclass(frozen=True)
 class Entry:
-    """A case of the store, or one that was left out. record: its geometry, patient and split still to come; None if left out.
+    """A case of the store, or one that was left out.
 
-    positions: the slice of each item. digest: of its pixels, "blank" in front where they are all the same. checksums: of its
-    items, as stored. problem, message: why it was left out, in short and with the file.
+    Attributes:
+        record: Its geometry, without patient and split; None if left out.
+        positions: The slice of each item.
+        digest: Of its pixels, with the prefix "blank" if they are all equal.
+        checksums: Of its stored items.
+        problem, message: Why it was left out, without and with the file.
     """
 
     case: str
@@ -41,9 +45,9 @@ _ENTRY = TypeAdapter(Entry)
 
 
 class StoreWriter:
-    """Appends cases to a store in `folder`/data, with a journal beside it that says which of them are whole.
+    """Append cases to a store in `folder`/data, with a journal of the complete ones.
 
-    Whoever holds the lock of `folder` may use one. `finish` gives the whole data set, which then has to be moved to its place.
+    The caller must hold the lock of `folder`. `finish` returns the complete data set, to be moved into place.
     """
 
     def __init__(self, folder: Path, images: Any, labels: Any, entries: Sequence[Entry] = ()) -> None:
@@ -52,14 +56,14 @@ class StoreWriter:
 
     @property
     def items(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return sum(len(entry.positions) for entry in self.entries)
 
     @classmethod
     def resume_or_create(
         cls, folder: Path, channels: int, size: tuple[int, ...], largest_label: int, recipe: dict[str, Any]
     ) -> StoreWriter:
-        """A writer that resumes after the last whole case in `folder`, if that was begun with the same `recipe`."""
+        """A writer that resumes after the last complete case in `folder`, if it was started with the same `recipe`."""
         try:
             return cls._resume(folder, recipe)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
@@ -79,7 +83,7 @@ class StoreWriter:
         images, labels = (blosc2.open(str(folder / "data" / f"{name}.b2nd"), mode="a") for name in ("images", "labels"))
         *lines, _ = (
             (folder / "journal.jsonl").read_text(encoding="utf-8").split("\n")
-        )  # the last is empty, or half a line
+        )  # the last line is empty or incomplete
         whole: list[str] = []
         entries: list[Entry] = []
         first = 0
@@ -87,11 +91,11 @@ class StoreWriter:
             entry = _ENTRY.validate_json(line)
             end = first + len(entry.positions)
             if len(images) < end or len(labels) < end or _sums(images[first:end], labels[first:end]) != entry.checksums:
-                break  # a crash took more than the journal knows
+                break  # the crash lost data that the journal lists
             first = end
             whole.append(f"{line}\n")
             entries.append(entry)
-        for array in (images, labels):  # what a crash left of the next case
+        for array in (images, labels):  # drop the incomplete next case
             array.resize((first, *array.shape[1:]))
         (folder / "journal.jsonl").write_text("".join(whole), encoding="utf-8")
         return cls(folder, images, labels, entries)
@@ -106,7 +110,7 @@ class StoreWriter:
         self._note(replace(entry, checksums=_sums(images, labels)))
 
     def skip(self, case: str, error: DataError) -> None:
-        """Note that a case was left out, and why."""
+        """Record that a case was left out, and why."""
         self._note(Entry(case, None, [], problem=error.problem, message=str(error)))
 
     def _note(self, entry: Entry) -> None:
@@ -115,7 +119,7 @@ class StoreWriter:
         self.entries.append(entry)
 
     def finish(self, info: DatasetInfo, rows: Sequence[Row], names: Sequence[OriginalName]) -> Path:
-        """Write the text files; the folder with the whole data set, which is not in its place yet."""
+        """Write the text files, and return the folder of the complete data set, which is not in place yet."""
         data = self.folder / "data"
         write_index(data / INDEX, rows)
         write_names(data / NAMES, names)
@@ -124,7 +128,7 @@ class StoreWriter:
 
 
 def clear(folder: Path) -> None:
-    """Remove all that is in `folder` but its lock."""
+    """Remove everything in `folder` except its lock."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -137,7 +141,7 @@ def _sums(images: NDArray[Any], labels: NDArray[Any]) -> tuple[int, int]:
 
 
 def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> Any:
-    """An empty array that grows along its first axis. A block is one item, so that one item is read by itself."""
+    """An empty array that grows along its first axis, in blocks of one item, so that items can be read singly."""
     bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
     chunk = max(1, (1 << 20) // bytes_each)
     parameters = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=2)

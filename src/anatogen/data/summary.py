@@ -1,4 +1,4 @@
-"""What was grouped, kept together and left out when a data set was prepared, and how its files were read, in words for its owner."""
+"""Remarks for the owner of a prepared data set: cases grouped, kept together and left out, and how files were read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from anatogen.data.store import PreparedDataset
 from anatogen.naming.grouping import group_by_name
 
 _LISTED = 5
-_KNOWN_BY = {"layout": "as the layout has them", "pattern": "by --patient-pattern", "table": "by --patients"}
+_KNOWN_BY = {"layout": "from the layout", "pattern": "by --patient-pattern", "table": "by --patients"}
 
 
 def preparation_remarks(dataset: PreparedDataset) -> list[str]:
-    """A line for each; none where every case is a patient of its own and nothing was left out.
+    """One line per remark; empty if every case is a separate patient and none was left out.
 
-    With the names of cases, which names.csv has: not for those who are given the data set.
+    The remarks contain the names of cases from names.csv, so they are not for recipients of the data set.
     """
     parts = (_grouped, _together, _left_out, _field_of_view, _as_read, _private)
     return [line for part in parts for line in part(dataset)]
@@ -29,15 +29,13 @@ def _grouped(dataset: PreparedDataset) -> list[str]:
     said = found.said() or (
         f"{grouping.cases} cases are {grouping.patients} patients, by their names ({', '.join(grouping.words)})"
     )
-    return [f"{said}. --patient-pattern or --patients says otherwise"]
+    return [f"{said}. Override with --patient-pattern or --patients"]
 
 
 def _together(dataset: PreparedDataset) -> list[str]:
     same = [[dataset.called(case) for case in cases] for cases in dataset.info.same_images]
-    lines = [
-        f"{' and '.join(cases)} have exactly the same pixels: they count as one patient" for cases in same[:_LISTED]
-    ]
-    return lines + [f"and {len(same) - _LISTED} more groups of equal images"] * (len(same) > _LISTED)
+    lines = [f"{' and '.join(cases)} have identical pixels and count as one patient" for cases in same[:_LISTED]]
+    return lines + [f"and {len(same) - _LISTED} more groups of identical images"] * (len(same) > _LISTED)
 
 
 def _left_out(dataset: PreparedDataset) -> list[str]:
@@ -64,7 +62,7 @@ def _field_of_view(dataset: PreparedDataset) -> list[str]:
 
 
 def _as_read(dataset: PreparedDataset) -> list[str]:
-    """What the files made their readers say, one line for all cases of which the same is said."""
+    """The readers' remarks, one line for all cases with the same remark."""
     said: dict[str, list[str]] = {}
     for case, record in dataset.info.cases.items():
         for remark in record.remarks:
@@ -73,12 +71,10 @@ def _as_read(dataset: PreparedDataset) -> list[str]:
     for remark, cases in list(said.items())[:_LISTED]:
         others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
         lines.append(f"{dataset.called(cases[0])}{others}: {remark}")
-    return lines + ["and more such remarks, which anatogen check lists"] * (len(said) > _LISTED)
+    return lines + ["and more remarks, listed by anatogen check"] * (len(said) > _LISTED)
 
 
 def _private(dataset: PreparedDataset) -> list[str]:
     if not dataset.names or dataset.info.names_kept:
         return []
-    return [
-        f"Cases and patients are numbered; only {NAMES} has their names. Keep it to yourself when you share the folder"
-    ]
+    return [f"Cases and patients are numbered; only {NAMES} has their names. Remove it before you share the folder"]

@@ -1,4 +1,4 @@
-"""What worker processes do with a case. Imports nothing heavy, so that they start quickly (tests/data/test_worker.py)."""
+"""The work of worker processes on a case. Imports nothing heavy, so that they start fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from anatogen.volume import canonical
 
 @dataclass(frozen=True)
 class ReadCase:
-    """The items of a case. digest: of its image's pixels. blank: whether these are all the same, so that others may have them too."""
+    """The items of a case.
+
+    Attributes:
+        digest: Of the pixels of its image.
+        blank: Whether these are all equal, so that unrelated cases may share the digest.
+    """
 
     items: CaseItems
     digest: str
@@ -25,7 +30,7 @@ class ReadCase:
 
 
 def read_case(case: SourceCase, schema: LabelSchema, channels: int, settings: SliceSettings) -> ReadCase:
-    """Read, check and cut one case. Raises DataError, naming the file, where it cannot be used."""
+    """Read, check and cut one case. Raises DataError, with the file, if it cannot be used."""
     loaded = case.load()
     items = cut_case(replace(case, load=lambda: loaded), schema, channels, settings)
     pixels = canonical(loaded[0]).array
@@ -33,7 +38,7 @@ def read_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sl
 
 
 def content_digest(pixels: NDArray[Any]) -> str:
-    """The same for the same values in the same shape, whatever type holds them (float32 tells all of 16-bit integers apart)."""
+    """A digest of values and shape, whatever the type (float32 represents all 16-bit integers exactly)."""
     total = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
     for plane in pixels:
         total.update(np.ascontiguousarray(plane, dtype=np.float32).data)
@@ -41,5 +46,5 @@ def content_digest(pixels: NDArray[Any]) -> str:
 
 
 def slice_settings(settings: SliceSettings) -> SliceSettings:
-    """`settings` without what a subclass adds, whose module a worker would have to load."""
+    """`settings` without the fields of a subclass, whose module a worker would have to load."""
     return SliceSettings(**{f.name: getattr(settings, f.name) for f in fields(SliceSettings)})

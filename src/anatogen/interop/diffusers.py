@@ -241,9 +241,7 @@ def _target(weights_file: Path) -> TargetName:
 
 
 def _require_that_it_runs(denoiser: Denoiser, channels_in: int) -> None:
-    """One pass at the smallest size, because diffusers can build networks that UNet2DModel cannot run. Raises
-    ModelError.
-    """
+    """Run one pass at the smallest size: diffusers can build networks that cannot run. Raises ModelError."""
     network = denoiser.network
     if not isinstance(network, PaperUNet):
         raise TypeError("not a UNet2DModel")

@@ -27,7 +27,7 @@ _HINT = "Name the data set that the model was trained on with --dataset DATASET"
 
 @dataclass(frozen=True)
 class ExportedRaw:
-    """The result of an export: the folder, the numbers of cases and images, and the cases left out, with the reasons."""
+    """The result of an export: the folder, the numbers of cases and images, and the reasons for cases left out."""
 
     out: Path
     cases: int

@@ -26,11 +26,11 @@ _ROUNDING_MM = 0.02  # ... plus this much for rounded positions
 
 
 def read_series(files: Iterable[Path], folder: Path) -> Volume:
-    """The volume (X, Y, Z) of the one series in `files`, which are in `folder`: columns, rows, slices sorted by
-    position.
+    """The volume (X, Y, Z) of the one series in `files`, which are in `folder`, with slices sorted by position.
 
-    Values are stored values times slope plus intercept: int16 or int32 if both are whole numbers, else float32. A file
-    is one slice or an enhanced multi-frame image of one stack. Segmentations and files that are not DICOM are skipped.
+    Axes are columns, rows and slices. Values are stored values times slope plus intercept: int16 or int32 if both are
+    whole numbers, else float32. A file is one slice or an enhanced multi-frame image of one stack. Segmentations and
+    files that are not DICOM are skipped.
 
     Raises:
         DataError: There is no such series, or it is damaged, incomplete or mixed; names the file or folder.
@@ -142,7 +142,7 @@ def _floats(path: Path, dataset: Dataset, name: str, count: int) -> NDArray[np.f
 
 
 def _in_order(planes: list[_Plane], folder: Path) -> tuple[list[_Plane], NDArray[np.float64]]:
-    """The planes sorted along their normal, and their RAS affine. Raises DataError if they are not one regular stack."""
+    """The planes sorted along their normal, and their RAS affine. Raises DataError if the stack is not regular."""
     first = planes[0]
     for plane in planes[1:]:
         if plane.pixels.shape != first.pixels.shape:

@@ -52,9 +52,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Whether `path` is a DICOM file by its name or, if the name is inconclusive (1.2.840.113, IM0001), by its first
-    bytes.
-    """
+    """Whether `path` is DICOM by its name or, if the name (1.2.840.113, IM0001) does not tell, by its first bytes."""
     ending = path.suffix.lower()
     return ending in _ENDINGS or ((not ending or ending[1:].isdigit()) and is_dicom(path))
 
@@ -108,8 +106,7 @@ def parsing(path: Path, kind: str = "DICOM") -> Iterator[None]:
 
 
 def read_dataset(path: Path, *, pixels: bool) -> Dataset | None:
-    """The data set in `path`, complete or (pixels False) its header; None if it is not a DICOM file and not named as
-    one.
+    """The data set in `path`, or (pixels False) its header; None if it is neither DICOM nor named as DICOM.
 
     Raises:
         DataError: The file is damaged, missing, or only named as DICOM.

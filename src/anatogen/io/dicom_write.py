@@ -53,8 +53,7 @@ def write_dicom_series(
     series_description: str = "synthetic image",
     study_uid: str | None = None,
 ) -> tuple[Path, ...]:
-    """Write `volume` (X, Y, Z), in HU or the units of `modality`, as slices along its third axis; returns the files in
-    order.
+    """Write `volume` (X, Y, Z), in HU or the units of `modality`, as slices along its third axis.
 
     Whole numbers that fit 16 bits are stored exactly; other values in 65,536 steps between minimum and maximum, so that
     they are read back to within half a step. The columns of a slice run along the first axis of the array, rows along
@@ -64,6 +63,9 @@ def write_dicom_series(
         sample_id: Becomes PatientID.
         model: The name or hash of the model that generated the image.
         study_uid: Groups several series into one study; new by default.
+
+    Returns:
+        The files, in slice order.
 
     Raises:
         DataError: The volume has channels, values that are not finite, or slices that are not rectangles.

@@ -40,11 +40,10 @@ class _RoundedImage(nibabel.Nifti1Image):  # type: ignore[misc]
 
 
 def read_nifti(path: Path, channels: int = 1) -> Volume:
-    """The volume in `path`, in its own integer type unless its header scales it (then float32); channels in the last
-    axis.
+    """The volume in `path`, in its own integer type unless its header scales it (then float32).
 
-    Header errors within rounding are corrected with a remark. There is also a remark if qform and sform disagree (the
-    sform is used), if neither is set, and if the voxel axes are not orthogonal.
+    Channels are in the last axis. Header errors within rounding are corrected with a remark. There is also a remark if
+    qform and sform disagree (the sform is used), if neither is set, and if the voxel axes are not orthogonal.
 
     Raises:
         DataError: The file is missing, damaged, or does not contain a 3D volume of `channels` channels.

@@ -92,7 +92,7 @@ def _write_case(folder: Path, name: str, case: RawCase) -> None:
 
 
 def channel_name(name: str) -> str:
-    """A channel's name for nnU-Net: "CT" selects its CT normalisation, anything else normalises each image by itself."""
+    """A channel's name for nnU-Net: "CT" selects its CT normalisation, anything else normalises each image."""
     return "CT" if "ct" in re.split(r"[^a-z0-9]+", name.lower()) else name
 
 

@@ -304,7 +304,7 @@ def _question(keys: Mapping[str, _Key]) -> Question | None:
 
 
 def _asked(keys: Mapping[str, _Key], first: _Key, second: _Key, patient: Callable[[_Key], Sequence[str]]) -> Question:
-    """The question whether the keys `first` and `second` are one patient. patient: what identifies it then, for a key."""
+    """The question whether the keys `first` and `second` are one patient. patient: what identifies it then."""
     apart = {name: key.text.casefold() for name, key in keys.items()}
     together = {name: "\x1f".join(patient(key)) or apart[name] for name, key in keys.items()}
     by_key = {key.text.casefold(): name for name, key in reversed(list(keys.items()))}
@@ -317,9 +317,7 @@ def _asked(keys: Mapping[str, _Key], first: _Key, second: _Key, patient: Callabl
 
 
 def _pattern(patients: Mapping[str, str]) -> str:
-    """A regular expression whose match in each name is the same for the same patient and differs for others; "" if none
-    is.
-    """
+    """A regular expression whose match is the same exactly for names of the same patient; "" if none is."""
     names = list(patients)
     start = re.escape(re.match(r"\D*", _common_start(names))[0]).replace(r"\-", "-").replace(r"\ ", " ")  # type: ignore[index]
     candidates = [

@@ -69,9 +69,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class _Breast:
-    """One breast: its centre on the chest wall and its nipple, in mm; height: how far it extends (X, Y, Z), 0 outside
-    it.
-    """
+    """One breast: its centre on the chest wall and its nipple, in mm; height: its extent (X, Y, Z), 0 outside."""
 
     centre: tuple[float, float]
     nipple: Point
@@ -163,7 +161,7 @@ def _skin_and_fat(canvas: Canvas, front: Array, wall: Array) -> None:
 def _gland(
     canvas: Canvas, patient: Patient, breast: _Breast, front: Array, wall: Array, rng: np.random.Generator
 ) -> None:
-    """Lobes that converge on the nipple: the brightest share, `density`, of a random field stretched along the ducts."""
+    """Lobes that converge on the nipple: the brightest share, `density`, of a field stretched along the ducts."""
     reach = (patient.breast_radius * 1.2, 75.0, patient.breast_radius * 1.2)
     middle = (breast.centre[0], breast.nipple[1] + 55, breast.centre[1])
     window = canvas.window(middle, reach)

@@ -1,4 +1,4 @@
-"""Layouts of data, one module each. A layout turns a path into a `Source`; to add one, write a module and list it here."""
+"""Data layouts, one module each, which turn a path into a `Source`. To add one, write a module and list it here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from anatogen.errors import DataError, SettingsError, nearest
 
 __all__ = ["LAYOUTS", "Source", "SourceCase", "open_source"]
 
-# In the order in which they are tried: the more a layout asks for, the earlier.
+# In the order of detection, the most specific first.
 LAYOUTS: dict[str, Layout] = {
     "phantom": phantom,
     "hippocampus": hippocampus,
@@ -41,27 +41,34 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def open_source(location: str, layout: str = "auto", classes: Sequence[str] | None = None) -> Source:
-    """The cases at `location`, a path or the name of a built-in source. classes: names, where the layout has none.
+    """The cases at `location`.
 
-    Raises DataError where nothing is there or no layout fits, SettingsError for an unknown layout.
+    Args:
+        location: A path or the name of a built-in source.
+        layout: The layout; "auto" detects it.
+        classes: Names of the classes 1, 2, ..., if the layout has none.
+
+    Raises:
+        DataError: `location` does not exist, or no layout fits.
+        SettingsError: The layout is unknown.
     """
     if layout != "auto":
         if layout not in LAYOUTS:
-            raise SettingsError(f"there is no layout '{layout}'", hint=nearest(layout, LAYOUTS))
+            raise SettingsError(f"unknown layout '{layout}'", hint=nearest(layout, LAYOUTS))
         return with_participants(LAYOUTS[layout].open_source(location, classes))
     try:
         for candidate in LAYOUTS.values():
             if candidate.detect(location):
                 return with_participants(candidate.open_source(location, classes))
         there = Path(location).exists()
-    except OSError as error:  # a name that is too long, a loop of links, a folder that may not be read
+    except OSError as error:  # name too long, loop of links, no permission
         raise DataError(
-            f"cannot be looked at ({error.strerror or error})", path=location, hint="Check the path"
+            f"cannot be accessed ({error.strerror or error})", path=location, hint="Check the path"
         ) from error
     if not there:
-        raise DataError("there is no such file or folder", path=location, hint="Check the path")
+        raise DataError("does not exist", path=location, hint="Check the path")
     raise DataError(
-        "no known layout is found here",
+        "has no known layout",
         path=location,
-        hint=f"Arrange it as one of {', '.join(LAYOUTS)} (the README shows them), or name it with --layout",
+        hint=f"Arrange it as one of {', '.join(LAYOUTS)} (see the README), or set --layout",
     )

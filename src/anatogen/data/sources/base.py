@@ -1,4 +1,4 @@
-"""What a layout offers: a list of cases that can be loaded one at a time."""
+"""What a layout provides: a list of cases that are loaded one at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from anatogen.volume import Volume
 class SourceCase:
     """One scan that has not been read yet.
 
-    load: reads image and label map as the files have them. annotated: names of the classes that were drawn, or None
-    for all. split: the layout's own split, or None. files: what it is read from, for messages and the fingerprint.
-    attributes: what else is known of the patient, by name, as the source has it (participants.tsv).
+    Attributes:
+        load: Reads image and label map as stored in the files.
+        annotated: Names of the annotated classes, or None for all.
+        split: The layout's own split, or None.
+        files: The files of the case, for messages and the fingerprint.
+        attributes: Attributes of the patient by name, as in the source (participants.tsv).
     """
 
     id: str
@@ -31,10 +34,12 @@ class SourceCase:
 
 @dataclass(frozen=True)
 class Source:
-    """All cases at one place, with what is known of them without reading images.
+    """All cases at one location, and what is known of them without reading images.
 
-    notice: said in every report. terms: the licence and the reference, where the source states them. patients_from: who says
-    which patient a case is of, the layout or the user; "" where the cases' names have to tell (`data.patients`).
+    Attributes:
+        notice: A caution shown in every report.
+        terms: The licence and the reference, if the source states them.
+        patients_from: Where the patients are from, the layout or the user; "" to group by case names (`data.patients`).
     """
 
     layout: str
@@ -48,15 +53,15 @@ class Source:
 
 
 class Layout(Protocol):
-    """A module of this folder."""
+    """The interface of a module in this folder."""
 
     def detect(self, location: str) -> bool:
         """Whether `location` looks like this layout."""
         ...
 
     def open_source(self, location: str, classes: Sequence[str] | None = None) -> Source:
-        """The cases at `location`. classes: names of the classes 1, 2, ..., for layouts that do not name them.
+        """The cases at `location`. `classes`: names of the classes 1, 2, ..., if the layout has none.
 
-        Raises DataError where `location` does not hold this layout.
+        Raises DataError if `location` does not have this layout.
         """
         ...

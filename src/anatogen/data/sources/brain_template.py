@@ -1,9 +1,9 @@
-"""The ICBM 2009a (MNI152) T1 brain template that ships with nilearn, as a cohort of virtual subjects.
+"""The ICBM 2009a (MNI152) T1 brain template, distributed with nilearn, as a cohort of virtual subjects.
 
 It is one anatomy, the average of 152 people (Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033). Each virtual
 subject is the template, image and tissue maps together, under a smooth random deformation. A contiguous slab of axial
-slices is held out: train and heldout subjects lie outside it, val and test subjects inside. Figures on it show that
-the machinery works and nothing more.
+slices is held out: train and heldout subjects are outside it, val and test subjects inside. Results on it test the
+software and have no medical meaning.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from anatogen.volume import Volume
 NAME = "brain-template"
 NOTICE = (
     "One brain: the ICBM 2009a (MNI152) T1 template, an average of 152 people, under smooth random deformations. "
-    "These figures show that the machinery works and claim nothing more."
+    "These results test the software and have no medical meaning."
 )
 SUBJECTS = {"train": 40, "heldout": 10, "val": 4, "test": 6}
 
 SPACING_MM = 2.0
-_BRAIN_MM = (-52.0, 74.0)  # axial positions that are sliced, in MNI millimetres
+_BRAIN_MM = (-52.0, 74.0)  # range of axial slices, in MNI millimetres
 _SLAB_MM = (4.0, 22.0)  # held out: the level of the lateral ventricles
-_MARGIN_MM = 4.0  # left out on either side of the slab, so that no neighbour of a held-out slice is trained on
+_MARGIN_MM = 4.0  # excluded on each side of the slab, so that no neighbour of a held-out slice is trained on
 
 
 def detect(location: str) -> bool:
-    """Whether the built-in source is meant."""
+    """Whether `location` names this source."""
     return location == NAME
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The virtual subjects. Raises DataError where nilearn, which carries the template, is not installed."""
+    """The virtual subjects. Raises DataError if nilearn, which contains the template, is not installed."""
     _template_folder()
     low, high = _BRAIN_MM
     below, above = _SLAB_MM[0] - _MARGIN_MM, _SLAB_MM[1] + _MARGIN_MM
@@ -65,7 +65,9 @@ def _template_folder() -> Path:
         import nilearn
     except ImportError as error:
         raise DataError(
-            "the brain template comes with nilearn", path=NAME, hint="pip install 'anatogen[nilearn]'"
+            "the brain template requires nilearn, which is not installed",
+            path=NAME,
+            hint="pip install 'anatogen[nilearn]'",
         ) from error
     return Path(nilearn.__file__).parent / "datasets" / "data"
 
@@ -105,7 +107,7 @@ def _load(subject: int, low_mm: float, high_mm: float) -> tuple[Volume, Volume]:
 
 
 def _deform(points_mm: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Where in the template the points (3, N) of a subject lie: a small affine map and displacements of about 4 mm."""
+    """The template positions of the points (3, N) of a subject: a small affine map and displacements of about 4 mm."""
     angles = rng.normal(0, np.deg2rad(3), 3)
     turn = np.array([[0, -angles[2], angles[1]], [angles[2], 0, -angles[0]], [-angles[1], angles[0], 0]])
     stretch = np.diag(rng.normal(1, 0.05, 3))

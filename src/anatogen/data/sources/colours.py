@@ -1,7 +1,7 @@
-"""Masks that are colour pictures: the table that says which colour is which class.
+"""Colour masks: the table of the colour of each class.
 
-It stands in a dataset.json beside the folders, {"colours": {"liver": "#FF0000", "kidney": [0, 255, 0]}}, or in the names of
-the classes, "liver=#FF0000". What has the background's colour (black, unless "background" is in the table) is background.
+It is in a dataset.json beside the folders, {"colours": {"liver": "#FF0000", "kidney": [0, 255, 0]}}, or in the class
+names, "liver=#FF0000". The background's colour is black, unless "background" is in the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from anatogen.labels import LabelClass, LabelSchema
 
 MOST_COLOURS = 64
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
-_EXAMPLE = 'Write for instance {"colours": {"liver": "#FF0000", "kidney": "#00FF00"}}'
+_EXAMPLE = 'Expected for instance {"colours": {"liver": "#FF0000", "kidney": "#00FF00"}}'
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class ColourTable:
         colours = [self.background, *(colour for _, colour in self.classes)]
         for colour in colours:
             if colours.count(colour) > 1:
-                raise DataError(f"the colour {colour} stands for two classes", hint="Give each a colour of its own")
+                raise DataError(f"two classes have the colour {colour}", hint="Give each class its own colour")
 
     @property
     def schema(self) -> LabelSchema:
-        """The classes, in their colours."""
+        """The classes with their colours."""
         return LabelSchema(tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.classes, start=1)))
 
     def labels(self, pixels: NDArray[Any], path: Path | str) -> NDArray[np.integer]:
@@ -52,28 +52,30 @@ class ColourTable:
         strange = [k for k, code in enumerate(found) if int(code) not in table]
         if strange:
             most = max(strange, key=lambda k: counts[k])
-            what = f"has the colour {_name(int(found[most]))} in {counts[most]} pixels, which no class has"
+            what = f"has {counts[most]} pixels of the undeclared colour {_name(int(found[most]))}"
             if len(strange) > 1:
-                what += f", and {len(strange) - 1} more such colours"
+                what += f", and {len(strange) - 1} more undeclared colours"
             raise DataError(what, path=path, hint="Add it to the colours, or save the masks without smoothing")
         kind = np.uint8 if len(table) <= 256 else np.uint16
         ours: NDArray[np.integer] = np.array([table[int(code)] for code in found], kind)
         return np.asarray(ours[place].reshape(codes.shape))
 
     def describe(self) -> dict[str, Any]:
-        """As dataset.json has it."""
+        """The table for dataset.json."""
         return {"colours": {"background": self.background, **dict(self.classes)}}
 
 
 def colour_table(folder: Path, classes: Sequence[str] | None = None) -> ColourTable | None:
-    """The table in `classes` ("liver=#FF0000"), or in the dataset.json of `folder`; None where there is none.
+    """The table in `classes` ("liver=#FF0000"), or in the dataset.json of `folder`; None if there is none.
 
-    Raises SettingsError or DataError for a table that is not one.
+    Raises:
+        SettingsError: `classes` is an invalid table.
+        DataError: dataset.json has an invalid table.
     """
     named = [name.rpartition("=") for name in classes or () if _HEX.fullmatch(name.rpartition("=")[2].strip())]
     if named:
         if len(named) < len(classes or ()):
-            raise SettingsError("some of the classes have a colour and some have none", hint="Give all of them one")
+            raise SettingsError("only some of the classes have a colour", hint="Give all of them one")
         return _table({name.strip(): colour.strip() for name, _, colour in named}, "--classes")
     path = folder / "dataset.json"
     if classes is not None or not path.is_file():
@@ -86,7 +88,7 @@ def colour_table(folder: Path, classes: Sequence[str] | None = None) -> ColourTa
     if colours is None:
         return None
     if not isinstance(colours, dict) or not colours:
-        raise DataError('its "colours" are no table', path=path, hint=_EXAMPLE)
+        raise DataError('"colours" is not a table', path=path, hint=_EXAMPLE)
     return _table(colours, path)
 
 
@@ -94,7 +96,7 @@ def _table(colours: Mapping[str, Any], path: Path | str) -> ColourTable:
     clean = {name: _hex(colour, path) for name, colour in colours.items()}
     background = clean.pop("background", "#000000")
     if not clean:
-        raise DataError("names no class", path=path, hint=_EXAMPLE)
+        raise DataError("declares no class", path=path, hint=_EXAMPLE)
     try:
         return ColourTable(background, tuple(clean.items()))
     except DataError as error:
@@ -102,14 +104,14 @@ def _table(colours: Mapping[str, Any], path: Path | str) -> ColourTable:
 
 
 def require_no_colours(masks: Iterable[Path]) -> None:
-    """Raises DataError, with the colours that occur, where masks are colour pictures and no table says what they mean."""
+    """Raise DataError, with the colours that occur, if masks are colour pictures without a colour table."""
     counts: Counter[int] = Counter()
     first: Path | None = None
     for path in masks:
         try:
             pixels = read_colours(path)
         except DataError:
-            continue  # whoever reads its case meets the fault
+            continue  # reported when its case is read
         if pixels is None:
             continue
         found, each = np.unique(_codes(pixels), return_counts=True)
@@ -118,9 +120,9 @@ def require_no_colours(masks: Iterable[Path]) -> None:
             first = path
         if first is not None and len(counts) > MOST_COLOURS:
             raise DataError(
-                f"with the masks before it holds {len(counts)} colours: smoothed, or no label map",
+                f"and the masks before it contain {len(counts)} colours: smoothed, or not label maps",
                 path=path,
-                hint="Export the masks again without smoothing, best as label values 0, 1, 2, ... in gray pixels",
+                hint="Export the masks again without smoothing, preferably as label values 0, 1, 2, ... in gray pixels",
             )
     if first is None:
         return
@@ -129,9 +131,9 @@ def require_no_colours(masks: Iterable[Path]) -> None:
     classes = [_name(code) for code, _ in counts.most_common() if code][:12]
     asked = ",".join(f"name{i}={colour}" for i, colour in enumerate(classes, start=1))
     raise DataError(
-        f"is a colour picture, and nothing says which colour is which class; the masks hold {listed}",
+        f"is a colour picture without a colour table; the masks contain {listed}",
         path=first,
-        hint=f'Name them: --classes "{asked}", or in a dataset.json. {_EXAMPLE}',
+        hint=f'Name them with --classes "{asked}", or in a dataset.json. {_EXAMPLE}',
     )
 
 
@@ -140,7 +142,7 @@ def _hex(colour: Any, path: Path | str) -> str:
         return colour.upper()
     if isinstance(colour, list) and len(colour) == 3 and all(isinstance(v, int) and 0 <= v < 256 for v in colour):
         return "#" + "".join(f"{v:02X}" for v in colour)
-    raise DataError(f"{colour} is no colour", path=path, hint=_EXAMPLE)
+    raise DataError(f"{colour} is not a colour", path=path, hint=_EXAMPLE)
 
 
 def _codes(pixels: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,9 +1,9 @@
-"""CT-ORG as The Cancer Imaging Archive publishes it: 140 CT scans, volume-N.nii.gz with labels-N.nii.gz.
+"""CT-ORG as published by The Cancer Imaging Archive: 140 CT scans, volume-N.nii.gz with labels-N.nii.gz.
 
-Rister et al. 2020, doi:10.1038/s41597-020-00715-8; data doi:10.7937/tcia.2019.tt7f4v7o. The files lie in `location`,
-in its OrganSegmentations/, or spread over folders in it, as the archive's parts are unpacked. Label maps are stored as
+Rister et al. 2020, doi:10.1038/s41597-020-00715-8; data doi:10.7937/tcia.2019.tt7f4v7o. The files are in `location`, in
+its OrganSegmentations/, or in several folders in it, as the archive's parts are unpacked. Label maps are stored as
 32-bit floats: 1 liver, 2 bladder, 3 lungs, 4 kidneys, 5 bone, and in the few scans that show it 6 brain. As in the
-paper there are five classes: the brain is read as background. A case is a patient.
+paper there are five classes, and the brain becomes background. A case is a patient.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
 CLASSES = ("liver", "bladder", "lungs", "kidneys", "bone")
-# The paper takes 40 of the 140 patients (it does not say which): 24 to train, 8 held out, 8 to test, halved for val.
+# The paper uses 40 of the 140 patients (unspecified): 24 train, 8 held out, 8 test, halved here for val.
 PAPER_PATIENTS = {"train": 24, "heldout": 8, "val": 4, "test": 4}
 
 _BRAIN = 6
@@ -33,7 +33,7 @@ _NAME = re.compile(r"(volume|labels)-([0-9]+)\.nii(?:\.gz)?", re.IGNORECASE)
 
 
 def detect(location: str) -> bool:
-    """Whether there is a labels-N.nii.gz."""
+    """Whether `location` contains a labels-N.nii.gz."""
     for folder in (Path(location), *entries(Path(location))):
         matches = (_NAME.fullmatch(path.name) for path in entries(folder))
         if any(match and match[1].lower() == "labels" for match in matches):
@@ -42,9 +42,10 @@ def detect(location: str) -> bool:
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The scans with their label maps, by number. classes: other names for the five.
+    """The scans with their label maps, by number. `classes`: other names for the five.
 
-    Raises DataError for a scan without label map, a label map without scan, and a number that occurs twice.
+    Raises:
+        DataError: A scan has no label map or vice versa, or a number occurs twice.
     """
     found: dict[str, dict[int, Path]] = {"volume": {}, "labels": {}}
     for folder in (Path(location), *entries(Path(location))):
@@ -52,14 +53,16 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
             if match := _NAME.fullmatch(path.name):
                 first = found[match[1].lower()].setdefault(int(match[2]), path)
                 if first is not path:
-                    raise DataError(f"and {first} have one number", path=path, hint="Keep one of them")
+                    raise DataError(f"and {first} have the same number", path=path, hint="Keep one of them")
     scans, label_maps = found["volume"], found["labels"]
     if not scans and not label_maps:
-        raise DataError("holds no volume-N.nii.gz and labels-N.nii.gz", path=location, hint="Name the folder with both")
+        raise DataError(
+            "contains no volume-N.nii.gz and labels-N.nii.gz", path=location, hint="Choose the folder with both"
+        )
     for number in sorted(scans.keys() ^ label_maps.keys()):
         here, other = (scans, "labels") if number in scans else (label_maps, "volume")
         raise DataError(
-            f"has no {other}-{number}.nii.gz", path=here[number], hint="Download it too, or move this file away"
+            f"has no {other}-{number}.nii.gz", path=here[number], hint="Download it as well, or move this file away"
         )
     cases = (
         SourceCase(f"volume-{n}", str(n), partial(_load, scans[n], label_maps[n]), files=(scans[n], label_maps[n]))
@@ -75,5 +78,5 @@ def _load(scan: Path, label_map: Path) -> tuple[Volume, Volume]:
     try:
         labels = whole_labels(labels, label_map)
     except DataError:
-        return read_nifti(scan), labels  # whoever checks the labels names the wrong value
+        return read_nifti(scan), labels  # the label check reports wrong values
     return read_nifti(scan), replace(labels, array=np.where(labels.array == _BRAIN, 0, labels.array))

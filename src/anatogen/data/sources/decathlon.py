@@ -1,7 +1,7 @@
-"""The Medical Segmentation Decathlon's own layout: dataset.json with the list "training", imagesTr/NAME.nii.gz, labelsTr/NAME.nii.gz.
+"""The Medical Segmentation Decathlon's layout: dataset.json with the list "training", imagesTr/ and labelsTr/.
 
-"modality" names the channels, which lie in the last axis of the images; "labels" are keyed by number. Where the list names
-files that are not here, the case says so when it is read.
+"modality" names the channels, which are in the last axis of the images; "labels" are keyed by number. A listed file
+that is missing is reported when its case is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from anatogen.volume import Volume
 
 
 def detect(location: str) -> bool:
-    """Whether a dataset.json lists training images that bear no number of a channel, as nnU-Net's do."""
+    """Whether a dataset.json lists training images without a channel number, which nnU-Net's have."""
     folder = Path(location)
     if not (folder / "dataset.json").is_file():
         return False
@@ -34,7 +34,7 @@ def detect(location: str) -> bool:
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The cases of the list "training". Raises DataError where dataset.json is wrong or two entries are one case."""
+    """The cases of the list "training". Raises DataError if dataset.json is invalid or lists a case twice."""
     folder = Path(location)
     path = folder / "dataset.json"
     description = read_description(path)

@@ -1,13 +1,15 @@
-"""A tree of DICOM series, one folder each, with masks: DICOM-SEG anywhere in the tree, or a NRRD or NIfTI file beside.
+"""A tree of DICOM series, one folder each, with masks: DICOM-SEG anywhere in the tree, or an adjacent NRRD or NIfTI
+file.
 
     LOCATION/PATIENT[/STUDY][/SERIES]/*.dcm
     a DICOM-SEG file anywhere below LOCATION: belongs to the series that it refers to; several may share one series
-    or CASE/mask.nrrd, CASE/CASE.nii.gz, ...: one file in the folder of the series or in one above it (below LOCATION) that
-    holds no other series, whose name contains seg, mask or label, or is that of the folder
+    or CASE/mask.nrrd, CASE/CASE.nii.gz, ...: one file in the folder of the series or in a parent (below LOCATION)
+        without
+    other series, whose name contains seg, mask or label, or equals that of the folder
 
-PatientID is the patient; where it is empty, the first folder below LOCATION is. Classes are the segments' labels in the
-order of first appearance (DICOM-SEG, and 3D Slicer's .seg.nrrd); a case is annotated with the classes that its own
-segmentation names. Plain masks have no names: `classes` gives them. Series without a mask are left out.
+PatientID is the patient; if it is empty, the first folder below LOCATION is. Classes are the segment labels in order of
+first appearance (DICOM-SEG, and 3D Slicer's .seg.nrrd); a case is annotated with the classes in its own segmentation.
+Plain masks have no names; `classes` gives them. Series without a mask are left out.
 """
 
 from __future__ import annotations
@@ -36,22 +38,23 @@ _MASK_WORDS = ("seg", "mask", "label")
 
 
 def detect(location: str) -> bool:
-    """Whether there is a DICOM file somewhere below `location`."""
+    """Whether there is a DICOM file anywhere below `location`."""
     return any(looks_like_dicom(p) for p in Path(location).rglob("*") if not p.name.startswith(".") and p.is_file())
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """A case for each series with a mask. Reads the headers of all DICOM files, and plain masks where `classes` is None.
+    """A case for each series with a mask. Reads the headers of all DICOM files, and plain masks if `classes` is None.
 
-    Raises DataError where a folder mixes series, no series has a mask, a segmentation refers to a series that is not
-    here, a case has several masks to choose from, or `classes` lacks the label of a segment.
+    Raises:
+        DataError: A folder mixes series, no series has a mask, a segmentation refers to a missing series, a case has
+            several masks, or `classes` lacks the label of a segment.
     """
     root = Path(location)
     if not root.is_dir():
-        raise DataError("there is no such folder", path=root, hint="Check the path")
+        raise DataError("does not exist", path=root, hint="Check the path")
     every, segmentations = scan(root)
     if not every:
-        raise DataError("holds no DICOM images", path=root, hint="Name the folder above the patients' folders")
+        raise DataError("contains no DICOM images", path=root, hint="Choose the parent of the patients' folders")
     _refuse_strangers(segmentations, every)
     masks = [_find_mask(root, series, every, segmentations) for series in every]
     cases = [(series, mask) for series, mask in zip(every, masks, strict=True) if mask is not None]
@@ -59,13 +62,13 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         raise DataError(
             f"{len(every)} series, none with a mask",
             path=root,
-            hint="Add DICOM-SEG files, or a NRRD or NIfTI file called mask beside each series",
+            hint="Add DICOM-SEG files, or an NRRD or NIfTI file named mask beside each series",
         )
     names = _class_names(root, [mask for _, mask in cases], classes)
     modalities = sorted({series.modality for series, _ in cases})
     if len(modalities) > 1:
         raise DataError(
-            f"mixes the modalities {', '.join(modalities)}", path=root, hint="Prepare each modality by itself"
+            f"mixes the modalities {', '.join(modalities)}", path=root, hint="Prepare each modality separately"
         )
     left_out = len(every) - len(cases)
     return Source(
@@ -81,7 +84,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
 
 @dataclass(frozen=True)
 class _Mask:
-    """What draws the classes of one series: DICOM-SEG files, or one mask file. labels: of its segments, empty if plain."""
+    """The masks of one series: DICOM-SEG files, or one mask file. labels: of its segments, empty for plain masks."""
 
     segmentations: tuple[SegmentationFile, ...] = ()
     file: Path | None = None
@@ -97,9 +100,9 @@ def _refuse_strangers(segmentations: Iterable[SegmentationFile], every: Iterable
     for segmentation in segmentations:
         if not here & set(segmentation.series):
             raise DataError(
-                f"refers to series {', '.join(segmentation.series) or 'none'}, which is not here",
+                f"refers to series {', '.join(segmentation.series) or 'none'}, which is missing",
                 path=segmentation.path,
-                hint="Add the series that it was drawn on, or remove it",
+                hint="Add the series that it refers to, or remove it",
             )
 
 
@@ -116,11 +119,11 @@ def _find_mask(
             raise DataError(
                 f"has several masks: {', '.join(p.name for p in found)}",
                 path=folder,
-                hint="Keep one label map a case, with a value for each class",
+                hint="Keep one label map per case, with a value for each class",
             )
         if found and sum(other.folder.is_relative_to(folder) for other in every) > 1:
             raise DataError(
-                "lies above several series", path=found[0], hint="Put it into the folder of the series it belongs to"
+                "is in a parent folder of several series", path=found[0], hint="Move it to the folder of its series"
             )
         if found:
             labels = tuple(read_seg_nrrd(found[0])[1]) if found[0].name.endswith(".seg.nrrd") else ()
@@ -131,7 +134,7 @@ def _find_mask(
 
 
 def _is_case(root: Path) -> bool:
-    """Whether `root` is itself the folder of a series."""
+    """Whether `root` is the folder of a series."""
     return any(looks_like_dicom(p) for p in root.iterdir() if p.is_file())
 
 
@@ -149,26 +152,28 @@ def _class_names(root: Path, masks: Sequence[_Mask], classes: Sequence[str] | No
     if classes is not None:
         for label in labels:
             if label not in classes:
-                raise DataError(
-                    f"a segment '{label}' is not among the classes", path=root, hint=nearest(label, classes)
-                )
+                raise DataError(f"segment '{label}' is not one of the classes", path=root, hint=nearest(label, classes))
         return tuple(classes)
     if labels and plain:
         raise DataError(
-            "does not name its classes, as other masks here do", path=plain[0], hint="Name all of them with --classes"
+            "does not name its classes, but other masks here do", path=plain[0], hint="Name all of them with --classes"
         )
     return labels or _numbered(plain)
 
 
 def _numbered(files: Sequence[Path]) -> tuple[str, ...]:
-    """Names for the values that occur in plain masks: class 1, class 2, ... up to the greatest."""
+    """Names for the values in plain masks: class 1, class 2, ... up to the largest."""
     largest = 0
     for file in files:
         values = np.unique(whole_labels(_read_plain(file), file).array)
         if values[-1] == 255 and set(values.tolist()) <= {0, 255}:
-            raise DataError("holds the values 0 and 255 only", path=file, hint="Run anatogen check; --fix remaps 0/255")
+            raise DataError(
+                "contains only 0 and 255, which are not class numbers",
+                path=file,
+                hint="Run anatogen check; --fix remaps 0/255",
+            )
         if values[0] < 0:
-            raise DataError(f"holds label {values[0]}", path=file, hint="Number the classes 1, 2, ...")
+            raise DataError(f"contains label {values[0]}", path=file, hint="Number the classes 1, 2, ...")
         largest = max(largest, int(values[-1]))
     return tuple(f"class {value}" for value in range(1, largest + 1))
 
@@ -202,7 +207,11 @@ def _load(series: Series, mask: _Mask, names: tuple[str, ...]) -> tuple[Volume, 
 def segments_on(image: Volume, file: Path, values: dict[str, int]) -> Volume:
     """The label map on the grid of `image` of the segments in a .seg.nrrd `file`, which may cover a part of the image.
 
-    values: the label of each segment by its name. Raises DataError where segments overlap or lie off the grid.
+    Args:
+        values: The label of each segment by its name.
+
+    Raises:
+        DataError: Segments overlap or are off the grid.
     """
     volume, segments = read_seg_nrrd(file)
     labels = np.zeros(image.grid, np.uint8 if max(values.values()) < 256 else np.uint16)

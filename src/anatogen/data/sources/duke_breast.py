@@ -1,20 +1,21 @@
 """Duke Breast Cancer MRI: the fat-saturated T1 pre-contrast sequence of the 100 patients with published masks.
 
 Images: the collection Duke-Breast-Cancer-MRI of The Cancer Imaging Archive (doi:10.7937/TCIA.e3sv-re93, CC BY-NC 4.0),
-downloaded with descriptive folder names. Masks of breast, blood vessels and fibroglandular (dense) tissue: "3D Breast and
-FGT MRI Segmentation Supplemental Data" on the page of that collection (Lew et al. 2024, doi:10.1038/s41598-024-54048-2).
-Both anywhere up to two folders below LOCATION:
+downloaded with descriptive folder names. Masks of breast, blood vessels and fibroglandular (dense) tissue: "3D Breast
+and FGT MRI Segmentation Supplemental Data" on the page of that collection (Lew et al. 2024,
+doi:10.1038/s41598-024-54048-2). Both up to two folders below LOCATION:
 
     Breast_MRI_001/STUDY/SERIES/*.dcm
     Breast_MRI_001/Segmentation_Breast_MRI_001_Breast.seg.nrrd
     Breast_MRI_001/Segmentation_Breast_MRI_001_Dense_and_Vessels.seg.nrrd
 
 The pre-contrast series is the one that the collection's table Breast-Cancer-MRI-filepath_filename-mapping.csv (saved as
-CSV in LOCATION) calls "pre"; without the table, the one series whose folder or description has the word pre, the
-dynamic one (dyn) where there are several. As in the masks' authors' own code (mazurowski-lab/3D-Breast-FGT-and-Blood-Vessel-
-Segmentation, preprocessing.py), vessels and dense tissue are told apart by the names of the segments and not by their
-values, which vary, may lie in two layers, and where they overlap dense tissue wins. Assumed, and refused where it does not
-hold: the NRRD headers say where the masks lie (that code turns the arrays by rules instead).
+CSV in LOCATION) names "pre"; without the table, the one series whose folder or description has the word pre, or of
+several the dynamic one (dyn). As in the masks' authors' own code
+(mazurowski-lab/3D-Breast-FGT-and-Blood-Vessel-Segmentation, preprocessing.py), vessels and dense tissue are identified
+by the names of the segments, not by their values, which vary and may be in two layers; where they overlap, dense tissue
+wins. The NRRD headers are assumed to give the position of the masks (that code flips the arrays by rules instead); if
+they do not, the case is rejected.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ from anatogen.volume import Volume
 
 CLASSES = ("breast", "blood vessels", "fibroglandular tissue")  # in the paper's order
 
-# Konz et al. 2024: 70 patients train the generator, 15 are held out for the segmenter, 15 test. The authors name the 70 in
-# issue 22 of mazurowski-lab/segmentation-guided-diffusion; the division of the other 30 here is ours.
+# Konz et al. 2024: 70 patients train the generator, 15 are held out for the segmenter, 15 test. The authors list the 70 in
+# issue 22 of mazurowski-lab/segmentation-guided-diffusion; the split of the other 30 is ours.
 PAPER_PATIENTS = {"train": 70, "heldout": 15, "test": 15}
 PAPER_TRAIN = tuple(
     f"Breast_MRI_{number:03d}"
@@ -59,15 +60,17 @@ _TABLE = "*filepath_filename-mapping*.csv"
 
 
 def detect(location: str) -> bool:
-    """Whether there are folders called Breast_MRI_001 and the like."""
+    """Whether there are folders named like Breast_MRI_001."""
     return next(_patient_folders(Path(location)), None) is not None
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     """A case for each patient with images and masks; the classes are always `CLASSES`.
 
-    Where all patients of `PAPER_TRAIN` are here, the split is the paper's; else there is none. Raises DataError where no
-    patient has both, a mask of the pair is missing, or a patient's pre-contrast series cannot be told.
+    If all patients of `PAPER_TRAIN` are present, the split is the paper's; otherwise there is none.
+
+    Raises:
+        DataError: No patient has both, a mask of the pair is missing, or the pre-contrast series is ambiguous.
     """
     root = Path(location)
     images: dict[str, Path] = {}
@@ -91,7 +94,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     for patient in patients:
         for file in masks[patient]:
             if not file.is_file():
-                raise DataError("there is no such file", path=file, hint="Download the masks again")
+                raise DataError("does not exist", path=file, hint="Download the masks again")
         series = _pre_contrast(images[patient], table.get(patient))
         cases.append(
             SourceCase(
@@ -103,7 +106,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
             )
         )
     missing = len(masks) - len(patients)
-    notice = f"{missing} patients have masks but no images here, and were left out." if missing else ""
+    notice = f"{missing} patients have masks but no images and were left out." if missing else ""
     return Source(
         "duke-breast", location, LabelSchema.from_names(CLASSES), ("MR",), tuple(cases), notice, patients_from="layout"
     )
@@ -129,7 +132,7 @@ def _paper_split(patients: Sequence[str]) -> dict[str, str]:
 
 
 def _table(root: Path) -> dict[str, str]:
-    """The folder name of each patient's pre-contrast series, from the collection's table where it is here."""
+    """The folder name of each patient's pre-contrast series, from the collection's table if present."""
     found: dict[str, str] = {}
     for file in sorted(root.glob(_TABLE)):
         try:
@@ -159,7 +162,7 @@ def _pre_contrast(folder: Path, named: str | None) -> Series:
         raise DataError(
             f"the pre-contrast series is one of: {names}" if series else "no series has the word pre in its name",
             path=folder,
-            hint="Put Breast-Cancer-MRI-filepath_filename-mapping.csv beside it, or keep the pre-contrast series alone",
+            hint="Put Breast-Cancer-MRI-filepath_filename-mapping.csv beside it, or keep only the pre-contrast series",
         )
     return series[0]
 
@@ -172,7 +175,7 @@ def _load(series: Series, breast_file: Path, dense_and_vessels_file: Path) -> tu
     labels[place][inside.reshape(*inside.shape[:3], -1).any(axis=-1)] = 1
     volume, segments = read_seg_nrrd(dense_and_vessels_file)
     by_name = {name.lower(): mask for name, mask in segments.items()}
-    if not by_name:  # as the masks' authors number them
+    if not by_name:  # the numbers of the masks' authors
         by_name = {"vessels": volume.array == 1, "dense": volume.array == 2}
     for name, value in (("vessels", 2), ("dense", 3)):
         if name not in by_name:

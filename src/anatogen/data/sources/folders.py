@@ -1,12 +1,11 @@
-"""A plain pair of folders of pictures: images/ beside masks/ or labels/.
+"""A pair of folders of pictures: images/ and masks/ or labels/.
 
     DATA/images/scan_1.png   DATA/masks/scan_1.png
 
-A TIFF of several pages is a volume (`read_stack`), and so is its label map then. Label maps may be RGB, where a table says
-which colour is which class (`colours`). The folders may have any name of IMAGE_FOLDERS and MASK_FOLDERS (`listing`), in whatever case of letters. Images are
-PNG, TIFF, JPEG or NPY (channels last); label maps gray or palette PNG, TIFF or NPY. An image and its label map bear
-the same name, but for the ending and words such as _mask. Each picture is a case and, as nothing else is known, a
-patient.
+A multi-page TIFF is a volume (`read_stack`), and so is its label map. Label maps may be RGB with a colour table
+(`colours`). The folders may have any name in IMAGE_FOLDERS and MASK_FOLDERS (`listing`), ignoring case. Images are PNG,
+TIFF, JPEG or NPY (channels last); label maps gray or palette PNG, TIFF or NPY. An image and its label map have the same
+name, except for the suffix and words such as _mask. Each picture is a case and, without further information, a patient.
 """
 
 from __future__ import annotations
@@ -44,31 +43,33 @@ ENDINGS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".npy")
 
 
 def detect(location: str) -> bool:
-    """Whether a folder of images lies beside a folder of label maps, and they do not hold NIfTI."""
+    """Whether there is a folder of images beside a folder of label maps, without NIfTI files."""
     images = subfolders(Path(location), IMAGE_FOLDERS)
     return bool(images and subfolders(Path(location), MASK_FOLDERS)) and not has_files(images[0], NIFTI)
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The pictures in the two folders of `location`. Raises DataError for files without a counterpart."""
+    """The pictures in the two folders of `location`. Raises DataError for unpaired files."""
     folder = Path(location)
     pairs = pairs_in(the_subfolder(folder, IMAGE_FOLDERS), the_subfolder(folder, MASK_FOLDERS))
     return picture_source("folders", location, [(None, p) for p in pairs], classes)
 
 
 def pairs_in(images: Path, masks: Path) -> list[Pair]:
-    """The pictures in two folders. Raises DataError where there are none, and for files without a counterpart."""
+    """The pairs of pictures in two folders. Raises DataError if there are none, and for unpaired files."""
     pairs = pair(files(images, ENDINGS), files(masks, ENDINGS))
     if not pairs:
-        raise DataError("holds no pictures (PNG, TIFF, JPEG or NPY)", path=images, hint="Put the images there")
+        raise DataError("contains no pictures (PNG, TIFF, JPEG or NPY)", path=images, hint="Put the images there")
     return pairs
 
 
 def picture_source(
     layout: str, location: str, pairs: Sequence[tuple[str | None, Pair]], classes: Sequence[str] | None
 ) -> Source:
-    """A source of (split, picture) pairs; all have as many channels as the first. A case is named after its picture,
-    with its split before it where names occur in two splits."""
+    """A source of (split, picture) pairs, all with the number of channels of the first.
+
+    A case has the name of its picture, prefixed with its split if names occur in two splits.
+    """
     table = colour_table(Path(location), classes)
     if table is None:
         if classes is None:
@@ -88,16 +89,16 @@ def picture_source(
 
 
 def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """The image (H, W) or (H, W, channels) in `path`, and its spacing (rows, columns) in millimetres where known."""
+    """The image (H, W) or (H, W, channels) in `path`, and its spacing (rows, columns) in millimetres, if known."""
     return (read_npy_picture(path), None) if ending(path) == ".npy" else read_picture(path)
 
 
 def read_labels(path: Path, table: ColourTable | None = None) -> NDArray[np.integer]:
-    """The label values (H, W) in `path`, or (X, Y, Z) of a stack. table: of the colours of an RGB picture."""
+    """The label values (H, W) in `path`, or (X, Y, Z) of a stack. `table`: the classes of the colours of RGB pictures."""
     if pages(path) > 1:
         array = read_stack(path).array
         if array.dtype.kind not in "iu" or array.ndim != 3:
-            what = f"holds pages of {array.dtype} with {_channels(array, 3)} channels, which are no labels"
+            what = f"contains pages of {array.dtype} with {_channels(array, 3)} channels, which are not labels"
             raise DataError(what, path=path, hint="Save label values 0, 1, 2, ... as gray pages")
         return array.view(array.dtype)
     if table is not None and (colours := read_colours(path)) is not None:
@@ -111,7 +112,7 @@ def _load(p: Pair, channels: int, first: Path, table: ColourTable | None = None)
     image, spacing = read_image(p.image)
     if _channels(image) != channels:
         raise DataError(
-            f"number of channels is {_channels(image)}, but {channels} in {first.name}",
+            f"expected {channels} channels as in {first.name}, got {_channels(image)}",
             path=p.image,
             hint="Convert all images to gray, or all to RGB",
         )
@@ -123,15 +124,15 @@ def _load(p: Pair, channels: int, first: Path, table: ColourTable | None = None)
 def _load_stack(p: Pair, channels: int, first: Path) -> tuple[Volume, Volume]:
     sizes = pages(p.image), pages(p.labels)
     if sizes[0] != sizes[1]:
-        what = f"has {sizes[0]} pages, its label map {sizes[1]}"
-        raise DataError(what, path=p.image, hint="Save one page of labels for each page of the image")
+        what = f"has {sizes[0]} pages, but its label map {sizes[1]}"
+        raise DataError(what, path=p.image, hint="Save one page of labels per page of the image")
     image = read_stack(p.image)
     if _channels(image.array, 3) != channels:
-        what = f"number of channels is {_channels(image.array, 3)}, but {channels} in {first.name}"
+        what = f"expected {channels} channels as in {first.name}, got {_channels(image.array, 3)}"
         raise DataError(what, path=p.image, hint="Convert all images to the same channels")
     labels = read_stack(p.labels)
-    read_labels(p.labels)  # refuses what is no label map
-    known = not labels.remarks  # a label map that states no voxel size has its image's
+    read_labels(p.labels)  # rejects what is not a label map
+    known = not labels.remarks  # without a voxel size it has its image's
     return image, Volume(labels.array, labels.affine if known else image.affine)
 
 
@@ -141,7 +142,7 @@ def as_volume(picture: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
 
 
 def _channels(image: NDArray[Any], axes: int = 2) -> int:
-    """How many channels an image of `axes` spatial axes has, in the axis after those."""
+    """The number of channels of an image with `axes` spatial axes, channels last."""
     return 1 if image.ndim == axes else int(image.shape[axes])
 
 

@@ -1,11 +1,11 @@
-"""The hippocampus of 80 patients, from the Medical Segmentation Decathlon (Task 04), shipped with this package.
+"""The hippocampus of 80 patients, from the Medical Segmentation Decathlon (Task 04), bundled with this package.
 
-T1-weighted MRI cropped around one hippocampus of each patient, about 36 x 50 x 35 voxels of 1 mm, with the anterior and
-the posterior hippocampus drawn by hand (Vanderbilt University Medical Center; Simpson et al. 2019, arXiv:1902.09063;
-Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9). CC-BY-SA 4.0: see `bundled/ATTRIBUTION.md`.
+T1-weighted MRI cropped around one hippocampus of each patient, about 36 x 50 x 35 voxels of 1 mm, with manual
+annotations of the anterior and the posterior hippocampus (Vanderbilt University Medical Center; Simpson et al. 2019,
+arXiv:1902.09063; Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9). CC-BY-SA 4.0: see `bundled/ATTRIBUTION.md`.
 
-The Decathlon counts the two hippocampi of a patient as two cases; here each patient has one, so that no patient is in
-two splits. `docs/tools/bundle_hippocampus.py` makes the file from the Decathlon's download.
+The Decathlon treats the two hippocampi of a patient as two cases; here each patient has one, so that no patient is in
+two splits. `docs/tools/bundle_hippocampus.py` creates the file from the Decathlon's download.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ TERMS = {
 
 
 def detect(location: str) -> bool:
-    """Whether the built-in source is meant. A folder of that name in the working directory goes first."""
+    """Whether `location` names this source. A folder of that name in the working directory takes precedence."""
     return location == NAME and not Path(location).exists()
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The 80 patients, with their split. Raises DataError where the package was installed without its data."""
+    """The 80 patients with their split. Raises DataError if the package was installed without its data."""
     try:
         with np.load(BUNDLE) as stored:
             names, patients, splits = (stored[key].tolist() for key in ("cases", "patients", "splits"))
             affines = stored["affines"]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError("cannot be read", path=BUNDLE, hint="Install the package anew") from error
+        raise DataError("cannot be read", path=BUNDLE, hint="Reinstall the package") from error
     cases = tuple(
         SourceCase(name, patient, partial(_load, name, affine), (BUNDLE,), split=split)
         for name, patient, split, affine in zip(names, patients, splits, affines, strict=True)
@@ -56,7 +56,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
 
 
 def _load(case: str, affine: np.ndarray) -> tuple[Volume, Volume]:
-    """Image and label map exactly as the Decathlon has them: grey levels and, of each voxel, the number of its level."""
+    """Image and label map exactly as in the Decathlon: gray levels, stored as indices into the list of levels."""
     with np.load(BUNDLE) as stored:
         image = stored[f"{case}/levels"][stored[f"{case}/image"]]
         labels = stored[f"{case}/labels"]

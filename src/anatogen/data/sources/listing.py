@@ -1,4 +1,4 @@
-"""What the folder layouts share: listing files, pairing images with label maps, and classes that nobody named."""
+"""Shared by the folder layouts: listing files, pairing images with label maps, and classes without names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MASK_FOLDERS = (
 )  # fmt: skip
 NIFTI = (".nii.gz", ".nii")
 
-# Words that a file's name may end with, behind _ - . or a space, to tell an image from its label map.
+# Words at the end of a file name, after _ - . or a space, that distinguish an image from its label map.
 IMAGE_WORDS = (
     "image", "img", "imaging", "ct", "mr", "mri", "t1", "t1w", "t2", "t2w", "flair", "orig", "0000",
 )  # fmt: skip
@@ -34,7 +34,7 @@ _SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
 
 @dataclass(frozen=True)
 class Pair:
-    """One case: its name, its image's file and its label map's file."""
+    """One case: its name, its image file and its label map file."""
 
     id: str
     image: Path
@@ -42,25 +42,25 @@ class Pair:
 
 
 def ending(path: Path) -> str:
-    """The ending in lower case; ".nii.gz" is one."""
+    """The suffix in lower case, including ".nii.gz"."""
     return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
 
 
 def stem(path: Path) -> str:
-    """The name without its ending, in Unicode's composed form: file systems differ in how they spell an accent."""
+    """The name without its suffix, in Unicode NFC, because file systems normalise accents differently."""
     return unicodedata.normalize("NFC", path.name[: len(path.name) - len(ending(path))])
 
 
 def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts slice_2 before slice_10."""
+    """A sort key that puts slice_2 before slice_10."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(int(p), "") if i % 2 else (0, p.casefold()) for i, p in enumerate(parts)], path.name
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies in `folder`, in natural order, without hidden and system files (.DS_Store, ._x, Thumbs.db, ...).
+    """The entries of `folder` in natural order, without hidden and system files (.DS_Store, ._x, Thumbs.db, ...).
 
-    Empty where there is no such folder. Raises DataError where it cannot be listed.
+    Empty if there is no such folder. Raises DataError if it cannot be listed.
     """
     if not folder.is_dir():
         return []
@@ -72,18 +72,19 @@ def entries(folder: Path) -> list[Path]:
 
 
 def files(folder: Path, endings: Sequence[str]) -> list[Path]:
-    """The files in `folder` with one of `endings`. Other kinds of file are left alone, but not other pictures.
+    """The files in `folder` with one of `endings`. Other kinds of files are ignored, except other pictures.
 
-    Raises DataError for pictures of kinds that are not read, and for folders and broken links named like a file.
+    Raises:
+        DataError: For pictures of unsupported formats, and for folders and broken links named like a file.
     """
     found = []
     for path in entries(folder):
         if ending(path) in _REFUSED:
-            raise DataError(f"pictures of kind {ending(path)} are not read", path=path, hint="Save it as PNG")
+            raise DataError(f"pictures of format {ending(path)} are not supported", path=path, hint="Save it as PNG")
         if ending(path) not in endings:
             continue
         if not path.is_file():
-            what = "is a folder named like a file" if path.is_dir() else "is a link that leads nowhere or in a circle"
+            what = "is a folder named like a file" if path.is_dir() else "is a broken or circular link"
             raise DataError(what, path=path, hint="Rename or remove it")
         found.append(path)
     return found
@@ -95,19 +96,19 @@ def has_files(folder: Path, endings: Sequence[str]) -> bool:
 
 
 def subfolders(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The folders in `folder` that bear one of `names`, in whatever case of letters, in the order of `names`."""
+    """The folders in `folder` with one of `names`, ignoring case, in the order of `names`."""
     found = [p for p in entries(folder) if p.name.lower() in names and p.is_dir()]
     return sorted(found, key=lambda p: names.index(p.name.lower()))
 
 
 def the_subfolder(folder: Path, names: Sequence[str]) -> Path:
-    """The one folder in `folder` that bears one of `names`. Raises DataError where there is none or more than one."""
+    """The one folder in `folder` with one of `names`. Raises DataError if there is none or more than one."""
     found = subfolders(folder, names)
     if not found:
-        raise DataError(f"has no folder {names[0]}/", path=folder, hint=f"Name it one of: {', '.join(names)}")
+        raise DataError(f"has no folder {names[0]}/", path=folder, hint=f"Give it one of the names {', '.join(names)}")
     if len(found) > 1:
         both = " and ".join(f"{p.name}/" for p in found)
-        raise DataError(f"holds {both}, of which only one can be meant", path=folder, hint="Move one of them away")
+        raise DataError(f"contains {both}, but only one is allowed", path=folder, hint="Move one of them away")
     return found[0]
 
 
@@ -117,9 +118,10 @@ def without_word(name: str, words: Sequence[str]) -> str:
 
 
 def pair(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair]:
-    """Images and label maps of the same name, or of one name but for a word of IMAGE_WORDS and LABEL_WORDS at its end.
+    """Pair images and label maps of the same name, ignoring a word of IMAGE_WORDS or LABEL_WORDS at its end.
 
-    Raises DataError, naming the file, for one without its counterpart and for two files of one name.
+    Raises:
+        DataError: A file has no counterpart, or two files have the same name.
     """
     image_of, mask_of = _by_name(images, stem), _by_name(masks, stem)
     pairs = {name: Pair(name, image, mask_of[name]) for name, image in image_of.items() if name in mask_of}
@@ -154,7 +156,7 @@ def _by_name(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str,
         first = found.setdefault(name_of(path), path)
         if first is not path:
             raise DataError(
-                f"and {first.name} are two files for one case", path=path, hint="Keep one of them in this folder"
+                f"and {first.name} are two files of one case", path=path, hint="Keep one of them in this folder"
             )
     return found
 
@@ -162,11 +164,13 @@ def _by_name(paths: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str,
 def find_schema(
     classes: Sequence[str] | None, label_files: Iterable[Path], read: Callable[[Path], NDArray[Any]]
 ) -> LabelSchema:
-    """The classes called `classes`; where these are None, "class 1" up to the highest value in any label map.
+    """The classes named `classes`; if None, "class 1" up to the highest value in any label map.
 
-    A file that cannot be read has no say: whoever reads its case meets the fault. Raises DataError, naming the file, where none
-    can be read, and for values that cannot be numbers of classes: fractions, negative ones, 0 and 255 alone, and gray levels
-    (values past 63 of which most in between never occur).
+    Unreadable files are skipped here and reported when their case is read.
+
+    Raises:
+        DataError: No file can be read, or values cannot be class numbers: fractions, negative values, 0 and 255 alone,
+            and gray levels (values above 63 of which most in between never occur). Names the file.
     """
     if classes is not None:
         return LabelSchema.from_names(classes)
@@ -184,16 +188,16 @@ def find_schema(
         raise unread
     highest, lowest = max(first_file, default=0), min(first_file, default=0)
     if lowest < 0:
-        raise DataError(f"holds label {lowest}", path=first_file[lowest], hint="Number the classes 1, 2, ...")
+        raise DataError(f"contains label {lowest}", path=first_file[lowest], hint="Number the classes 1, 2, ...")
     if set(first_file) <= {0, 255} and highest:
         raise DataError(
-            "holds only 0 and 255, which are no class numbers",
+            "contains only 0 and 255, which are not class numbers",
             path=first_file[255],
             hint="Run anatogen check; --fix remaps 0/255",
         )
     if highest > 63 and len(first_file) - 1 < highest / 4:
         raise DataError(
-            f"holds label {highest}, but only {len(first_file)} values occur in all: gray levels, not class numbers",
+            f"contains label {highest}, but only {len(first_file)} values occur in total: gray levels, not class numbers",
             path=first_file[highest],
             hint="Relabel the maps 0, 1, 2, ..., or name the classes",
         )
@@ -207,7 +211,7 @@ def _whole_values(labels: NDArray[Any], path: Path) -> list[int]:
     off = np.where(np.isfinite(values), np.abs(values - np.rint(values)), np.inf)
     if off.max() > MOST_OFF:
         raise DataError(
-            f"label {values[off.argmax()]:.4g} is not a whole number, but between two classes",
+            f"label {values[off.argmax()]:.4g} is not a whole number but between two classes",
             path=path,
             hint="Resample labels by nearest neighbour",
         )

@@ -4,9 +4,9 @@
     CASE.nii.gz          CASE_seg.nii.gz             one folder
     CASE/image.nii.gz    CASE/label.nii.gz           a folder for each case, with one image and one label map
 
-A label map is told by a word of LABEL_WORDS (`listing`) that ends its name, behind _ - . or a space, or is the whole
-name. An image may have a word of IMAGE_WORDS there: CASE_image.nii.gz, CASE_t1.nii.gz. Each pair is a case and, as
-nothing else is known, a patient. Images of several channels belong into nnU-Net's layout.
+A label map has a word of LABEL_WORDS (`listing`) at the end of its name, after _ - . or a space, or as its whole name.
+An image may have a word of IMAGE_WORDS there: CASE_image.nii.gz, CASE_t1.nii.gz. Each pair is a case and, without
+further information, a patient. For images of several channels use nnU-Net's layout.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def detect(location: str) -> bool:
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The pairs at `location`. Raises DataError for files without a counterpart and for several images in a case."""
+    """The pairs at `location`. Raises DataError for unpaired files and for several images in a case."""
     folder = Path(location)
     if subfolders(folder, IMAGE_FOLDERS):
         masks = the_subfolder(folder, MASK_FOLDERS)
@@ -63,7 +63,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         pairs = [_pair_of_case(p) for p in entries(folder) if has_files(p, NIFTI)]
     if not pairs:
         raise DataError(
-            "holds no pairs of NIfTI files", path=location, hint="Expected for instance CASE.nii.gz, CASE_seg.nii.gz"
+            "contains no pairs of NIfTI files", path=location, hint="Expected for instance CASE.nii.gz, CASE_seg.nii.gz"
         )
     schema = find_schema(classes, (p.labels for p in pairs), _read_labels)
     cases = (SourceCase(p.id, p.id, partial(_load, p), files=(p.image, p.labels)) for p in pairs)
@@ -85,9 +85,9 @@ def _pair_of_case(folder: Path) -> Pair:
     images = [p for p in there if not _is_label_map(p)]
     if len(labels) != 1 or len(images) != 1:
         raise DataError(
-            f"holds {len(images)} images and {len(labels)} label maps, expected one of each",
+            f"expected one image and one label map, got {len(images)} and {len(labels)}",
             path=folder,
-            hint="Several images of a case are channels: use nnU-Net's layout for these",
+            hint="For several images (channels) of a case use nnU-Net's layout",
         )
     return Pair(folder.name, images[0], labels[0])
 

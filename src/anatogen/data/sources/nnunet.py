@@ -1,8 +1,9 @@
-"""nnU-Net's raw layout: dataset.json, imagesTr/CASE_0000.nii.gz (a file a channel), labelsTr/CASE.nii.gz.
+"""nnU-Net's raw layout: dataset.json, imagesTr/CASE_0000.nii.gz (one file per channel), labelsTr/CASE.nii.gz.
 
-"file_ending" may be .nii.gz, .nii, .nrrd, .mha or .mhd. "labels" may be regions (lists of values, which become the classes
-into which they divide the values), have gaps, and name a value to "ignore": those voxels are unknown.
-`annotated_classes` in dataset.json, a list of class names for each case, is our addition for partly annotated data.
+"file_ending" may be .nii.gz, .nii, .nrrd, .mha or .mhd. "labels" may be regions (lists of values, which become the
+classes into which they divide the values), may have gaps, and may name a value to "ignore", whose voxels are of unknown
+class. `annotated_classes` in dataset.json, a list of class names for each case, is our extension for partly annotated
+data.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def detect(location: str) -> bool:
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The training cases of an nnU-Net raw data set, whose dataset.json names the classes. Raises DataError where dataset.json or a file is wrong."""
+    """The training cases of an nnU-Net raw data set. Raises DataError if dataset.json or a file is invalid."""
     folder = Path(location)
     description = read_description(folder / "dataset.json")
     schema = schema_of(description, folder / "dataset.json")
@@ -35,7 +36,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     ending = description.get("file_ending", ".nii.gz")
     if ending not in VOLUMES:
         raise DataError(
-            f"file ending '{ending}' is not read",
+            f"file ending '{ending}' is not supported",
             path=folder / "dataset.json",
             hint=f"Convert the files to one of {', '.join(VOLUMES)}",
         )
@@ -61,7 +62,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
         )
     if not cases:
         raise DataError(
-            f"there are no label maps (*{ending})", path=folder / "labelsTr", hint="Check file_ending in dataset.json"
+            f"contains no label maps (*{ending})", path=folder / "labelsTr", hint="Check file_ending in dataset.json"
         )
     return Source("nnunet", location, schema, names, tuple(cases), terms=terms_of(description))
 
@@ -71,7 +72,7 @@ def _load(image_files: tuple[Path, ...], label_file: Path, reader: LabelReader) 
     for file, channel in zip(image_files[1:], channels[1:], strict=True):
         if not same_grid(channels[0], channel):
             raise DataError(
-                "differs in shape or place from the first channel",
+                "differs in shape or position from the first channel",
                 path=file,
                 hint="Resample the channels to one grid",
             )

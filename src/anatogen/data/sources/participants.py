@@ -1,7 +1,7 @@
-"""BIDS' participants.tsv: who the patients are, and what is known of them.
+"""BIDS participants.tsv: patients and their attributes.
 
-A case belongs to the participant whose id ("sub-01") is in its name or in that of a folder of its files, or is the beginning
-of its name. Columns beside participant_id become the attributes of the case; "n/a" is unknown and left out.
+A case belongs to the participant whose id ("sub-01") is in its name or in that of a folder of its files, or is a prefix
+of its name. Columns other than participant_id become attributes of the case; "n/a" is unknown and left out.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ _UNKNOWN = ("n/a", "")
 
 
 def read_participants(path: Path) -> dict[str, dict[str, str]]:
-    """{participant_id: {column: value}}. Raises DataError where the table is damaged or names a participant twice."""
+    """{participant_id: {column: value}}. Raises DataError if the table is damaged or lists a participant twice."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file, delimiter="\t"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot be read as a table ({error})", path=path, hint="Save it as UTF-8 with tabs") from error
     if lines and "participant_id" not in lines[0]:
-        raise DataError("has no column participant_id", path=path, hint="Columns are divided by tabs, not by commas")
+        raise DataError("has no column participant_id", path=path, hint="Separate columns by tabs, not by commas")
     found: dict[str, dict[str, str]] = {}
     for line in lines:
         name = (line.pop("participant_id") or "").strip()
         if not name:
             continue
         if name in found:
-            raise DataError(f"names the participant {name} twice", path=path, hint="Keep one line for each")
+            raise DataError(f"lists the participant {name} twice", path=path, hint="Keep one line for each")
         cells = {key.strip(): value.strip() for key, value in line.items() if key and isinstance(value, str)}
         found[name] = {key: value for key, value in cells.items() if value not in _UNKNOWN}
     return found
 
 
 def with_participants(source: Source) -> Source:
-    """`source` with the patients and attributes of the participants.tsv at its place; itself where there is none."""
+    """`source` with the patients and attributes of the participants.tsv in its folder; unchanged without one."""
     path = Path(source.location) / NAME
     if not path.is_file():
         return source
@@ -52,7 +52,7 @@ def with_participants(source: Source) -> Source:
     if not strangers:
         return replace(source, cases=tuple(cases), patients_from="layout")
     some = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-    said = f"{len(strangers)} of {len(cases)} cases belong to no participant of {NAME}: {some}."
+    said = f"{len(strangers)} of {len(cases)} cases match no participant in {NAME}: {some}."
     return replace(source, cases=tuple(cases), notice=f"{source.notice} {said}".strip())
 
 

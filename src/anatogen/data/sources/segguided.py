@@ -2,9 +2,8 @@
 
     DATA/images/{train,val,test}/tr_1.png   DATA/masks/all/{train,val,test}/tr_1.png
 
-The masks may also lie in masks/{train,val,test}; the folders have the names, and files the kinds, of the layout
-`folders`. The layout's own splits are kept: it has no **heldout** one, on which the segmenter that judges the images
-would be trained.
+The masks may also be in masks/{train,val,test}; names of folders and kinds of files are those of the layout `folders`.
+The layout's own splits are kept. They lack **heldout**, on which the segmenter of the evaluation is trained.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ SPLITS = ("train", "val", "test")
 
 
 def detect(location: str) -> bool:
-    """Whether a folder of images and one of masks each hold a folder of a split."""
+    """Whether a folder of images and one of masks each contain a folder of a split."""
     images = subfolders(Path(location), IMAGE_FOLDERS)
     masks = subfolders(Path(location), MASK_FOLDERS)
     return bool(images and masks and subfolders(images[0], SPLITS) and _mask_splits(masks[0]))
 
 
 def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
-    """The pictures of every split, in the order train, val, test. Raises DataError for files without a counterpart."""
+    """The pictures of every split, in the order train, val, test. Raises DataError for unpaired files."""
     folder = Path(location)
     images, masks = the_subfolder(folder, IMAGE_FOLDERS), the_subfolder(folder, MASK_FOLDERS)
     image_splits = {p.name.lower(): p for p in subfolders(images, SPLITS)}
