@@ -15,8 +15,8 @@ def test_exit_codes(kind: type[AnatogenError]) -> None:
 
 
 def test_a_message_names_file_fault_and_hint_in_one_line() -> None:
-    message = str(DataError("holds label 255", path="masks/a.png", hint="Run anatogen check"))
-    assert message == "masks/a.png: holds label 255. Run anatogen check."
+    message = str(DataError("contains label 255", path="masks/a.png", hint="Run anatogen check"))
+    assert message == "masks/a.png: contains label 255. Run anatogen check."
     assert str(DataError("no such class", hint="Did you mean 'liver'?")) == "no such class. Did you mean 'liver'?"
 
 

@@ -60,13 +60,13 @@ def test_older_formats_are_upgraded_and_unknown_keys_passed_over(tmp_path: Path)
             "has format 4, and this version of anatogen reads formats up to 3. Upgrade anatogen.",
         ),
         ('{"format": 3', r"is damaged \(Expecting"),
-        ("[1]", "it holds no object"),
+        ("[1]", "not a JSON object"),
         ('{"format": null}', "is damaged"),
         ('{"format": 3, "text": 5}', r"is damaged \(text: .*Write the note again\."),
         ('{"format": 3, "text": "a", "of_two": [1]}', r"\(of_two"),
         ('{"format": 1, "text": "a"}', r"is damaged \('words'\)"),
         ("[" * 100_000, "is damaged"),
-        (None, "there is no such file. Write the note again"),
+        (None, "does not exist. Write the note again"),
     ],
 )
 def test_bad_documents_are_refused_in_one_line(tmp_path: Path, content: str | None, message: str) -> None:

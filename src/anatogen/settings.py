@@ -86,7 +86,7 @@ class Document(BaseModel):
             raise DataError(f"{place} ({_first_line(error)})", path=path, hint=cls.HINT) from error
         if number > cls.FORMAT:
             raise DataError(
-                f"has format {number}, but this version of anatogen reads formats up to {cls.FORMAT}",
+                f"has format {number}, and this version of anatogen reads formats up to {cls.FORMAT}",
                 path=path,
                 hint="Upgrade anatogen",
             )

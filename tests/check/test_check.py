@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import anatogen.check
-from anatogen.check import CheckReport, Finding, check, check_prepared, check_source, mend
+from anatogen.check import CheckReport, Finding, check, check_prepared, check_source, fix_labels
 from anatogen.check.files import check_pictures
 from anatogen.check.findings import shown
 from anatogen.check.samples import check_samples
@@ -145,14 +145,14 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     "image-channels": (
         "error",
         memory_source(change=one(image=lambda a: np.stack([a, a], -1))),
-        "has 2 channel(s), where 1 are declared",
+        "expected 1 channel(s), got 2",
     ),
     "shape-mismatch": ("error", memory_source(change=one(labels=lambda a: a[1:])), "15 x 16 x 6 voxels"),
     "affine-singular": ("error", memory_source(change=one(image_affine=SINGULAR, labels_affine=SINGULAR)), "singular"),
     "orientation-mismatch": (
         "error",
         memory_source(change=one(labels_affine=moved(flip=-1))),
-        "label map runs RPS, its image LPS",
+        "label map has orientation RPS, its image LPS",
     ),
     "spacing-mismatch": ("error", memory_source(change=one(labels_affine=moved(stretch=2))), "1 x 1 x 5 mm"),
     "place-mismatch": ("error", memory_source(change=one(labels_affine=moved(by=3))), "5.2 mm apart"),
@@ -166,16 +166,16 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     "labels-past-count": (
         "error",
         memory_source(change=one(labels=lambda a: a * 2)),
-        "holds label 4, but classes 0 to 2 are declared",
+        "contains label 4, but only classes 0 to 2 are declared",
     ),
     "labels-stretched": (
         "error",
         memory_source(change=all_of(lambda n: {"labels": lambda a: a * 127 + (a == 2)})),
-        "holds label 127, 255, but classes 0 to 2",
+        "contains label 127, 255, but only classes 0 to 2",
     ),
     "duplicate-image": ("warning", memory_source(change=one(image=same_as_first)), "exactly the pixels of c0, another patient"),
     "patients-grouped": ("note", named_source("patient{p:03d}_frame{s}"), "24 cases are 12 patients, by their names (frame)"),
-    "patients-unclear": ("warning", named_source("prefix_{p:02d}_{s}"), "prefix_00_0 and prefix_00_1 are one patient or two"),
+    "patients-unclear": ("warning", named_source("prefix_{p:02d}_{s}"), "prefix_00_0 and prefix_00_1 may be one patient or two"),
     "patient-in-two-splits": ("error", memory_source(change=all_of(leak)), "splits heldout, train"),
     "case-without-split": ("error", memory_source(change=all_of(lambda n: split_of(n) if n else {})), "in no split"),
     "split-missing": (
@@ -186,7 +186,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
     "patients-unknown": (
         "warning",
         memory_source(change=all_of(lambda n: {"image": lambda a: a[..., 2:3], "labels": lambda a: a[..., 2:3]})),
-        "every slice counts as a patient",
+        "every slice counts as a separate patient",
     ),
     "few-patients": ("error", memory_source(3), "3 patients cannot fill the splits"),
     "class-absent": (
@@ -202,7 +202,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
         ),
         "of the values up to 10 only 0, 5, 10 occur",
     ),
-    "no-labels": ("error", memory_source(change=all_of(lambda n: {"labels": np.zeros_like})), "no label map holds any"),
+    "no-labels": ("error", memory_source(change=all_of(lambda n: {"labels": np.zeros_like})), "no label map contains any"),
     "class-lacking": (
         "note",
         memory_source(change=one(labels=lambda a: np.minimum(a, 1))),
@@ -384,12 +384,12 @@ def noise(picture: Image.Image) -> Image.Image:
 IN_FILES: dict[str, tuple[str, Callable[[Path], Any], str, str, bool]] = {
     "junk-file": ("warning", lambda f: (f / "IMAGES/train/.DS_Store").touch(), "IMAGES/train/.DS_Store", "no data", False),
     "unsorted-names": ("note", renumber, "IMAGES/train/", "s_10.png before s_2.png", False),
-    "unmatched-image": ("error", lambda f: (f / MASK).unlink(), IMAGE, "no mask of its name", False),
-    "unmatched-mask": ("error", lambda f: (f / IMAGE).unlink(), MASK, "no image of its name", False),
+    "unmatched-image": ("error", lambda f: (f / MASK).unlink(), IMAGE, "no mask of the same name", False),
+    "unmatched-mask": ("error", lambda f: (f / IMAGE).unlink(), MASK, "no image of the same name", False),
     "unreadable": ("error", lambda f: (f / MASK).write_bytes((f / MASK).read_bytes()[:40]), MASK, "cannot be read", False),
-    "image-palette": ("warning", edit(IMAGE, as_palette), IMAGE, "indices into a table of colours", False),
+    "image-palette": ("warning", edit(IMAGE, as_palette), IMAGE, "indices into a colour table", False),
     "image-16-bit": ("note", edit(IMAGE, wide), IMAGE, "is 16-bit, values", False),
-    "image-16-bit-colour": ("warning", deep_colour, IMAGE, "16 bits a colour", False),
+    "image-16-bit-colour": ("warning", deep_colour, IMAGE, "16 bits per colour", False),
     "image-gray-as-colour": ("note", edit(IMAGE, lambda p: p.convert("RGB")), IMAGE, "three equal channels", False),
     "image-pages": ("error", pages, IMAGE.replace(".png", ".tif"), "has 3 pages", False),
     "image-constant": ("warning", edit(IMAGE, lambda p: p.point(lambda v: 7)), IMAGE, "every value is 7", False),
@@ -398,7 +398,7 @@ IN_FILES: dict[str, tuple[str, Callable[[Path], Any], str, str, bool]] = {
     "mask-palette": ("warning", edit(MASK, as_palette), MASK, "uses the indices 0, 1, 2", True),
     "mask-many-values": ("error", edit(MASK, noise), MASK, "256 different values", False),
     "shape-mismatch": ("error", edit(MASK, lambda p: p.resize((12, 10))), MASK, "12 x 10", False),
-    "mixed-modes": ("warning", edit(IMAGE, lambda p: p.convert("RGB")), IMAGE, "RGB where 23 images are L", False),
+    "mixed-modes": ("warning", edit(IMAGE, lambda p: p.convert("RGB")), IMAGE, "RGB, but 23 images have L", False),
 }  # fmt: skip
 
 
@@ -479,7 +479,7 @@ def test_nnunet_files(nnunet: Path) -> None:
 def test_what_a_layout_refuses_is_a_finding(tmp_path: Path) -> None:
     folder = write_nnunet(tmp_path / "raw", 2, annotated_classes={"ball_000": ["bal"]})
     (refused,) = check(str(folder)).of("cannot-open")
-    assert "there is no class 'bal'" in refused.what and "'ball'" in refused.hint
+    assert "unknown class 'bal'" in refused.what and "'ball'" in refused.hint
     (folder / "dataset.json").write_text("{")
     (refused,) = check(str(folder)).of("cannot-open")
     assert refused.file == "dataset.json" and "not valid JSON" in refused.what
@@ -522,8 +522,8 @@ def test_nnunet_is_mended_to_a_new_place(nnunet: Path, tmp_path: Path) -> None:
     before = digest(nnunet)
     found = check(str(nnunet)).of("labels-stretched")
     assert len(found) == 8 and found[0].fixable
-    mended = mend(str(nnunet), tmp_path / "out")
-    assert mended.mapping == {0: 0, 128: 1, 255: 2} and mended.files == 8
+    fixed = fix_labels(str(nnunet), tmp_path / "out")
+    assert fixed.mapping == {0: 0, 128: 1, 255: 2} and fixed.files == 8
     assert digest(nnunet) == before
     after = digest(tmp_path / "out")
     assert set(before) - set(after) == {".DS_Store"} and set(after) <= set(before)
@@ -540,8 +540,8 @@ def test_pictures_are_mended_by_all_masks_together(tmp_path: Path) -> None:
     edit(MASK, lambda p: p.point(lambda v: 255 if v == 255 else 0))(folder)
     other = "MASKS/all/val/s001.png"
     edit(other, lambda p: p.convert("RGB"))(folder)
-    mended = mend(str(folder), tmp_path / "out")
-    assert mended.mapping == {0: 0, 128: 1, 255: 2} and mended.files == 24
+    fixed = fix_labels(str(folder), tmp_path / "out")
+    assert fixed.mapping == {0: 0, 128: 1, 255: 2} and fixed.files == 24
     assert set(np.unique(Image.open(tmp_path / "out" / MASK))) == {0, 2}
     with Image.open(tmp_path / "out" / other) as picture:
         assert picture.mode == "L" and set(np.unique(picture)) == {0, 1, 2}
@@ -551,7 +551,7 @@ def test_palettes_become_their_indices(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "data")
     right = np.asarray(Image.open(folder / MASK))
     edit(MASK, as_palette)(folder)
-    assert mend(str(folder), tmp_path / "out").files == 1
+    assert fix_labels(str(folder), tmp_path / "out").files == 1
     with Image.open(tmp_path / "out" / MASK) as picture:
         assert picture.mode == "L" and (np.asarray(picture) == right).all()
     with Image.open(folder / MASK) as picture:
@@ -562,20 +562,20 @@ def test_mending_refuses_what_would_be_a_guess(nnunet: Path, tmp_path: Path) -> 
     def refused(source: Path, out: Path, why: str, **more: Any) -> None:
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(SettingsError, match=why):
-            mend(str(source), out, **more)
+            fix_labels(str(source), out, **more)
         assert sorted(tmp_path.rglob("*")) == before
 
-    refused(nnunet, tmp_path / "out", "nothing here can be mended")
-    refused(nnunet, nnunet / "out", "lies inside")
+    refused(nnunet, tmp_path / "out", "nothing here can be fixed")
+    refused(nnunet, nnunet / "out", "is inside")
     (tmp_path / "there").mkdir()
     refused(nnunet, tmp_path / "there", "is there already")
     relabel(nnunet, {2: 7})
     pictures = write_pictures(tmp_path / "pictures", values=(0, 255))
-    refused(pictures, tmp_path / "out", "nothing here can be mended", classes=["a", "b"])
+    refused(pictures, tmp_path / "out", "nothing here can be fixed", classes=["a", "b"])
     shutil.rmtree(pictures)
     write_pictures(pictures, values=(0, 29, 76))
-    refused(pictures, tmp_path / "out", "nothing here can be mended")
-    assert mend(str(nnunet), tmp_path / "out").mapping == {0: 0, 1: 1, 7: 2}  # as many values as declared classes
+    refused(pictures, tmp_path / "out", "nothing here can be fixed")
+    assert fix_labels(str(nnunet), tmp_path / "out").mapping == {0: 0, 1: 1, 7: 2}  # as many values as declared classes
 
 
 def test_values() -> None:
@@ -611,14 +611,14 @@ def test_a_prepared_data_set_is_checked_too(dataset_folder: Path, tmp_path: Path
 def test_the_report_folds_and_counts() -> None:
     report = check_source(memory_source(change=all_of(lambda n: {"labels": lambda a: a * 3})))
     text = as_text(report)
-    assert "labels-past-count (24)" in text and "and 21 more" in text and text.count("holds label") == 3
+    assert "labels-past-count (24)" in text and "and 21 more" in text and text.count("contains label") == 3
     assert text.count("-> ") == len({f.hint for f in report.findings if f.hint})
-    assert "NOT fit to train on: 2" in text.splitlines()[-1] and len(text.splitlines()) < 40
+    assert "NOT fit for training: 2" in text.splitlines()[-1] and len(text.splitlines()) < 40
     as_json = json.loads(json.dumps(report.as_dict()))
     assert as_json["fit"] is False and as_json["counts"]["error"] == report.count("error")
     assert {f["code"] for f in as_json["findings"]} == {f.code for f in report.findings}
     empty = CheckReport("here", "x", 0, 0, LabelSchema(()), (Finding("note", "a", "f", "w"),))
-    assert "Fit to train on: 1 note." in as_text(empty)
+    assert "Fit for training: 1 note." in as_text(empty)
     assert shown("abcdefg") == "a, b, c, d, e and 2 more"
 
 

@@ -35,13 +35,13 @@ def stretch(folder: Path) -> None:
 
 def test_clean_data_is_fit(cli: Cli, nnunet: Path) -> None:
     code, out, err = cli("check", nnunet)
-    assert code == 0 and "Fit to train on: " in out.splitlines()[-1] and "error" not in out
+    assert code == 0 and "Fit for training: " in out.splitlines()[-1] and "error" not in out
     assert re.search(r"class   1 ball +\S+ % of voxels; in 8 of 8 patients", out) and "Traceback" not in err
 
 
 def test_faults_are_told_written_and_mended(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
     stretch(nnunet)
-    page, data, out_folder = tmp_path / "p" / "check.html", tmp_path / "check.json", tmp_path / "mended"
+    page, data, out_folder = tmp_path / "p" / "check.html", tmp_path / "check.json", tmp_path / "fixed"
     code, out, _ = cli("check", nnunet, "--html", page, "--json", data, "--fix", out_folder)
     assert code == 1 and "labels-stretched (8)" in out and "and 5 more" in out
     assert f"{out_folder}: a copy with 8 label maps fixed (0 to 0, 128 to 1, 255 to 2)" in out
@@ -51,7 +51,7 @@ def test_faults_are_told_written_and_mended(cli: Cli, nnunet: Path, tmp_path: Pa
     assert first["file"].startswith("labelsTr/ball_") and first["fixable"] and first["hint"]
     assert cli("check", out_folder)[0] == 0
     code, out, _ = cli("check", out_folder, "--fix", tmp_path / "again")
-    assert code == 0 and "nothing that can be fixed" in out and not (tmp_path / "again").exists()
+    assert code == 0 and "nothing can be fixed" in out and not (tmp_path / "again").exists()
 
 
 class Page(HTMLParser):
@@ -86,8 +86,8 @@ def test_the_page_is_whole_and_alone(cli: Cli, nnunet: Path, tmp_path: Path) -> 
     report = check(str(nnunet))
     assert page.open == [] and page.outside == [] and page.pictures == 1
     assert not any(c.patients for c in report.classes) and page.rows == 1 + len(report.groups())
-    assert "Magenta are values" in text
-    assert "NOT fit to train on" in text and "<b>" not in text.replace('<b style="left', "") and "&lt;b&gt;" in text
+    assert "Undeclared values are magenta" in text
+    assert "NOT fit for training" in text and "<b>" not in text.replace('<b style="left', "") and "&lt;b&gt;" in text
 
 
 def test_the_overlays_show_the_labels(nnunet: Path, tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_the_overlays_show_the_labels(nnunet: Path, tmp_path: Path) -> None:
 
 
 BAD = {
-    "nothing there": (["nowhere"], "nowhere: there is no such file or folder"),
-    "empty folder": (["{empty}"], "no known layout is found here"),
+    "nothing there": (["nowhere"], "nowhere: does not exist"),
+    "empty folder": (["{empty}"], "has no known layout"),
     "unknown layout": (["{raw}", "--layout", "nnnet"], "Did you mean 'nnunet'"),
     "fix is there": (["{raw}", "--fix", "{empty}"], "already exists"),
     "page cannot be written": (["{raw}", "--html", "/proc/nothing/x.html"], "cannot be written"),

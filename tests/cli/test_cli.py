@@ -99,23 +99,23 @@ def test_masks_from_a_folder(cli: Cli, run_folder: Path, tmp_path: Path) -> None
 
 
 BAD = {
-    "path that is not there": (["prepare", "nowhere", "out"], "nowhere: there is no such file or folder"),
-    "no known layout": (["prepare", ".", "out"], "no known layout is found here"),
+    "path that is not there": (["prepare", "nowhere", "out"], "nowhere: does not exist"),
+    "no known layout": (["prepare", ".", "out"], "has no known layout"),
     "unknown layout": (["prepare", "{raw}", "out", "--layout", "nnnet"], "Did you mean 'nnunet'"),
     "unknown axis": (["prepare", "{raw}", "out", "--axis", "axail"], "Did you mean 'axial'"),
     "unknown fit": (["prepare", "{raw}", "out", "--fit", "padd"], "Did you mean 'pad'"),
-    "window upside down": (["prepare", "{raw}", "out", "--window", "240", "-160"], "leave no range"),
+    "window upside down": (["prepare", "{raw}", "out", "--window", "240", "-160"], "are an empty range"),
     "bad split": (["prepare", "{raw}", "out", "--split", "trian=1"], "Did you mean 'train'"),
     "out is there": (["prepare", "{raw}", "{data}"], "is there already"),
-    "train on nothing": (["train", "nowhere", "--out", "run"], "nowhere: there is no such folder"),
+    "train on nothing": (["train", "nowhere", "--out", "run"], "nowhere: does not exist"),
     "train on raw data": (["train", "{raw}", "--out", "run"], "anatogen prepare"),
-    "bad duration": (["train", "{data}", "--out", "run", "--max-time", "soon"], "'soon' is not a duration"),
+    "bad duration": (["train", "{data}", "--out", "run", "--max-time", "soon"], "expected a duration, got 'soon'"),
     "bad setting": (["train", "{data}", "--out", "run", "--set", "network.with=3"], "Did you mean 'network.width'"),
     "bad preset": (["train", "{data}", "--out", "run", "--preset", "fats"], "Did you mean 'fast'"),
     "run is there": (["train", "{data}", "--out", "{run}"], "already exists"),
     "sample nothing": (["sample", "nowhere", "--masks", "{data}", "--out", "s"], "nowhere: there is no such run"),
     "run without a model": (["sample", "{data}", "--masks", "{data}", "--out", "s"], "holds no model"),
-    "no masks": (["sample", "{run}", "--masks", "nowhere", "--out", "s"], "nowhere: there is no such folder"),
+    "no masks": (["sample", "{run}", "--masks", "nowhere", "--out", "s"], "nowhere: does not exist"),
     "unknown class": (["sample", "{run}", "--masks", "{data}", "--out", "s", "--free", "cor"], "Did you mean 'core'"),
     "given and free": (
         ["sample", "{run}", "--masks", "{data}", "--out", "s", "--given", "core", "--free", "core"],
@@ -127,9 +127,9 @@ BAD = {
     "unknown device": (["sample", "{run}", "--masks", "{data}", "--out", "s", "--device", "cuda:9"], "not available"),
     "evaluate nothing": (
         ["evaluate", "nowhere", "--dataset", "{data}", "--out", "r"],
-        "nowhere: there is no such folder",
+        "nowhere: does not exist",
     ),
-    "info on nothing": (["info", "nowhere"], "nowhere: there is no such folder"),
+    "info on nothing": (["info", "nowhere"], "nowhere: does not exist"),
 }
 
 

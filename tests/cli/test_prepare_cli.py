@@ -65,11 +65,11 @@ def test_the_same_scan_twice(cli: Cli, tmp_path: Path) -> None:
         shutil.copy(raw / folder / f"c1{ending}", raw / folder / f"c5{ending}")
     code, out, err = cli("prepare", raw, tmp_path / "data", *SPLIT)
     assert code == 0, err
-    assert "(c1)" in out and "(c5)" in out and "exactly the same pixels: they count as one patient" in out
+    assert "(c1)" in out and "(c5)" in out and "identical pixels and count as one patient" in out
     dataset = PreparedDataset.open(tmp_path / "data")
     assert len({row.patient for row in dataset.rows}) == 5
     code, out, _ = cli("check", raw)
-    assert "prepare counts both as one patient" in out
+    assert "prepare treats both as one patient" in out
 
 
 def test_a_broken_file_among_many(cli: Cli, tmp_path: Path) -> None:

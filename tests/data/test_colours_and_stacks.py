@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 import kinds
-from anatogen.check import check, mend
+from anatogen.check import check, fix_labels
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
@@ -69,9 +69,9 @@ def test_without_a_table_the_colours_that_occur_are_said(tmp_path: Path) -> None
 
 def test_fix_writes_masks_of_labels(tmp_path: Path) -> None:
     raw = kinds.colour_masks(tmp_path / "raw")
-    with pytest.raises(SettingsError, match="nothing here can be"):
-        mend(str(raw), tmp_path / "unnamed")
-    assert mend(str(raw), tmp_path / "fixed", NAMED).files == 6
+    with pytest.raises(SettingsError, match="nothing can be"):
+        fix_labels(str(raw), tmp_path / "unnamed")
+    assert fix_labels(str(raw), tmp_path / "fixed", NAMED).files == 6
     assert {f.name for f in (tmp_path / "fixed").iterdir()} == {"images", "masks", "dataset.json"}
     for number in range(6):
         mask = Image.open(tmp_path / "fixed" / "masks" / f"s{number}.png")
@@ -87,8 +87,8 @@ def test_a_colour_that_no_class_has(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(raw / "masks" / "s4.png")).copy()
     mask[:2, :3] = (255, 0, 1)
     Image.fromarray(mask).save(raw / "masks" / "s4.png")
-    assert errors(raw, NAMED)[0].startswith("mask-colour masks/s4.png: has the colour #FF0001 in 6 pixels")
-    with pytest.raises(DataError, match="s4.png: has the colour #FF0001 in 6 pixels, which no class has"):
+    assert errors(raw, NAMED)[0].startswith("mask-colour masks/s4.png: has 6 pixels of the undeclared colour #FF0001")
+    with pytest.raises(DataError, match="s4.png: has 6 pixels of the undeclared colour #FF0001"):
         made(raw, tmp_path / "out", NAMED)
 
 
@@ -97,19 +97,19 @@ def test_smoothed_colours_are_no_label_maps(tmp_path: Path) -> None:
     for path in (raw / "masks").iterdir():
         mask = Image.open(path).resize((160, 160), Image.Resampling.BICUBIC).resize((80, 80), Image.Resampling.BICUBIC)
         mask.save(path)
-    with pytest.raises(DataError, match="colours: smoothed, or no label map"):
+    with pytest.raises(DataError, match="colours: smoothed, or not label maps"):
         open_source(str(raw))
 
 
 @pytest.mark.parametrize(
     ("classes", "colours", "message"),
     [
-        (["red=#FF0000", "green"], {}, "some of the classes have a colour and some have none"),
-        (["red=#FF0000", "green=#FF0000"], {}, "#FF0000 stands for two classes"),
-        (None, {"red": "crimson"}, "crimson is no colour"),
-        (None, {"red": [1, 2]}, r"\[1, 2\] is no colour"),
-        (None, {"background": "#000000"}, "names no class"),
-        (None, {"dark": "#000000"}, "#000000 stands for two classes"),
+        (["red=#FF0000", "green"], {}, "only some of the classes have a colour"),
+        (["red=#FF0000", "green=#FF0000"], {}, "two classes have the colour #FF0000"),
+        (None, {"red": "crimson"}, "crimson is not a colour"),
+        (None, {"red": [1, 2]}, r"\[1, 2\] is not a colour"),
+        (None, {"background": "#000000"}, "declares no class"),
+        (None, {"dark": "#000000"}, "two classes have the colour #000000"),
     ],
 )
 def test_tables_that_are_none(
@@ -184,8 +184,8 @@ def test_channels_of_a_hyperstack(tmp_path: Path) -> None:
 def test_a_mask_of_one_page_for_a_stack(tmp_path: Path) -> None:
     raw = stacks(tmp_path / "raw")
     Image.fromarray(kinds.blob(2)[1][:, :, 3].T).save(raw / "masks" / "v2.tif")
-    assert any("image-pages images/v2.tif: has 6 pages, its mask has not" in line for line in errors(raw))
-    with pytest.raises(DataError, match="v2.tif: has 6 pages, its label map 1"):
+    assert any("image-pages images/v2.tif: has 6 pages, but its mask has not" in line for line in errors(raw))
+    with pytest.raises(DataError, match="v2.tif: has 6 pages, but its label map 1"):
         made(raw, tmp_path / "out")
 
 
@@ -193,7 +193,7 @@ def test_a_stack_in_time_is_refused(tmp_path: Path) -> None:
     raw = stacks(tmp_path / "raw")
     movie = np.zeros((3, 6, 26, 24), np.uint16)
     tifffile.imwrite(raw / "images" / "v1.tif", movie, imagej=True, metadata={"axes": "TZYX"})
-    with pytest.raises(DataError, match="v1.tif: .*(pages of one volume|pages, its label map)"):
+    with pytest.raises(DataError, match="v1.tif: .*(pages of one volume|pages, but its label map)"):
         made(raw, tmp_path / "out")
 
 
@@ -216,7 +216,7 @@ def test_participants_name_the_patients_and_what_is_known_of_them(tmp_path: Path
         {"age": "61", "sex": "F"},
         {"sex": "M"},
     ]
-    assert "1 of 4 cases belong to no participant of participants.tsv: other." in source.notice
+    assert "1 of 4 cases match no participant in participants.tsv: other." in source.notice
     dataset = made(raw, tmp_path / "out")
     assert sorted(map(str, (r.attributes for r in dataset.info.cases.values()))) == sorted(
         map(str, (dict(case.attributes) for case in source.cases))
@@ -227,7 +227,7 @@ def test_participants_name_the_patients_and_what_is_known_of_them(tmp_path: Path
     ("text", "message"),
     [
         ("participant_id,age\nsub-01,3\n", "no column participant_id"),
-        ("participant_id\tage\nsub-01\t3\nsub-01\t4\n", "names the participant sub-01 twice"),
+        ("participant_id\tage\nsub-01\t3\nsub-01\t4\n", "lists the participant sub-01 twice"),
     ],
 )
 def test_bad_participants(tmp_path: Path, text: str, message: str) -> None:

@@ -15,6 +15,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
+from anatogen.generation.request import ModelGeometry
 from anatogen.labels import ClassStates, LabelSchema
 
 # ---- classes
@@ -30,8 +31,8 @@ def test_names_come_first_then_names_up_to_case_and_separators() -> None:
     assert match.table.tolist() == [0, 3, 0, 2, 1, 0]
     assert match.apply(np.array([[0, 1, 2], [3, 4, 5]])).tolist() == [[0, 3, 0], [2, 1, 0]]
     assert match.summary() == (
-        "classes matched: liver, Left Kidney (there left_kidney), spleen; free, as the label maps lack them: aorta; "
-        "left out, as the model lacks them: bone, LIVER"
+        "classes matched: liver, Left Kidney (theirs: left_kidney), spleen; free, because the label maps lack them: aorta; "
+        "left out, because the model lacks them: bone, LIVER"
     )
 
 
@@ -58,10 +59,10 @@ def test_a_class_that_is_renamed_away_leaves_its_namesake_free() -> None:
         ({"livr": "hepar"}, "the model has no class 'livr'. Did you mean 'liver'?"),
         ({"liver": "hepr"}, "the label maps have no class 'hepr'. Did you mean 'hepar'?"),
         ({"liver": "hepar", "spleen": "lien+hepar"}, "'hepar' is matched with both 'liver' and 'spleen'"),
-        ({"liver": "+"}, "'liver=+' matches nothing"),
+        ({"liver": "+"}, "expected OURS=THEIRS, got 'liver=+'"),
         (
             None,
-            "(hepar, lien) is one of the model's (liver, spleen). Match them with --rename, for instance --rename 'OURS=THEIRS'.",
+            "(hepar, lien) matches one of the model's (liver, spleen). Match them with --rename, for instance --rename 'OURS=THEIRS'.",
         ),
     ],
 )
@@ -83,7 +84,7 @@ def test_nothing_alike_offers_the_nearest_pair() -> None:
 
 def test_two_ways_to_match_are_refused_until_one_is_said() -> None:
     ours, theirs = LabelSchema.from_names(["left lung"]), LabelSchema.from_names(["Left-Lung", "left_lung"])
-    with pytest.raises(SettingsError, match="in several ways. Say which, for instance --rename 'left lung=Left-Lung'"):
+    with pytest.raises(SettingsError, match="in several ways. Choose one, for instance --rename 'left lung=Left-Lung'"):
         match_classes(ours, theirs)
     assert match_classes(ours, theirs, {"left lung": "left_lung"}).table.tolist() == [0, 0, 1]
     with pytest.raises(SettingsError, match="in several ways"):
@@ -98,7 +99,7 @@ def test_renames_that_say_nothing(texts: list[str]) -> None:
 
 def test_undeclared_values_are_refused() -> None:
     match = match_classes(LabelSchema.from_names(["liver"]), LabelSchema.from_names(["liver"]))
-    with pytest.raises(DataError, match="holds label 7, but classes 0 to 1 are declared"):
+    with pytest.raises(DataError, match="contains label 7, but only classes 0 to 1 are declared"):
         match.apply(np.array([0, 7]))
 
 
@@ -208,8 +209,8 @@ def test_anatomy_that_does_not_fit_is_refused_or_shrunk() -> None:
     with pytest.raises(DataError) as caught:
         bring(labels, (1.0, 1.0), (32, 32), (2.0, 2.0))
     message = str(caught.value)
-    assert "measures 80 x 80 mm and the model's images 64 x 64 mm" in message
-    assert "% of it would be cut (1 % may be). Shrink it with --fit pad" in message and "\n" not in message
+    assert "measures 80 x 80 mm, but the model's images 64 x 64 mm" in message
+    assert "% of it would be cut off (at most 1 % may be). Shrink it with --fit pad" in message and "\n" not in message
     shrunk, window = bring(labels, (1.0, 1.0), (32, 32), (2.0, 2.0), fit="pad")
     assert window.scale == (2.5, 2.5)
     assert (shrunk > 0).sum() * 2.5**2 == pytest.approx(math.pi * 40**2, rel=0.03)
@@ -238,7 +239,7 @@ def test_an_empty_map_stays_empty() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "spacing", "message"), [((4, 9, 9), (1.0, 1.0, 1.0), "--dim"), ((9, 9), (0.0, 1.0), "make no sense")]
+    ("shape", "spacing", "message"), [((4, 9, 9), (1.0, 1.0, 1.0), "--dim"), ((9, 9), (0.0, 1.0), "invalid pixel size")]
 )
 def test_geometry_without_sense(shape: tuple[int, ...], spacing: tuple[float, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -293,7 +294,7 @@ def test_maps_of_another_data_set(tmp_path: Path) -> None:
     )
     theirs = prepared(raw, tmp_path / "theirs", (96, 96))
     rows = theirs.split("train")
-    found = list(maps_from_dataset(theirs, rows, OURS, (40, 40), "axial", (1.25, 1.25)))
+    found = list(maps_from_dataset(theirs, rows, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25))))
     assert {(row.case, states) for row, _, states in found} == {
         ("a", ClassStates((True, False, True))),
         ("b", ClassStates((True, False, False))),
@@ -318,10 +319,10 @@ def test_maps_of_another_data_set(tmp_path: Path) -> None:
 def test_all_slices_of_a_case_are_cut_alike_whichever_are_asked_for(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     rows = [row for row in theirs.rows if row.case == "b"]
-    every = list(maps_from_dataset(theirs, rows, OURS, (32, 32), "axial", (1.0, 1.0)))
+    every = list(maps_from_dataset(theirs, rows, ModelGeometry(OURS, (32, 32), "axial", (1.0, 1.0))))
     middles = [middle_mm(labels > 0, (1.0, 1.0)) for _, labels, _ in every]
     assert np.abs(middles).max() < 0.2  # b lies 20 mm off the middle, and would be cut there
-    one = next(maps_from_dataset(theirs, [every[0][0]], OURS, (32, 32), "axial", (1.0, 1.0)))
+    one = next(maps_from_dataset(theirs, [every[0][0]], ModelGeometry(OURS, (32, 32), "axial", (1.0, 1.0))))
     assert np.array_equal(one[1], every[0][1])
 
 
@@ -329,17 +330,19 @@ def test_empty_maps_are_kept_on_demand_and_missed_where_none_is_left(tmp_path: P
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     corners = [row for row in theirs.rows if row.slice == 0]
     assert len(corners) == 2
-    kept = list(maps_from_dataset(theirs, corners, OURS, (40, 40), "axial", (1.25, 1.25), keep_empty=True))
+    kept = list(
+        maps_from_dataset(theirs, corners, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25)), keep_empty=True)
+    )
     assert [labels.any() for _, labels, _ in kept] == [False, False]
-    with pytest.raises(DataError, match="none of the label maps shows outer shell or core"):
-        list(maps_from_dataset(theirs, corners, OURS, (40, 40), "axial", (1.25, 1.25)))
+    with pytest.raises(DataError, match="none of the label maps contains outer shell or core"):
+        list(maps_from_dataset(theirs, corners, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25))))
 
 
 def test_volumes_of_another_data_set(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (2.0, 2.0, 4.0)), tmp_path / "theirs", (24, 40, 40))
     spacing = typical_spacing(theirs)
     assert spacing == pytest.approx((4.0, 2.0, 2.0))
-    found = list(maps_from_dataset(theirs, theirs.rows, OURS, (20, 20, 20), "volume", (2.5, 2.5, 2.5)))
+    found = list(maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (20, 20, 20), "volume", (2.5, 2.5, 2.5))))
     assert [row.case for row, _, _ in found] == ["a", "b"]
     for _, labels, states in found:
         assert states == ClassStates((True, False, True))
@@ -349,8 +352,8 @@ def test_volumes_of_another_data_set(tmp_path: Path) -> None:
 def test_a_case_that_does_not_fit_is_named(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     with pytest.raises(DataError, match=r"theirs: case a: the labelled anatomy measures 32 x 32 mm .* 16 x 16 mm"):
-        list(maps_from_dataset(theirs, theirs.rows, OURS, (16, 16), "axial", (1.0, 1.0)))
-    shrunk = maps_from_dataset(theirs, theirs.rows, OURS, (16, 16), "axial", (1.0, 1.0), fit="pad")
+        list(maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (16, 16), "axial", (1.0, 1.0))))
+    shrunk = maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (16, 16), "axial", (1.0, 1.0)), fit="pad")
     assert max(labels.sum() for _, labels, _ in shrunk) > 0
 
 
@@ -371,7 +374,9 @@ def test_pictures_have_no_known_pixel_size_nor_axis(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "raw"), classes=["core"])
     theirs = prepare(source, tmp_path / "theirs", PrepareSettings(size=(90, 90), shares={"train": 1.0}))
     assert typical_spacing(theirs) is None
-    ((_, labels, states),) = maps_from_dataset(theirs, theirs.rows, OURS, (30, 30), "sagittal", (4.0, 4.0))
+    ((_, labels, states),) = maps_from_dataset(
+        theirs, theirs.rows, ModelGeometry(OURS, (30, 30), "sagittal", (4.0, 4.0))
+    )
     assert states == ClassStates((False, False, True))
     assert (labels == 3).sum() == pytest.approx(40 * 50 / 9, rel=0.1)
 
@@ -379,10 +384,14 @@ def test_pictures_have_no_known_pixel_size_nor_axis(tmp_path: Path) -> None:
 def test_other_axes_and_dimensions_are_refused(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     with pytest.raises(
-        SettingsError, match="axial slices, and the model makes coronal ones. Prepare it again with --axis coronal"
+        SettingsError, match="axial slices, but the model generates coronal ones. Prepare it again with --axis coronal"
     ):
-        maps_from_dataset(theirs, theirs.rows, OURS, (40, 40), "coronal", (1.0, 1.0))
-    with pytest.raises(SettingsError, match="slices, and the model makes whole volumes. Prepare it again with --dim 3"):
-        maps_from_dataset(theirs, theirs.rows, OURS, (40, 40, 40), "volume", (1.0, 1.0, 1.0))
+        maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (40, 40), "coronal", (1.0, 1.0)))
+    with pytest.raises(
+        SettingsError, match="slices, but the model generates whole volumes. Prepare it again with --dim 3"
+    ):
+        maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (40, 40, 40), "volume", (1.0, 1.0, 1.0)))
     with pytest.raises(SettingsError, match="no class of the label maps"):
-        maps_from_dataset(theirs, theirs.rows, LabelSchema.from_names(["liver"]), (40, 40), "axial", (1.0, 1.0))
+        maps_from_dataset(
+            theirs, theirs.rows, ModelGeometry(LabelSchema.from_names(["liver"]), (40, 40), "axial", (1.0, 1.0))
+        )

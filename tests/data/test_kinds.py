@@ -63,7 +63,7 @@ def test_the_decathlon_is_read_with_its_channels_in_the_last_axis(tmp_path: Path
 def test_a_list_of_the_decathlon_that_names_what_is_not_there(tmp_path: Path) -> None:
     raw = kinds.decathlon(tmp_path / "raw")
     (raw / "labelsTr" / "x_002.nii.gz").unlink()
-    assert errors(raw) == ["unreadable labelsTr/x_002.nii.gz: there is no such file"]
+    assert errors(raw) == ["unreadable labelsTr/x_002.nii.gz: does not exist"]
     kinds.save(raw / "imagesTr" / "x_003.nii.gz", np.zeros((*kinds.SHAPE, 3), np.int16))
     assert any("x_003.nii.gz: has shape (24, 26, 6, 3)" in line for line in errors(raw))
 
@@ -150,8 +150,8 @@ def test_a_value_that_is_not_declared_is_named(tmp_path: Path) -> None:
     labels = np.asarray(nibabel.load(raw / "labelsTr" / "c3.nii.gz").dataobj).copy()
     labels[0, 0, 0] = 3
     kinds.save(raw / "labelsTr" / "c3.nii.gz", labels)
-    assert errors(raw) == ["unreadable labelsTr/c3.nii.gz: holds label 3, but 0, 1, 2, 4 are declared"]
-    with pytest.raises(DataError, match="c3.nii.gz: holds label 3, but 0, 1, 2, 4 are declared"):
+    assert errors(raw) == ["unreadable labelsTr/c3.nii.gz: contains label 3, but only 0, 1, 2, 4 are declared"]
+    with pytest.raises(DataError, match="c3.nii.gz: contains label 3, but only 0, 1, 2, 4 are declared"):
         made(raw, tmp_path / "out")
 
 
@@ -213,7 +213,7 @@ def test_blurred_labels_are_refused_with_a_value_that_shows_it(tmp_path: Path) -
     found = [f for f in check(str(raw)).findings if f.code == "labels-fractional"]
     assert len(found) == 6 and all(re.match(r"label [01]\.(49|5)", f.what) for f in found)
     with pytest.raises(
-        DataError, match=r"c\d.nii.gz: label [01]\.[45]\d* is not a whole number, but between two classes"
+        DataError, match=r"c\d.nii.gz: label [01]\.[45]\d* is not a whole number but between two classes"
     ):
         made(raw, tmp_path / "out")
 
@@ -221,7 +221,7 @@ def test_blurred_labels_are_refused_with_a_value_that_shows_it(tmp_path: Path) -
 def test_labels_that_are_no_numbers(tmp_path: Path) -> None:
     raw = kinds.nnunet(tmp_path / "raw", change=lambda n, labels: np.where((labels > 1) & (n == 1), np.nan, labels))
     assert codes(raw)["labels-not-finite"] == "error"
-    with pytest.raises(DataError, match="c1.nii.gz: holds labels that are NaN"):
+    with pytest.raises(DataError, match="c1.nii.gz: contains labels that are NaN"):
         made(raw, tmp_path / "out")
 
 
@@ -406,6 +406,6 @@ def test_crop_to_labels_on_the_command_line(  # type: ignore[no-untyped-def]
     code, out, err = cli(*words, "--crop-to-labels", 2)
     assert code == 0, err
     assert "Field of view of every case, centred on its labels: " in out and " voxels)" in out
-    assert re.search(r"c\d( and \d more)?: holds labels that are not quite whole \(0.99", out)
+    assert re.search(r"c\d( and \d more)?: contains labels that are not exact integers \(0.99", out)
     code, _, err = cli("prepare", raw, tmp_path / "bad", "--split", "train=1", "--crop-to-labels", 2000)
-    assert code == 2 and "--crop-to-labels 2000 is out of range" in err and not (tmp_path / "bad").exists()
+    assert code == 2 and "--crop-to-labels must be 0 to 1000 mm, got 2000" in err and not (tmp_path / "bad").exists()

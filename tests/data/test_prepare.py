@@ -92,18 +92,18 @@ def _damage(folder: Path, how: str) -> str:
     if how == "label past the classes":
         labels[3, 3, 3] = 7
         put(labels)
-        return "ball_002.nii.gz: holds label 7, but classes 0 to 2 are declared"
+        return "ball_002.nii.gz: contains label 7, but only classes 0 to 2 are declared"
     if how == "0/255 mask":
         put(np.where(labels > 0, 255, 0).astype(np.uint8))
-        return "ball_002.nii.gz: holds label 255"
+        return "ball_002.nii.gz: contains label 255"
     if how == "other shape":
         put(labels[:-1])
         return "ball_002.nii.gz: label map of 19 x 24 x 12 voxels for an image of 20 x 24 x 12"
-    if how == "other place":
+    if how == "other location":
         shifted = affine.copy()
         shifted[0, 3] = 40
         put(labels, with_affine=shifted)
-        return "ball_002.nii.gz: image and label map lie at different places"
+        return "ball_002.nii.gz: image and label map have different positions"
     if how == "fractional labels":
         put(labels.astype(np.float32) * 0.5)
         return "ball_002.nii.gz: label 0.5 is not a whole number"
@@ -115,7 +115,7 @@ def _damage(folder: Path, how: str) -> str:
         return "ball_002_0000.nii.gz: cannot be read as NIfTI"
     if how == "image missing":
         image.unlink()
-        return "ball_002_0000.nii.gz: there is no such file"
+        return "ball_002_0000.nii.gz: does not exist"
     if how == "NaN":
         bad = np.asarray(nibabel.load(image).dataobj).astype(np.float32)
         bad[0, 0, 0] = np.nan
@@ -129,7 +129,7 @@ def _damage(folder: Path, how: str) -> str:
 
 @pytest.mark.parametrize(
     "how",
-    ["label past the classes", "0/255 mask", "other shape", "other place", "fractional labels",
+    ["label past the classes", "0/255 mask", "other shape", "other location", "fractional labels",
      "truncated", "not NIfTI", "image missing", "NaN", "4D"],
 )  # fmt: skip
 def test_bad_cases_are_named_and_leave_nothing_behind(nnunet: Path, tmp_path: Path, how: str) -> None:
@@ -147,11 +147,11 @@ def test_bad_cases_are_named_and_leave_nothing_behind(nnunet: Path, tmp_path: Pa
         ("[]", 'has no "labels"'),
         ('{"labels": {"ball": 1, "core": 2}}', "no background"),
         ('{"labels": {"background": 0, "ball": 1, "core": 1}}', "two classes have the same value"),
-        ('{"labels": {"background": 0, "ball": 1, "core": "2"}}', "label 'core' is 2, no whole number"),
-        ('{"labels": {"background": 0, "ball": [1, 2.5]}}', "no whole number"),
+        ('{"labels": {"background": 0, "ball": 1, "core": "2"}}', "label 'core' must be a whole number, got 2"),
+        ('{"labels": {"background": 0, "ball": [1, 2.5]}}', "must be a whole number"),
         ('{"labels": {"background": 0, "ball": 1, "ignore": [2]}}', '"ignore" is'),
-        ('{"labels": {"background": 0, "ball": 1, "core": 2, "ignore": 2}}', "a class and to be ignored"),
-        ('{"labels": {"background": 0, "ball": 1, "core": 2}, "file_ending": ".png"}', "'.png' is not read"),
+        ('{"labels": {"background": 0, "ball": 1, "core": 2, "ignore": 2}}', 'both a class and "ignore"'),
+        ('{"labels": {"background": 0, "ball": 1, "core": 2}, "file_ending": ".png"}', "'.png' is not supported"),
     ],
 )
 def test_bad_descriptions(nnunet: Path, text: str, message: str) -> None:
@@ -169,7 +169,7 @@ def test_unknown_annotated_class(nnunet: Path) -> None:
 
 def test_what_is_there_is_never_overwritten(dataset_folder: Path, nnunet: Path) -> None:
     before = (dataset_folder / "dataset.json").read_text()
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         prepare(open_source(str(nnunet)), dataset_folder, PrepareSettings((32, 32)))
     assert (dataset_folder / "dataset.json").read_text() == before
 

@@ -36,7 +36,7 @@ def test_a_merged_class_is_annotated_where_all_its_parts_are() -> None:
 def test_values_past_the_classes_are_still_found(nnunet: Path, tmp_path: Path) -> None:
     opened = open_source(str(nnunet))
     wrong = Source(opened.layout, opened.location, LabelSchema.from_names(["ball"]), opened.channels, opened.cases)
-    with pytest.raises(DataError, match="holds label 2"):
+    with pytest.raises(DataError, match="contains label 2"):
         prepare(relabelled(wrong, ["round=ball"]), tmp_path / "out", PrepareSettings((32, 32)))
 
 
@@ -56,7 +56,7 @@ def test_patients_by_pattern_keep_together(tmp_path: Path) -> None:
     assert {c.patient for c in opened.cases} == {"00"}
     with pytest.raises(DataError, match="case ball_000 has no patient"):
         with_patients(open_source(str(tmp_path / "raw")), pattern=r"cube_(\d+)")
-    with pytest.raises(SettingsError, match="no regular expression"):
+    with pytest.raises(SettingsError, match="not a regular expression"):
         with_patients(opened, pattern="(")
 
 

@@ -200,15 +200,15 @@ def _slicer_overlap(root: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "empty folder": (lambda root: root.mkdir(), "in: holds no DICOM images"),
+    "empty folder": (lambda root: root.mkdir(), "in: contains no DICOM images"),
     "no masks": (_no_masks, "in: 1 series, none with a mask"),
-    "SEG of another series": (_other_series, r"seg.dcm: refers to series 1\.2\.99, which is not here"),
+    "SEG of another series": (_other_series, r"seg.dcm: refers to series 1\.2\.99, which is missing"),
     "overlapping segments": (_overlap, "seg.dcm: segments 'a' and 'b' overlap"),
     "overlapping files": (_overlap_in_two_files, "b.dcm: segments 'a' and 'b' overlap"),
     "overlapping Slicer segments": (_slicer_overlap, "x.seg.nrrd: segment 'b' overlaps another"),
     "two masks": (_two_masks, "p1: has several masks: mask1.nrrd, mask2.nrrd"),
-    "mask above two series": (_above_two, "mask.nrrd: lies above several series"),
-    "mask of another shape": (_mask(drawn()[:-1], axial_affine()), "mask.nrrd: 11 x 10 x 6 voxels that do not cover"),
+    "mask above two series": (_above_two, "mask.nrrd: is in a parent folder of several series"),
+    "mask of another shape": (_mask(drawn()[:-1], axial_affine()), "mask.nrrd: 11 x 10 x 6 voxels do not cover"),
     "mask elsewhere": (_mask(drawn(), turned_affine()), "mask.nrrd: its axes or voxel sizes differ"),
     "truncated mask": (_truncated_mask, "mask.nrrd: cannot be read as NRRD"),
     "0/255 mask": (
@@ -241,7 +241,7 @@ def test_a_damaged_tree_is_still_known_as_dicom(tmp_path: Path) -> None:
 
 def test_classes_must_have_the_segments(tmp_path: Path) -> None:
     cohort(tmp_path)
-    with pytest.raises(DataError, match="'kidney' is not among the classes.*'kidneys'"):
+    with pytest.raises(DataError, match="'kidney' is not one of the classes.*'kidneys'"):
         open_source(str(tmp_path), classes=["bone", "liver", "kidneys"])
     assert open_source(str(tmp_path), classes=["kidney", "bone", "liver"]).schema.index_of("liver") == 3
 
@@ -360,11 +360,11 @@ def _bad_table(root: Path, images: Path) -> None:
 
 
 DUKE_BROKEN: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "no breast mask": (_remove("*_Breast.seg.nrrd"), "Breast_MRI_006_Breast.seg.nrrd: there is no such file"),
-    "no vessel mask": (_remove("*_Vessels.seg.nrrd"), "Dense_and_Vessels.seg.nrrd: there is no such file"),
+    "no breast mask": (_remove("*_Breast.seg.nrrd"), "Breast_MRI_006_Breast.seg.nrrd: does not exist"),
+    "no vessel mask": (_remove("*_Vessels.seg.nrrd"), "Dense_and_Vessels.seg.nrrd: does not exist"),
     "no images": (_no_images, "0 patients with images and 1 with masks, none with both.*TCIA"),
     "two series": (_two_pre, "Breast_MRI_006: the pre-contrast series is one of: .*dyn pre-93877, 9-dyn pre again"),
-    "other shape": (_other_shape, "_Breast.seg.nrrd: 12 x 10 x 7 voxels that do not cover the image's 12 x 10 x 6"),
+    "other shape": (_other_shape, "_Breast.seg.nrrd: 12 x 10 x 7 voxels do not cover the image's 12 x 10 x 6"),
     "other segments": (_other_segments, "Vessels.seg.nrrd: has no segment 'vessels', but Tumour"),
     "missing slice": (_remove("1-021.dcm"), "pre-93877: a slice is missing"),
     "bad table": (_bad_table, "mapping.csv: is not the collection's table"),

@@ -171,8 +171,11 @@ def test_given_names_are_used_without_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([0, 255], "scan_1.png: holds only 0 and 255, which are no class numbers. Run anatogen check; --fix remaps"),
-        ([0, 128, 255], "scan_1.png: holds label 255, but only 3 values occur in all: gray levels"),
+        (
+            [0, 255],
+            "scan_1.png: contains only 0 and 255, which are not class numbers. Run anatogen check; --fix remaps",
+        ),
+        ([0, 128, 255], "scan_1.png: contains label 255, but only 3 values occur in total: gray levels"),
     ],
 )
 def test_gray_levels_are_not_taken_for_classes(tmp_path: Path, values: list[int], message: str) -> None:
@@ -256,8 +259,8 @@ def test_nifti_pairs(tmp_path: Path, image: str, labels: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("case_1/t2.nii.gz", "case_1: holds 2 images and 1 label maps, expected one of each"),
-        ("case_3/image.nii.gz", "case_3: holds 1 images and 0 label maps"),
+        ("case_1/t2.nii.gz", "case_1: expected one image and one label map, got 2 and 1"),
+        ("case_3/image.nii.gz", "case_3: expected one image and one label map, got 1 and 0"),
     ],
 )
 def test_folders_of_a_case_hold_one_pair(tmp_path: Path, extra: str, message: str) -> None:
@@ -271,7 +274,7 @@ def test_folders_of_a_case_hold_one_pair(tmp_path: Path, extra: str, message: st
 def test_two_images_for_one_label_map(tmp_path: Path) -> None:
     write_pair(tmp_path / "a_t1.nii.gz", tmp_path / "a_seg.nii.gz", 0)
     write_nifti(tmp_path / "a_t2.nii.gz", volume(1)[0])
-    with pytest.raises(DataError, match=r"a_t2\.nii\.gz: and a_t1\.nii\.gz are two files for one case"):
+    with pytest.raises(DataError, match=r"a_t2\.nii\.gz: and a_t1\.nii\.gz are two files of one case"):
         open_source(str(tmp_path))
 
 
@@ -388,10 +391,10 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "RGB mask": (lambda i, m: Image.fromarray(RGB).save(m), "picture of mode RGB, whose values", "scan_2.png"),
     "palette image among gray": (
         lambda i, m: Image.fromarray(IMAGE).convert("P").save(i),
-        "number of channels is 3, but 1 in scan_0.png",
+        "expected 1 channels as in scan_0.png, got 3",
         "scan_2.png",
     ),
-    "RGB among gray": (lambda i, m: Image.fromarray(RGB).save(i), "number of channels is 3, but 1", "scan_2.png"),
+    "RGB among gray": (lambda i, m: Image.fromarray(RGB).save(i), "expected 1 channels", "scan_2.png"),
     "mask of another size": (
         lambda i, m: Image.fromarray(LABELS[:12]).save(m),
         "label map of 16 x 12 x 1 voxels for an image of 16 x 16 x 1",
@@ -406,7 +409,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "mask without image": (lambda i, m: i.unlink(), "has no image of the same name", "masks/scan_2.png"),
     "two endings of one name": (
         lambda i, m: Image.fromarray(IMAGE).save(i.with_suffix(".tif")),
-        "and scan_2.png are two files for one case",
+        "and scan_2.png are two files of one case",
         "scan_2.tif",
     ),
     "one name but for a word": (
@@ -415,9 +418,9 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "scan_2_img.png",
     ),
     "folder named like an image": (lambda i, m: _as_folder(i), "is a folder named like a file", "scan_2.png"),
-    "link in a circle": (lambda i, m: _loop(i), "is a link that leads nowhere or in a circle", "scan_2.png"),
-    "link to nothing": (lambda i, m: (m.unlink(), m.symlink_to("gone")), "is a link that leads nowhere", "scan_2.png"),
-    "empty folders": (lambda i, m: _clear(i.parent, m.parent), "holds no pictures", "images"),
+    "link in a circle": (lambda i, m: _loop(i), "is a broken or circular link", "scan_2.png"),
+    "link to nothing": (lambda i, m: (m.unlink(), m.symlink_to("gone")), "is a broken or circular link", "scan_2.png"),
+    "empty folders": (lambda i, m: _clear(i.parent, m.parent), "contains no pictures", "images"),
     "CMYK JPEG": (
         lambda i, m: _replace(i, "scan_2.jpg", lambda p: Image.fromarray(RGB).convert("CMYK").save(p)),
         "is a CMYK picture",
@@ -425,13 +428,13 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "animated GIF": (
         lambda i, m: _replace(i, "scan_2.gif", _animated),
-        "pictures of kind .gif are not read",
+        "pictures of format .gif are not supported",
         "scan_2.gif",
     ),
-    "animated PNG": (lambda i, m: _animated(i), "holds more than one picture", "scan_2.png"),
+    "animated PNG": (lambda i, m: _animated(i), "contains more than one picture", "scan_2.png"),
     "TIFF of two pages": (
         lambda i, m: _replace(i, "scan_2.tif", _animated),
-        "has 2 pages, its label map 1",
+        "has 2 pages, but its label map 1",
         "scan_2.tif",
     ),
     "pickled objects": (
@@ -446,7 +449,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "negative labels": (
         lambda i, m: _replace(m, "scan_2.npy", lambda p: np.save(p, -LABELS.astype(np.int8))),
-        "holds label -2",
+        "contains label -2",
         "scan_2.npy",
     ),
     "channels first": (
@@ -456,7 +459,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "NaN": (
         lambda i, m: _replace(i, "scan_2.npy", lambda p: np.save(p, np.full((16, 16), np.nan))),
-        "the image holds NaN or infinite values",
+        "the image contains NaN or infinite values",
         "scan_2.npy",
     ),
     "transparency": (
@@ -484,7 +487,7 @@ def test_broken_inputs_are_named_and_leave_nothing_behind(tmp_path: Path, how: s
 
 
 def test_an_empty_folder_holds_no_layout(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no known layout is found here"):
+    with pytest.raises(DataError, match="has no known layout"):
         open_source(str(tmp_path))
 
 

@@ -58,7 +58,7 @@ def test_the_second_of_two_is_turned_away(tmp_path: Path) -> None:
     finally:
         first.join(60)
     assert first.exitcode == 0 and _same(PreparedDataset.open(tmp_path / "out"), whole)
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         prepare(source(NAMES), tmp_path / "out", SETTINGS)
     left = {p.name for p in tmp_path.iterdir()} | {p.name for p in (tmp_path / "out").iterdir()}
     assert not [name for name in left if "partial" in name or "lock" in name]
@@ -74,7 +74,7 @@ def test_who_waited_finds_the_folder_there(tmp_path: Path, monkeypatch: pytest.M
         return locked(folder, **more)  # type: ignore[arg-type]
 
     monkeypatch.setitem(prepare.__globals__, "locked", late)
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="already exists"):
         prepare(source(NAMES), tmp_path / "out", SETTINGS)
     assert not work.exists() and len(PreparedDataset.open(tmp_path / "out").rows) == 30
 

@@ -62,7 +62,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
     entries = SampleSet.open(tmp_path / "samples").entries
     assert len(entries) == 6 and all(entry.elsewhere for entry in entries)
     code, out, err = cli("sample", longer_run, "--masks", other.folder, "--out", tmp_path / "free", "--count", 2)
-    assert code == 0 and "free, as the label maps lack them: core" in out
+    assert code == 0 and "free, because the label maps lack them: core" in out
 
     results = evaluate(
         tmp_path / "samples",
@@ -81,7 +81,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
 
     for more, message in (
         (("--rename", "core=kern"), "no class 'kern'"),
-        (("--rename", "core"), "matches nothing"),
+        (("--rename", "core"), "expected OURS=THEIRS"),
         (("--paired",), "cannot be paired"),
         (("--fit", "padd"), "no --fit 'padd'"),
     ):
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused(run_folder: Path, tmp_path: Path) -> None:
     raw = write_nnunet(tmp_path / "raw2", labels={"background": 0, "ball": 1, "core": 2})
     generator = Generator.load(run_folder, device="cpu")
     flat = prepare(open_source(str(raw)), tmp_path / "sagittal", PrepareSettings((32, 32), axis="sagittal"))
-    with pytest.raises(SettingsError, match="holds sagittal slices, and the model makes axial"):
+    with pytest.raises(SettingsError, match="contains sagittal slices, but the model generates axial"):
         ForeignMaps(flat, flat.split("test"), generator.spec)
     small = ModelSpec(generator.schema, (8, 8), "axial", (1.0, 1.0))
     other = prepare(open_source(str(raw)), tmp_path / "axial", PrepareSettings((32, 32)))

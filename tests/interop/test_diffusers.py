@@ -108,7 +108,7 @@ def test_names_as_published(tmp_path: Path) -> None:
     [
         ("no classes", "is segmentation-guided.*--classes"),
         ("classes of none", "is unconditional"),
-        ("three planes", "takes 4 channels for 1"),
+        ("three planes", "has 4 input channels for 1"),
         ("another class", "is a UNet1DModel"),
         ("class labels", "conditioned on a class label"),
         ("fourier times", "trained on fourier times"),
@@ -119,7 +119,7 @@ def test_names_as_published(tmp_path: Path) -> None:
         ("torn config", "is not valid JSON"),
         ("pickle", "pickled weights"),
         ("nothing", "no .safetensors file"),
-        ("nowhere", "there is no such checkpoint"),
+        ("nowhere", "does not exist"),
         ("not a unet", "no 'conv_in.weight'"),
     ],
 )

@@ -113,7 +113,7 @@ def test_volumes_and_several_channels(tmp_path: Path) -> None:
         image = done.out / "imagesTr" / f"{name}_{channel:04d}.nii.gz"
         voxels = assert_on_its_scan(tmp_path / "raw", image, done.out / "labelsTr" / f"{name}.nii.gz", case, channel)
         assert voxels == np.prod(SHAPE)
-    with pytest.raises(SettingsError, match="holds whole volumes already. Leave out --stack"):
+    with pytest.raises(SettingsError, match="already contains whole volumes. Omit --stack"):
         export_nnunet(SampleSet.open(tmp_path / "samples"), tmp_path / "more", stack=True)
     assert not (tmp_path / "more").exists()
 
@@ -128,7 +128,7 @@ def test_a_volume_with_a_gap_is_left_out(tmp_path: Path) -> None:
     assert done.cases == 1 and done.left_out == (f"{first}_00 lacks slices 4, 5",)
     assert [p.name for p in (tmp_path / "out" / "labelsTr").iterdir()] == [f"{second}_00.nii.gz"]
     alone = sampled(dataset, tmp_path / "alone", "png", [row for row in some if row.case == first])
-    with pytest.raises(DataError, match=f"no volume without a gap between its slices: {first}_00 lacks.*--count"):
+    with pytest.raises(DataError, match=f"no volume without gaps between slices: {first}_00 lacks.*--count"):
         export_nnunet(alone, tmp_path / "none", stack=True)
     assert not (tmp_path / "none").exists()
 
@@ -136,7 +136,7 @@ def test_a_volume_with_a_gap_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["samples-png", "samples-paper"])
 def test_sets_of_version_one_take_their_places_from_the_data_set(tmp_path: Path, name: str) -> None:
     samples, dataset = SampleSet.open(OLD / name), PreparedDataset.open(OLD / "dataset")
-    with pytest.raises(DataError, match=r"does not say where in a scan its images lie.*--dataset DATASET"):
+    with pytest.raises(DataError, match=r"does not record the position and units of its images.*--dataset DATASET"):
         export_nnunet(samples, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     export_nnunet(samples, tmp_path / "out", dataset=dataset)
@@ -148,7 +148,7 @@ def test_sets_of_version_one_take_their_places_from_the_data_set(tmp_path: Path,
     assert np.array_equal(np.asarray(made.dataobj), expected.array) and np.allclose(made.affine, expected.affine)
     assert made.header.get_zooms()[2] == 2.5
     other = prepared(tmp_path, "axial")
-    with pytest.raises(DataError, match="is not the data set that the label maps of"):
+    with pytest.raises(DataError, match="is not the data set of the label maps of"):
         export_nnunet(samples, tmp_path / "wrong", dataset=other)
 
 

@@ -196,17 +196,17 @@ def _phases_in_one_file(folder: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no pixel data": (_edit(_drop("PixelData")), "1-014.dcm: has no pixel data"),
-    "mixed series": (_mixed, r"series: holds several series: 1\.2\.3 \(arterial\), 1\.2\.4 \(venous\)"),
+    "mixed series": (_mixed, r"series: contains several series: 1\.2\.3 \(arterial\), 1\.2\.4 \(venous\)"),
     "missing slice": (_without, r"series: a slice is missing between 1-014.dcm and 1-028.dcm \(at .*3.00 mm apart"),
-    "duplicate slice": (_twice, "series: two slices lie at one place: .*1-021.dcm.*copy.dcm"),
-    "phases in one file": (_phases_in_one_file, "series: two slices lie at one place"),
+    "duplicate slice": (_twice, "series: two slices have the same position: .*1-021.dcm.*copy.dcm"),
+    "phases in one file": (_phases_in_one_file, "series: two slices have the same position"),
     "uneven": (_edit(_set("ImagePositionPatient", [-20, -30, -33.6])), "series: slices are not evenly spaced"),
     "astray": (_edit(_set("ImagePositionPatient", [-10, -30, -34])), "1-014.dcm: its slices do not lie behind"),
     "truncated": (_truncated, "1-007.dcm: cannot be read as DICOM"),
     "cut in the header": (_cut_in_the_header, "1-007.dcm: (has no SeriesInstanceUID|cannot be read as DICOM)"),
     "wrong magic": (_wrong_magic, "1-007.dcm: is not a DICOM file"),
     "garbage": (_garbage_behind_the_mark, "1-007.dcm: (does not say what it holds|cannot be read as DICOM)"),
-    "mixed shapes": (_edit(_small), r"1-014.dcm: its shape \(9, 12\) differs from \(10, 12\) of 1-000.dcm"),
+    "mixed shapes": (_edit(_small), r"1-014.dcm: shape \(9, 12\) differs from \(10, 12\) of 1-000.dcm"),
     "mixed orientation": (_edit(_set("ImageOrientationPatient", [1, 0, 0, 0, 0, -1])), "1-014.dcm: its orientation"),
     "mixed spacing": (_edit(_set("PixelSpacing", [2, 2])), "1-014.dcm: its pixel spacing"),
     "no orientation": (_edit(_drop("ImageOrientationPatient")), "1-014.dcm: has no valid ImageOrientationPatient"),
@@ -214,9 +214,9 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "skewed": (_edit(_set("ImageOrientationPatient", [1, 0, 0, 1, 1, 0])), "1-014.dcm: its orientation or pixel"),
     "colours": (_edit(_set("SamplesPerPixel", 3)), "1-014.dcm: holds colours"),
     "compressed": (_edit(_compressed), "1-014.dcm: (its pixels are compressed .*no decoder|cannot be read)"),
-    "frames without places": (_edit(_two_frames), "1-014.dcm: 2 frames without a place for each"),
-    "other files only": (_only_text, "series: holds no DICOM images"),
-    "empty folder": (Path.mkdir, "series: holds no DICOM images"),
+    "frames without places": (_edit(_two_frames), "1-014.dcm: 2 frames without individual positions"),
+    "other files only": (_only_text, "series: contains no DICOM images"),
+    "empty folder": (Path.mkdir, "series: contains no DICOM images"),
 }
 
 
@@ -233,7 +233,7 @@ def test_broken_series_are_named(tmp_path: Path, how: str) -> None:
 def test_a_series_in_two_folders_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_series(tmp_path / name, noise((4, 4, 2)), axial_affine(), uid="1.2.3")
-    with pytest.raises(DataError, match="b: holds the same series as .*a"):
+    with pytest.raises(DataError, match="b: contains the same series as .*a"):
         scan(tmp_path)
 
 
@@ -437,7 +437,7 @@ def _seg_case(folder: Path, how: str) -> tuple[str, list[str]]:
         names, message = ["x"], "seg.dcm: has a segment 'y' that is not a class"
     elif how == "fractional":
         write_seg(path, files, masks, "FRACTIONAL")
-        return "seg.dcm: holds fractional segments", names
+        return "seg.dcm: contains fractional segments", names
     else:
         message = "seg.dcm: cannot be read as DICOM"
     write_seg(path, files, masks)
@@ -491,7 +491,7 @@ def _nrrd_case(path: Path, how: str) -> str:
         return "there is no such file"
     if how == "two of one name":
         write_nrrd(path, array, axial_affine(), **segment_headers(["a", "a"]))
-        return "two segments are called 'a'"
+        return "two segments have the name 'a'"
     if how == "layer past the end":
         write_nrrd(path, array, axial_affine(), **segment_headers(["a"], layers=[3]))
         return "segment 'a' has no valid label or layer"

@@ -193,10 +193,10 @@ def _save(path: Path, how: str) -> None:
         ("a.png", "16-bit gray with alpha", "has 16-bit colours"),
         ("a.jpg", "cmyk", "is a CMYK picture"),
         ("a.tif", "lab", "is a LAB picture"),
-        ("a.tif", "pages", "holds more than one picture"),
-        ("a.tif", "pages of channels", "holds more than one picture"),
-        ("a.png", "animated", "holds more than one picture"),
-        ("a.jpg", "turned", "is stored turned or mirrored"),
+        ("a.tif", "pages", "contains more than one picture"),
+        ("a.tif", "pages of channels", "contains more than one picture"),
+        ("a.png", "animated", "contains more than one picture"),
+        ("a.jpg", "turned", "is stored rotated or mirrored"),
         ("a.png", "gif", "cannot be read as PNG, TIFF or JPEG"),
         ("a.png", "text", "cannot be read as PNG, TIFF or JPEG"),
         ("a.tif", "text", "cannot be read as PNG, TIFF or JPEG"),
@@ -222,10 +222,10 @@ def test_other_files_are_refused_by_name(tmp_path: Path, name: str, how: str, me
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("a.png", RGB8, "mode RGB, whose values are no labels. Save the label values 0, 1, 2"),
-        ("a.tif", RGB8, "mode RGB, whose values are no labels"),
+        ("a.png", RGB8, "mode RGB, whose values are not labels. Save the label values 0, 1, 2"),
+        ("a.tif", RGB8, "mode RGB, whose values are not labels"),
         ("a.jpg", GRAY8, "is a JPEG, whose compression changes label values. Export the masks as PNG"),
-        ("a.tif", GRAY8.astype(np.float32), "mode F, whose values are no labels"),
+        ("a.tif", GRAY8.astype(np.float32), "mode F, whose values are not labels"),
     ],
 )
 def test_what_keeps_no_labels_is_refused(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:

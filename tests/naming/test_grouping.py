@@ -140,7 +140,7 @@ def test_where_no_pattern_says_it_a_table_is_named() -> None:
     names = ["x1_y2", "x1_y3", "x2_y1", "3-q-2_r 1", "q-2-x_r 1_3", "y_2_x_1", "y_2_x_3", "y_3_x_3"]
     question = group_by_name(names).question
     assert question is not None and not question.together
-    assert question.hint == "Say which with --patients FILE.csv, a table with the columns case and patient"
+    assert question.hint == "Name the patients with --patients FILE.csv, a table with the columns case and patient"
 
 
 PIECES = ["patient", "sub-", "case_", "", "site1_", "x"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from anatogen.check.cases import CaseSummary
 from anatogen.check.findings import ClassUse, Finding, shown
-from anatogen.check.values import MENDABLE, mapping_to_classes, stretched
+from anatogen.check.values import FIXABLE, mapping_to_classes, stretched
 from anatogen.data.split import DEFAULT_SHARES
 from anatogen.labels import LabelSchema
 
@@ -50,7 +50,7 @@ def _past_the_count(
     union: set[int],
 ) -> Finding:
     listed = shown(f"{v:g}" for v in past)
-    if mapping is not None and case.file.lower().endswith(MENDABLE):
+    if mapping is not None and case.file.lower().endswith(FIXABLE):
         way = shown((f"{a} to {b}" for a, b in mapping.items()), 4)
         kind = "labels-stretched" if stretched(union) else "labels-past-count"
         return Finding(

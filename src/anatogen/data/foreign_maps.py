@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,29 +167,57 @@ def bring(
     return window.apply(labels), window
 
 
+class ItemGeometry(Protocol):
+    """The classes and the geometry of a model's items; axis and spacing are None if unknown."""
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The classes."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W) or (D, H, W)."""
+
+    @property
+    def axis(self) -> str | None:
+        """The slice direction, or "volume"."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        """The pixel size along the axes of `size`, in mm."""
+
+
 def maps_from_dataset(
     dataset: PreparedDataset,
     rows: Sequence[Row],
-    ours: LabelSchema,
-    size: tuple[int, ...],
-    axis: str | None,
-    spacing_mm: tuple[float, ...] | None,
+    model: ItemGeometry,
     renames: Mapping[str, str] | None = None,
     *,
     fit: Literal["crop", "pad"] = "crop",
     most_cut: float = MOST_CUT,
     keep_empty: bool = False,
 ) -> Iterator[tuple[Row, NDArray[np.int64], ClassStates]]:
-    """Each row's label map (*size) with the values of `ours`, and which of those classes are given there, in order.
+    """The label maps of `rows` for a model, in order; all slices of a case are cropped alike.
 
-    size, axis ("volume" for whole volumes), spacing_mm: the geometry of the model's items; axis and spacing None where
-    unknown. All slices of a case are cut alike. Classes that are free in a case are left out of its maps, and maps
-    that then show nothing are left out unless `keep_empty`. Raises SettingsError where classes or axes do not match, and,
-    as the maps are read, DataError where anatomy does not fit (see `Window.plan`) or no map is left.
+    Args:
+        dataset: The other data set.
+        rows: Its rows to use.
+        model: The classes and the geometry of the model's items.
+        renames: See `match_classes`.
+        fit, most_cut: See `Window.plan`.
+        keep_empty: Whether to keep maps without any given class.
+
+    Yields:
+        The row, its label map (*size) with the model's classes, and the states of those. Classes that are free in a
+        case are removed from its maps.
+
+    Raises:
+        SettingsError: Classes or axes do not match.
+        DataError: While the maps are read: anatomy does not fit (see `Window.plan`), or no map is left.
     """
-    match = match_classes(ours, dataset.schema, renames)
-    _check_axis(dataset, rows, axis, size)
-    plan = partial(Window.plan, size=size, to_spacing_mm=spacing_mm, fit=fit, most_cut=most_cut)
+    match = match_classes(model.schema, dataset.schema, renames)
+    _check_axis(dataset, rows, model.axis, model.size)
+    plan = partial(Window.plan, size=model.size, to_spacing_mm=model.spacing_mm, fit=fit, most_cut=most_cut)
     return _maps(dataset, rows, match, plan, keep_empty)
 
 

@@ -131,9 +131,7 @@ class ForeignMaps:
         self.schema = model.schema
         self._maps = maps_of(dataset, "another data set")
         self._asked = {"label_maps": self._maps, "split": _splits(rows), "rename": _renamed(renames), "fit": fit}
-        brought = maps_from_dataset(
-            dataset, rows, model.schema, model.size, model.axis, model.spacing_mm, renames, fit=fit
-        )
+        brought = maps_from_dataset(dataset, rows, model, renames, fit=fit)
         self._found = [(row, labels.astype(np.uint16), known) for row, labels, known in brought]
 
     @property
