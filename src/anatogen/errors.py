@@ -51,7 +51,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that suggests the known words most similar to `word`, or lists all of them if none is similar."""
     known = list(known)
     by_lower_case = {name.lower(): name for name in known}
-    alike = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)
-    if alike:
-        return "Did you mean " + " or ".join(f"'{by_lower_case[name]}'" for name in alike) + "?"
+    similar = difflib.get_close_matches(word.lower(), by_lower_case, n=2, cutoff=0.6)
+    if similar:
+        return "Did you mean " + " or ".join(f"'{by_lower_case[name]}'" for name in similar) + "?"
     return "Known: " + ", ".join(known)

@@ -95,14 +95,14 @@ def test_known_answers(kind: str) -> None:
     for i, a in enumerate(names):
         for j, b in enumerate(names):
             assert (found.patients[a] == found.patients[b]) == (letters[i] == letters[j]), (a, b)
-    assert found.joined == (len(set(letters)) < len(letters)) == bool(found.said())
+    assert found.joined == (len(set(letters)) < len(letters)) == bool(found.summary())
     if not found.joined:  # splits of such sets stay as they were, bit for bit
         assert all(found.patients[name] == name for name in names)
 
 
 def test_what_was_grouped_is_said() -> None:
     found = group_by_name(f"patient{p:03d}_frame{f}" for p in range(4) for f in ("01", "12"))
-    assert found.said() == (
+    assert found.summary() == (
         "8 cases are 4 patients, by their names (frame): patient000_frame01 and patient000_frame12 are both patient000"
     )
 

@@ -13,7 +13,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.sources.phantom import COHORTS, detect
 from anatogen.errors import SettingsError
 from anatogen.phantoms.ct_organ import Patient
-from anatogen.phantoms.shapes import Canvas, coverage, ellipsoid, grow_tree, smooth_field
+from anatogen.phantoms.shapes import Branching, Canvas, coverage, ellipsoid, grow_tree, smooth_field
 from anatogen.seeds import derive_seed
 from anatogen.volume import Volume, same_grid
 
@@ -241,11 +241,11 @@ def test_solids_have_their_volumes_and_views_paint_on_the_whole() -> None:
 
 def test_tubes_fill_what_a_cylinder_fills() -> None:
     rng = np.random.default_rng(0)
-    tree = grow_tree(rng, (-30.0, 0.0, 0.0), (1.0, 0.0, 0.0), length=40, radius=4, generations=1, wander=0)
+    tree = grow_tree(rng, (-30.0, 0.0, 0.0), (1.0, 0.0, 0.0), Branching(length=40, radius=4, generations=1, wander=0))
     filled = coverage(rng, canvas(), [tree])
     length = np.linalg.norm(tree.end - tree.start, axis=1).sum()
     assert filled.max() <= 1 and filled.sum() * 8 == pytest.approx(np.pi * 16 * length, rel=0.2)
-    many = grow_tree(rng, (0.0, 0.0, 0.0), (0.0, 0.0, 1.0), length=10, radius=2, generations=4)
+    many = grow_tree(rng, (0.0, 0.0, 0.0), (0.0, 0.0, 1.0), Branching(length=10, radius=2, generations=4))
     assert len(many.radius) == 3 * (1 + 2 + 4 + 8) and many.radius.min() == pytest.approx(2 * 0.75**3)
 
 

@@ -34,7 +34,7 @@ def with_patients_by_name(cases: Sequence[CaseSummary], location: str) -> tuple[
         return cases, []
     hint = "prepare keeps the cases of a patient in one split; override with --patient-pattern or --patients"
     grouped = [replace(case, patient=found.patients[case.case]) for case in cases]
-    return grouped, [Finding("note", "patients-grouped", location, found.said(), hint)]
+    return grouped, [Finding("note", "patients-grouped", location, found.summary(), hint)]
 
 
 def leak_findings(dataset: PreparedDataset) -> list[Finding]:

@@ -146,8 +146,8 @@ def _across(
 
 def _with(report: CheckReport, more: Iterable[Finding]) -> CheckReport:
     """`report` with additional findings, except those that it already has for the same file."""
-    said = {(finding.code, finding.file) for finding in report.findings}
-    return replace(report, findings=(*(f for f in more if (f.code, f.file) not in said), *report.findings))
+    reported = {(finding.code, finding.file) for finding in report.findings}
+    return replace(report, findings=(*(f for f in more if (f.code, f.file) not in reported), *report.findings))
 
 
 def _file_findings(source: Source) -> list[Finding]:

@@ -17,13 +17,13 @@ class KnownPatients:
     """A source whose cases have their patients.
 
     Attributes:
-        said: What was grouped, in words, or "".
+        summary: What was grouped, in words, or "".
         question: An ambiguity in the names.
     """
 
     source: Source
     grouping: PatientGrouping
-    said: str = ""
+    summary: str = ""
     question: Question | None = None
 
     def require(self) -> KnownPatients:
@@ -47,7 +47,7 @@ def with_known_patients(source: Source) -> KnownPatients:
     grouped = replace(source, cases=tuple(replace(case, patient=found.patients[case.id]) for case in cases))
     patients = len(set(found.patients.values()))
     return KnownPatients(
-        grouped, PatientGrouping("names", len(cases), patients, list(found.words)), found.said(), question
+        grouped, PatientGrouping("names", len(cases), patients, list(found.words)), found.summary(), question
     )
 
 

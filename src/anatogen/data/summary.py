@@ -26,10 +26,10 @@ def _grouped(dataset: PreparedDataset) -> list[str]:
     if grouping.by in _KNOWN_BY:
         return [f"{grouping.cases} cases are {grouping.patients} patients, {_KNOWN_BY[grouping.by]}"]
     found = group_by_name(line.case for line in dataset.names.values())
-    said = found.said() or (
+    grouped = found.summary() or (
         f"{grouping.cases} cases are {grouping.patients} patients, by their names ({', '.join(grouping.words)})"
     )
-    return [f"{said}. Override with --patient-pattern or --patients"]
+    return [f"{grouped}. Override with --patient-pattern or --patients"]
 
 
 def _together(dataset: PreparedDataset) -> list[str]:
@@ -63,15 +63,15 @@ def _field_of_view(dataset: PreparedDataset) -> list[str]:
 
 def _as_read(dataset: PreparedDataset) -> list[str]:
     """The readers' remarks, one line for all cases with the same remark."""
-    said: dict[str, list[str]] = {}
+    by_remark: dict[str, list[str]] = {}
     for case, record in dataset.info.cases.items():
         for remark in record.remarks:
-            said.setdefault(remark, []).append(case)
+            by_remark.setdefault(remark, []).append(case)
     lines = []
-    for remark, cases in list(said.items())[:_LISTED]:
+    for remark, cases in list(by_remark.items())[:_LISTED]:
         others = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
         lines.append(f"{dataset.called(cases[0])}{others}: {remark}")
-    return lines + ["and more remarks, listed by anatogen check"] * (len(said) > _LISTED)
+    return lines + ["and more remarks, listed by anatogen check"] * (len(by_remark) > _LISTED)
 
 
 def _private(dataset: PreparedDataset) -> list[str]:

@@ -228,9 +228,9 @@ def _target(weights_file: Path) -> TargetName:
         config = _read_config(path)
         noise = {key: config.get(key, value) for key, value in _PAPERS_NOISE.items()}
         if noise != _PAPERS_NOISE or config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
-            said = ", ".join(f"{key} {value}" for key, value in noise.items())
+            stated = ", ".join(f"{key} {value}" for key, value in noise.items())
             raise ModelError(
-                f"was trained with another noise schedule ({said}); expected 1000 steps, beta linear from 0.0001 to 0.02",
+                f"was trained with another noise schedule ({stated}); expected 1000 steps, beta linear from 0.0001 to 0.02",
                 path=path,
             )
         predicts = config.get("prediction_type", "epsilon")

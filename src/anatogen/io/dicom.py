@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 
 from anatogen.errors import DataError
-from anatogen.io.dicom_find import is_image, parsing, read_dataset, refuse_mixed, series_uid
+from anatogen.io.dicom_find import is_image, parsing, read_dataset, require_one_series, series_uid
 from anatogen.volume import Volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -43,7 +43,7 @@ def read_series(files: Iterable[Path], folder: Path) -> Volume:
             if dataset is None or not is_image(path, dataset):
                 continue
             names.setdefault(series_uid(path, dataset), str(dataset.get("SeriesDescription") or path.name))
-            refuse_mixed(folder, names)
+            require_one_series(folder, names)
             planes += _planes(path, dataset)
     if not planes:
         raise DataError(

@@ -78,7 +78,9 @@ def scan(folder: Path) -> tuple[list[Series], list[SegmentationFile]]:
                 found.setdefault(path.parent, {}).setdefault(uid, []).append(Series(uid, path.parent, (path,), *texts))
     series: dict[str, Series] = {}
     for place, by_uid in found.items():
-        refuse_mixed(place, {uid: parts[0].description or parts[0].files[0].name for uid, parts in by_uid.items()})
+        require_one_series(
+            place, {uid: parts[0].description or parts[0].files[0].name for uid, parts in by_uid.items()}
+        )
         [(uid, parts)] = by_uid.items()
         if uid in series:
             raise DataError(
@@ -172,7 +174,7 @@ def segment_labels(header: Dataset) -> dict[int, str]:
     }
 
 
-def refuse_mixed(folder: Path, names: dict[str, str]) -> None:
+def require_one_series(folder: Path, names: dict[str, str]) -> None:
     """Raise DataError if there is more than one series. `names`: the name of each UID."""
     if len(names) > 1:
         listed = ", ".join(f"{_line(uid)} ({_line(name)})" for uid, name in list(names.items())[:3])

@@ -81,7 +81,7 @@ class Grouping:
         """Whether any two cases are of the same patient."""
         return len(set(self.patients.values())) < len(self.patients)
 
-    def said(self) -> str:
+    def summary(self) -> str:
         """A summary in one line; "" if no cases were grouped."""
         if not self.joined:
             return ""

@@ -12,7 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from anatogen.phantoms.shapes import Array, Canvas, Mask, Point, Tubes, coverage, ellipsoid, grow_tree, smooth_field
+from anatogen.phantoms.shapes import (
+    Array,
+    Branching,
+    Canvas,
+    Mask,
+    Point,
+    Tubes,
+    coverage,
+    ellipsoid,
+    grow_tree,
+    smooth_field,
+)
 from anatogen.volume import Volume
 
 CLASSES = ("breast", "blood vessels", "fibroglandular tissue")
@@ -218,12 +229,14 @@ def _draw_vessels(
                     rng,
                     start.tolist(),
                     (target - start).tolist(),
-                    length=float(rng.uniform(0.4, 0.65) * np.linalg.norm(target - start)),
-                    radius=float(rng.uniform(2.0, 3.4)),
-                    generations=int(rng.integers(3, 6)),
-                    spread=0.45,
-                    wander=0.2,
-                    taper=0.84,
+                    Branching(
+                        length=float(rng.uniform(0.4, 0.65) * np.linalg.norm(target - start)),
+                        radius=float(rng.uniform(2.0, 3.4)),
+                        generations=int(rng.integers(3, 6)),
+                        spread=0.45,
+                        wander=0.2,
+                        taper=0.84,
+                    ),
                 )
             )
     share = coverage(rng, canvas, trees)

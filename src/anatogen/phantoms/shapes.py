@@ -154,37 +154,45 @@ class Tubes:
     radius: Array
 
 
-def grow_tree(
-    rng: np.random.Generator,
-    start: Sequence[float],
-    towards: Sequence[float],
-    *,
-    length: float,
-    radius: float,
-    generations: int,
-    spread: float = 0.6,
-    wander: float = 0.15,
-    taper: float = 0.75,
-) -> Tubes:
-    """A tree of vessels from `start` to the direction `towards`, each branch dividing into two.
+@dataclass(frozen=True)
+class Branching:
+    """The shape of a vessel tree.
 
-    length and radius: of the first branch, mm; both shrink by the generation. spread: of the directions at a
-    division, and wander: along a branch, both relative to the direction.
+    Attributes:
+        length, radius: Of the first branch, in mm; both shrink with each generation.
+        generations: The number of generations of branches.
+        spread: Of the directions at a division, relative to the direction.
+        wander: Along a branch, relative to the direction.
+        taper: The factor by which the radius shrinks.
     """
+
+    length: float
+    radius: float
+    generations: int
+    spread: float = 0.6
+    wander: float = 0.15
+    taper: float = 0.75
+
+
+def grow_tree(
+    rng: np.random.Generator, start: Sequence[float], towards: Sequence[float], branching: Branching
+) -> Tubes:
+    """A vessel tree from the point `start` in the direction `towards`; each branch divides into two."""
+    length, radius = branching.length, branching.radius
     tips = np.array([start], np.float32)
     ways = _unit(np.array([towards], np.float32))
     starts, ends, radii = [], [], []
-    for _ in range(generations):
+    for _ in range(branching.generations):
         for _ in range(3):
-            ways = _unit(ways + wander * rng.standard_normal(ways.shape, dtype=np.float32))
+            ways = _unit(ways + branching.wander * rng.standard_normal(ways.shape, dtype=np.float32))
             nexts = tips + ways * (length / 3 * rng.uniform(0.7, 1.3, (len(tips), 1))).astype(np.float32)
             starts.append(tips)
             ends.append(nexts)
             radii.append(np.full(len(tips), radius, np.float32))
             tips = nexts
-        aside = spread * rng.standard_normal(ways.shape, dtype=np.float32)
+        aside = branching.spread * rng.standard_normal(ways.shape, dtype=np.float32)
         tips, ways = np.concatenate([tips, tips]), _unit(np.concatenate([ways + aside, ways - aside]))
-        length, radius = length * 0.82, radius * taper
+        length, radius = length * 0.82, radius * branching.taper
     return Tubes(np.concatenate(starts), np.concatenate(ends), np.concatenate(radii))
 
 

@@ -47,11 +47,10 @@ def terms_of(description: Mapping[str, Any]) -> dict[str, str]:
 
 
 def schema_of(description: Mapping[str, Any], path: Path) -> LabelSchema:
-    """The classes of "labels", in ascending order of their values (gaps allowed), or the parts that regions divide them
-    into.
+    """The classes of "labels" in ascending order of their values (gaps allowed), or the parts that regions form.
 
-    A label named "ignore" is not a class. Regions are nnU-Net's: lists of values, which may overlap; a class consists
-    of the values that are in the same regions.
+    Regions are nnU-Net's: lists of values, which may overlap; a class consists of the values that are in the same
+    regions. A label named "ignore" is not a class.
 
     Raises:
         DataError: The labels are neither.

@@ -1,5 +1,4 @@
-"""A tree of DICOM series, one folder each, with masks: DICOM-SEG anywhere in the tree, or an adjacent NRRD or NIfTI
-file.
+"""A tree of DICOM series, one folder each, with masks: DICOM-SEG anywhere in it, or NRRD or NIfTI files.
 
     LOCATION/PATIENT[/STUDY][/SERIES]/*.dcm
     a DICOM-SEG file anywhere below LOCATION: belongs to the series that it refers to; several may share one series

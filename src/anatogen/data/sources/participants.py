@@ -52,8 +52,8 @@ def with_participants(source: Source) -> Source:
     if not strangers:
         return replace(source, cases=tuple(cases), patients_from="layout")
     some = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
-    said = f"{len(strangers)} of {len(cases)} cases match no participant in {NAME}: {some}."
-    return replace(source, cases=tuple(cases), notice=f"{source.notice} {said}".strip())
+    notice = f"{len(strangers)} of {len(cases)} cases match no participant in {NAME}: {some}."
+    return replace(source, cases=tuple(cases), notice=f"{source.notice} {notice}".strip())
 
 
 def _of_participant(case: SourceCase, known: Mapping[str, dict[str, str]], root: Path) -> SourceCase:

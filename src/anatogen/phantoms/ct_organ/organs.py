@@ -9,6 +9,7 @@ import numpy as np
 from anatogen.phantoms.ct_organ.body import AIR, BLADDER, FAT, GRID, KIDNEYS, LIVER, LUNGS, SPACING, WATER, Frame
 from anatogen.phantoms.shapes import (
     Array,
+    Branching,
     Canvas,
     Mask,
     Point,
@@ -123,8 +124,10 @@ def _liver(canvas: Canvas, frame: Frame, cavity: Mask, rng: np.random.Generator)
     part.paint(liver, patient.tissue(58, 52), LIVER)
     gall = (-52 + rng.normal(0, 5), -48.0, -32 + rng.normal(0, 5))
     part.paint((ellipsoid(part, gall, (15, 17, 26), (0.4, 0.3, 0)) < 1) & inside, 10)
-    portal = grow_tree(rng, (-18, 4, 4), (-1, -0.1, 0.35), length=44, radius=6.5, generations=5, spread=0.55)
-    hepatic = grow_tree(rng, (-14, 14, 62), (-0.8, -0.3, -0.5), length=44, radius=5.5, generations=5, spread=0.6)
+    portal = grow_tree(rng, (-18, 4, 4), (-1, -0.1, 0.35), Branching(length=44, radius=6.5, generations=5, spread=0.55))
+    hepatic = grow_tree(
+        rng, (-14, 14, 62), (-0.8, -0.3, -0.5), Branching(length=44, radius=5.5, generations=5, spread=0.6)
+    )
     vessels = coverage(rng, part, [portal, hepatic]) * (part.labels == LIVER)
     part.values[...] += vessels * (patient.blood(1.05) - patient.tissue(58, 52) - (1 - patient.contrast) * 4)
     for _ in range(int(rng.integers(1, 6)) if rng.random() < 0.35 else 0):  # metastases, as in CT-ORG's patients
@@ -160,7 +163,12 @@ def draw_chest(canvas: Canvas, frame: Frame, rng: np.random.Generator) -> None:
         ):
             way = (side * towards[0], towards[1], towards[2])
             trees.append(
-                grow_tree(rng, (side * 30, 4, 135), way, length=36, radius=5.0, generations=6, spread=0.5, taper=0.8)
+                grow_tree(
+                    rng,
+                    (side * 30, 4, 135),
+                    way,
+                    Branching(length=36, radius=5.0, generations=6, spread=0.5, taper=0.8),
+                )
             )
     canvas.values[...] += coverage(rng, canvas, trees) * lungs * np.float32(patient.blood(0.6) + 860)
 
