@@ -51,10 +51,10 @@ def _past_the_count(
 ) -> Finding:
     listed = shown(f"{v:g}" for v in past)
     if mapping is not None and case.file.lower().endswith(FIXABLE):
-        way = shown((f"{a} to {b}" for a, b in mapping.items()), 4)
+        mapped = shown((f"{a} to {b}" for a, b in mapping.items()), 4)
         kind = "labels-stretched" if stretched(union) else "labels-past-count"
         return Finding(
-            "error", kind, case.file, f"contains label {listed} instead of 1, 2, ...", f"--fix OUT maps {way}", True
+            "error", kind, case.file, f"contains label {listed} instead of 1, 2, ...", f"--fix OUT maps {mapped}", True
         )
     if schema is None:
         what = f"contains label {listed}: gray levels, not classes numbered 1, 2, ..."

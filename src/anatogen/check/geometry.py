@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.check.findings import Finding
+from anatogen.data.cropping import labelled_box
 from anatogen.data.sources.base import SourceCase
 from anatogen.io.nifti import form_of
 from anatogen.io.volumes import NIFTI, volume_ending
@@ -45,18 +46,15 @@ def orientation(affine: NDArray[np.float64]) -> str:
 
 def labelled_mm(labels: Volume, ignored: int | None = None) -> tuple[float, float, float] | None:
     """The extent of the labelled voxels along x, y and z of the patient, in mm; None if nothing is labelled."""
-    array: NDArray[Any] = labels.array
-    if array.ndim != 3 or sorted(np.abs(labels.affine[:3, :3]).argmax(axis=0).tolist()) != [0, 1, 2]:
+    rows = np.abs(labels.affine[:3, :3]).argmax(axis=0).tolist()
+    if labels.array.ndim != 3 or sorted(rows) != [0, 1, 2]:
         return None
-    drawn = array > 0
-    if ignored is not None:
-        drawn &= array != ignored
+    box = labelled_box(labels, ignored)
+    if box is None:
+        return None
     sides = [0.0, 0.0, 0.0]
-    for axis, row in enumerate(np.abs(labels.affine[:3, :3]).argmax(axis=0).tolist()):
-        along = np.flatnonzero(drawn.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not along.size:
-            return None
-        sides[row] = float(along[-1] + 1 - along[0]) * labels.spacing_mm[axis]
+    for row, (first, stop), spacing in zip(rows, box, labels.spacing_mm, strict=True):
+        sides[row] = (stop - first) * spacing
     return sides[0], sides[1], sides[2]
 
 

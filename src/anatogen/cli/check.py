@@ -36,8 +36,8 @@ def check(
     result = run_workflow(CheckRequest(source, layout, names, json=json_file, html=html_file, fix=fix))
     print(as_text(result.report))
     if result.fixed_files is not None:
-        way = ", ".join(f"{a} to {b}" for a, b in (result.mapping or {}).items())
-        print(f"{fix}: a copy with {result.fixed_files} label maps fixed{f' ({way})' if way else ''}")
+        mapped = ", ".join(f"{a} to {b}" for a, b in (result.mapping or {}).items())
+        print(f"{fix}: a copy with {result.fixed_files} label maps fixed{f' ({mapped})' if mapped else ''}")
         print(f"Next: anatogen check {fix}")
     elif fix is not None:
         print(f"{fix}: not written, nothing can be fixed without guessing")

@@ -17,13 +17,17 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _SPACINGS_APART = 0.01  # relative difference above which cases are resampled to one spacing
 
 
-def labelled_box(labels: Volume, schema: LabelSchema) -> Box | None:
-    """The half-open voxel range of the labels along x, y and z, unknown voxels excluded; None without labels."""
+def labelled_box(labels: Volume, ignored: int | None) -> Box | None:
+    """The half-open voxel range of the labels along each array axis; None without labels.
+
+    Args:
+        ignored: The value of unknown voxels, which are excluded.
+    """
     array: NDArray[Any] = labels.array
-    drawn = array > 0
-    if schema.ignored is not None:
-        drawn &= array != schema.ignored
-    along = [np.flatnonzero(drawn.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    labelled = array > 0
+    if ignored is not None:
+        labelled &= array != ignored
+    along = [np.flatnonzero(labelled.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
     if not along[0].size:
         return None
     x, y, z = ((int(a[0]), int(a[-1]) + 1) for a in along)
@@ -40,7 +44,7 @@ class Extent:
     @classmethod
     def of(cls, labels: Volume, schema: LabelSchema) -> Extent:
         """The extent of a label map in canonical orientation."""
-        box = labelled_box(labels, schema)
+        box = labelled_box(labels, schema.ignored)
         if box is None:
             return cls(labels.spacing_mm, None)
         x, y, z = ((stop - first) * step for (first, stop), step in zip(box, labels.spacing_mm, strict=True))

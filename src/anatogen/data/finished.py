@@ -150,9 +150,9 @@ class FinishedSet:
 def without_names(text: str, named: NamedCase) -> str:
     """`text` about a case, with its pseudonym in place of its own name and those of its files."""
     case = named.case
-    told = {str(file) for file in case.files} | {file.name for file in case.files} | {case.id, case.patient}
-    told |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
-    for name in sorted(told - {"", "."}, key=len, reverse=True):
+    names = {str(file) for file in case.files} | {file.name for file in case.files} | {case.id, case.patient}
+    names |= {file.name.split(".")[0] for file in case.files} | {str(file.parent) for file in case.files}
+    for name in sorted(names - {"", "."}, key=len, reverse=True):
         text = text.replace(name, named.name)
     return re.sub(r"(?<!\S)(?:/|[A-Za-z]:[/\\])\S+", "(a file)", text)
 

@@ -151,8 +151,8 @@ def match_classes(ours: LabelSchema, theirs: LabelSchema, renames: Mapping[str, 
 
 def given_states(match: ClassMatch, annotated: Iterable[str]) -> ClassStates:
     """The states of our classes on one of their maps: given if matched and all parts are among `annotated`."""
-    drawn = set(annotated)
-    return ClassStates(tuple(bool(parts) and set(parts) <= drawn for parts in match.parts))
+    given = set(annotated)
+    return ClassStates(tuple(bool(parts) and set(parts) <= given for parts in match.parts))
 
 
 def _plain(name: str) -> str:

@@ -143,8 +143,8 @@ def _with_skip_hint(error: DataError, source: Source, read: int) -> DataError:
     """`error` of one case, with the option that leaves such cases out."""
     if len(source.cases) == 1:
         return error
-    way = f"1 of {read} cases read so far is faulty; --skip-faulty leaves such cases out and lists them"
-    return DataError(error.problem, path=error.path, hint=f"{error.hint.rstrip('.')}. {way}" if error.hint else way)
+    skip = f"1 of {read} cases read so far is faulty; --skip-faulty leaves such cases out and lists them"
+    return DataError(error.problem, path=error.path, hint=f"{error.hint.rstrip('.')}. {skip}" if error.hint else skip)
 
 
 def _refuse_existing(out: Path) -> None:

@@ -58,8 +58,8 @@ def relabelled(source: Source, merges: Sequence[str] = (), drop: Sequence[str] =
     unknown = {source.schema.ignored or 0: schema.ignored or 0}
     parts_of = {name: {old for old in source.schema.names if new_name.get(old) == name} for name in names}
 
-    def annotated(drawn: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if drawn is None else tuple(name for name in names if parts_of[name] <= set(drawn))
+    def annotated(listed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if listed is None else tuple(name for name in names if parts_of[name] <= set(listed))
 
     cases = tuple(
         replace(case, load=_Relabel(case.load, table, unknown), annotated=annotated(case.annotated))

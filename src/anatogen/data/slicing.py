@@ -99,7 +99,7 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
         image, labels = resample(image, settings.spacing_mm), resample(labels, settings.spacing_mm, labels=True)
     window = None
     if settings.field_of_view is not None:
-        window = Window.around(labelled_box(labels, schema), labels.grid, settings.field_of_view)
+        window = Window.around(labelled_box(labels, schema.ignored), labels.grid, settings.field_of_view)
         image, labels = window.cut(image), window.cut(labels, labels=True)
 
     planes = image.array.reshape(*image.grid, -1).transpose(3, 2, 1, 0)  # (channel, z, y, x)
@@ -118,8 +118,8 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
     else:
         image_items = np.moveaxis(np.stack(stored), 1 + 2 - settings.sliced, 0)  # (N, C, h, w)
         label_items = np.moveaxis(classes, 2 - settings.sliced, 0)
-    drawn = (label_items > 0) if schema.ignored is None else (label_items > 0) & (label_items != schema.ignored)
-    kept = [k for k in range(len(label_items)) if settings.keep_empty or drawn[k].any()]
+    labelled = (label_items > 0) if schema.ignored is None else (label_items > 0) & (label_items != schema.ignored)
+    kept = [k for k in range(len(label_items)) if settings.keep_empty or labelled[k].any()]
     fitting = Fitting.plan(label_items.shape[1:], settings.size, settings.fit)
     images = np.zeros((len(kept), len(stored), *settings.size), np.int16)
     maps = np.zeros((len(kept), *settings.size), np.uint8 if schema.largest <= 255 else np.uint16)

@@ -64,10 +64,12 @@ def _add(path: Path, image: Volume, names: list[str], labels: NDArray[np.unsigne
     for frame in range(int(segmentation.NumberOfFrames)):
         stored = segmentation.get_stored_frame(frame, as_index=True)
         if kind == "LABELMAP":
-            drawn = lookup[stored]
+            frame_labels = lookup[stored]
         else:
-            drawn = np.where(stored > 0, class_of[_segment_number(segmentation, frame)], 0).astype(labels.dtype)
-        plane, place = on_grid(Volume(drawn.T[..., None], _frame_affine(segmentation, frame, image)), image, path)
+            frame_labels = np.where(stored > 0, class_of[_segment_number(segmentation, frame)], 0).astype(labels.dtype)
+        plane, place = on_grid(
+            Volume(frame_labels.T[..., None], _frame_affine(segmentation, frame, image)), image, path
+        )
         there = labels[place]
         clash = (plane > 0) & (there > 0) & (plane != there)
         if clash.any():

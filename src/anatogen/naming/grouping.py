@@ -193,13 +193,17 @@ class _Parsed:
         if not kept:
             return _Key(name, parts)
         words = [parts[i].before or parts[i].lower for i in range(len(parts)) if i not in kept]
-        told = tuple(
+        words_of_scan = tuple(
             "date" if parts[i].kind == "date" else w for i, w in zip(_without(parts, kept), words, strict=True)
         )
-        told = tuple(w for w in told if w in self.scan_words | ATTACHED | {"date"}) or ("patient",) * bool(words)
+        words_of_scan = tuple(w for w in words_of_scan if w in self.scan_words | ATTACHED | {"date"}) or (
+            "patient",
+        ) * bool(words)
         whole = kept == list(range(kept[-1] + 1))
         text = name[: parts[kept[-1]].end] if whole else "_".join(parts[i].text for i in kept)
-        return _Key(text, () if patient is not None else tuple(parts[i] for i in kept), tuple(dict.fromkeys(told)))
+        return _Key(
+            text, () if patient is not None else tuple(parts[i] for i in kept), tuple(dict.fromkeys(words_of_scan))
+        )
 
     def _drops(self, parts: tuple[_Part, ...], i: int, patient: int | None) -> bool:
         """Whether part `i` distinguishes scans, not patients. patient: the part that is a patient's number, if any."""

@@ -215,9 +215,9 @@ def segments_on(image: Volume, file: Path, values: dict[str, int]) -> Volume:
     volume, segments = read_seg_nrrd(file)
     labels = np.zeros(image.grid, np.uint8 if max(values.values()) < 256 else np.uint16)
     for name, value in values.items():
-        drawn, place = on_grid(Volume(segments[name], volume.affine), image, file)
-        drawn = drawn.astype(bool)
-        if (drawn & (labels[place] > 0)).any():
+        mask, place = on_grid(Volume(segments[name], volume.affine), image, file)
+        mask = mask.astype(bool)
+        if (mask & (labels[place] > 0)).any():
             raise DataError(f"segment '{name}' overlaps another", path=file, hint="Export the segments without overlap")
-        labels[place][drawn] = value
+        labels[place][mask] = value
     return Volume(labels, image.affine)

@@ -184,6 +184,6 @@ def _load(series: Series, breast_file: Path, dense_and_vessels_file: Path) -> tu
                 path=dense_and_vessels_file,
                 hint="Download the masks again",
             )
-        drawn, place = on_grid(Volume(by_name[name], volume.affine), image, dense_and_vessels_file)
-        labels[place][drawn.astype(bool)] = value
+        mask, place = on_grid(Volume(by_name[name], volume.affine), image, dense_and_vessels_file)
+        labels[place][mask.astype(bool)] = value
     return image, Volume(labels, image.affine)

@@ -48,8 +48,8 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
     for label_file in label_files:
         case = label_file.name[: -len(ending)]
         image_files = tuple(folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in range(len(names)))
-        drawn = annotated.get(case)
-        for name in drawn or ():
+        listed = annotated.get(case)
+        for name in listed or ():
             schema.index_of(name)
         cases.append(
             SourceCase(
@@ -57,7 +57,7 @@ def open_source(location: str, classes: Sequence[str] | None = None) -> Source:
                 patient=case,
                 load=partial(_load, image_files, label_file, reader),
                 files=(*image_files, label_file),
-                annotated=tuple(drawn) if drawn is not None else None,
+                annotated=tuple(listed) if listed is not None else None,
             )
         )
     if not cases:
