@@ -17,7 +17,7 @@ def test_default_colours_differ() -> None:
 
 
 def test_unknown_class_names_the_nearest() -> None:
-    with pytest.raises(SettingsError, match="no class 'livr'.*'liver'"):
+    with pytest.raises(SettingsError, match="unknown class 'livr'.*'liver'"):
         SCHEMA.index_of("livr")
 
 

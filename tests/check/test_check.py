@@ -173,7 +173,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
         memory_source(change=all_of(lambda n: {"labels": lambda a: a * 127 + (a == 2)})),
         "contains label 127, 255, but only classes 0 to 2",
     ),
-    "duplicate-image": ("warning", memory_source(change=one(image=same_as_first)), "exactly the pixels of c0, another patient"),
+    "duplicate-image": ("warning", memory_source(change=one(image=same_as_first)), "the same pixels as c0, of another patient"),
     "patients-grouped": ("note", named_source("patient{p:03d}_frame{s}"), "24 cases are 12 patients, by their names (frame)"),
     "patients-unclear": ("warning", named_source("prefix_{p:02d}_{s}"), "prefix_00_0 and prefix_00_1 may be one patient or two"),
     "patient-in-two-splits": ("error", memory_source(change=all_of(leak)), "splits heldout, train"),
@@ -200,7 +200,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
             change=all_of(lambda n: {"labels": lambda a: a * 5}),
             schema=LabelSchema.from_names(f"class {i}" for i in range(1, 11)),
         ),
-        "of the values up to 10 only 0, 5, 10 occur",
+        "of the values up to 10, only 0, 5, 10 occur",
     ),
     "no-labels": ("error", memory_source(change=all_of(lambda n: {"labels": np.zeros_like})), "no label map contains any"),
     "class-lacking": (
@@ -219,7 +219,7 @@ IN_MEMORY: dict[str, tuple[str, Source, str]] = {
         "class 'core' is tiny: 1 pixels",
     ),
     "labels-empty": ("warning", memory_source(change=one(labels=np.zeros_like)), "the label map is empty"),
-    "label-not-annotated": ("warning", memory_source(change=one(annotated=("organ",))), "holds core, which"),
+    "label-not-annotated": ("warning", memory_source(change=one(annotated=("organ",))), "contains core, which"),
     "empty-slices": ("note", memory_source(), "48 of 144 slices (33%) have no label"),
     "spacing-differs": (
         "warning",
@@ -382,7 +382,7 @@ def noise(picture: Image.Image) -> Image.Image:
 
 # code: (severity, what breaks the folder, the file that is named, what the message must say, fixable)
 IN_FILES: dict[str, tuple[str, Callable[[Path], Any], str, str, bool]] = {
-    "junk-file": ("warning", lambda f: (f / "IMAGES/train/.DS_Store").touch(), "IMAGES/train/.DS_Store", "no data", False),
+    "junk-file": ("warning", lambda f: (f / "IMAGES/train/.DS_Store").touch(), "IMAGES/train/.DS_Store", "not data", False),
     "unsorted-names": ("note", renumber, "IMAGES/train/", "s_10.png before s_2.png", False),
     "unmatched-image": ("error", lambda f: (f / MASK).unlink(), IMAGE, "no mask of the same name", False),
     "unmatched-mask": ("error", lambda f: (f / IMAGE).unlink(), MASK, "no image of the same name", False),
@@ -395,7 +395,7 @@ IN_FILES: dict[str, tuple[str, Callable[[Path], Any], str, str, bool]] = {
     "image-constant": ("warning", edit(IMAGE, lambda p: p.point(lambda v: 7)), IMAGE, "every value is 7", False),
     "mask-jpeg": ("error", as_jpeg, MASK.replace(".png", ".jpg"), "lossy JPEG", False),
     "mask-colour": ("error", edit(MASK, lambda p: as_palette(p).convert("RGB")), MASK, "with 3 colours", False),
-    "mask-palette": ("warning", edit(MASK, as_palette), MASK, "uses the indices 0, 1, 2", True),
+    "mask-palette": ("warning", edit(MASK, as_palette), MASK, "with the indices 0, 1, 2", True),
     "mask-many-values": ("error", edit(MASK, noise), MASK, "256 different values", False),
     "shape-mismatch": ("error", edit(MASK, lambda p: p.resize((12, 10))), MASK, "12 x 10", False),
     "mixed-modes": ("warning", edit(IMAGE, lambda p: p.convert("RGB")), IMAGE, "RGB, but 23 images have L", False),
@@ -489,7 +489,7 @@ def test_nothing_there_is_refused(tmp_path: Path) -> None:
     for location, error in ((tmp_path / "nowhere", DataError), (tmp_path, DataError)):
         with pytest.raises(error):
             check(str(location))
-    with pytest.raises(SettingsError, match="no layout 'nnnet'"):
+    with pytest.raises(SettingsError, match="unknown layout 'nnnet'"):
         check(str(tmp_path), "nnnet")
 
 
@@ -565,16 +565,16 @@ def test_mending_refuses_what_would_be_a_guess(nnunet: Path, tmp_path: Path) -> 
             fix_labels(str(source), out, **more)
         assert sorted(tmp_path.rglob("*")) == before
 
-    refused(nnunet, tmp_path / "out", "nothing here can be fixed")
+    refused(nnunet, tmp_path / "out", "nothing can be fixed")
     refused(nnunet, nnunet / "out", "is inside")
     (tmp_path / "there").mkdir()
-    refused(nnunet, tmp_path / "there", "is there already")
+    refused(nnunet, tmp_path / "there", "already exists")
     relabel(nnunet, {2: 7})
     pictures = write_pictures(tmp_path / "pictures", values=(0, 255))
-    refused(pictures, tmp_path / "out", "nothing here can be fixed", classes=["a", "b"])
+    refused(pictures, tmp_path / "out", "nothing can be fixed", classes=["a", "b"])
     shutil.rmtree(pictures)
     write_pictures(pictures, values=(0, 29, 76))
-    refused(pictures, tmp_path / "out", "nothing here can be fixed")
+    refused(pictures, tmp_path / "out", "nothing can be fixed")
     assert fix_labels(str(nnunet), tmp_path / "out").mapping == {0: 0, 1: 1, 7: 2}  # as many values as declared classes
 
 

@@ -203,7 +203,7 @@ def test_scaled_labels_are_rounded_with_a_note(tmp_path: Path) -> None:
     dataset = made(raw, tmp_path / "out")
     plain = made(kinds.nnunet(tmp_path / "plain"), tmp_path / "expected")
     assert torch_equal(dataset.load(dataset.rows).labels, plain.load(plain.rows).labels)
-    assert "not quite whole (0.99" in dataset.info.cases["c0"].remarks[0]
+    assert "not exact integers (0.99" in dataset.info.cases["c0"].remarks[0]
     merged = relabelled(open_source(str(raw)), ["all=a+b"])
     assert set(np.unique(merged.cases[0].load()[1].array)) == {0, 1}
 

@@ -245,7 +245,7 @@ def test_leaks_in_sets_prepared_before_are_told() -> None:
     unclear = [
         (f"prefix_{i:02d}_{j}", f"prefix_{i:02d}_{j}", ("train", "test")[j - 1]) for i in range(4) for j in (1, 2)
     ]
-    assert "do not tell whether prefix_00_1 (train) and prefix_00_2 (test)" in suspected_leak(unclear)
+    assert "are ambiguous: prefix_00_1 (train) and prefix_00_2 (test)" in suspected_leak(unclear)
     assert not suspected_leak([])
 
 

@@ -120,7 +120,7 @@ def _damage(folder: Path, how: str) -> str:
         bad = np.asarray(nibabel.load(image).dataobj).astype(np.float32)
         bad[0, 0, 0] = np.nan
         put(bad, image)
-        return "ball_002_0000.nii.gz: the image holds NaN"
+        return "ball_002_0000.nii.gz: the image contains NaN"
     if how == "4D":
         put(np.zeros((4, 4, 4, 3), np.int16), image)
         return "ball_002_0000.nii.gz: has shape"

@@ -213,10 +213,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated mask": (_truncated_mask, "mask.nrrd: cannot be read as NRRD"),
     "0/255 mask": (
         _mask((drawn() > 0) * np.uint8(255), axial_affine()),
-        "mask.nrrd: holds the values 0 and 255.*--fix",
+        "mask.nrrd: contains only 0 and 255.*--fix",
     ),
     "fractional mask": (_mask(drawn() * np.float32(0.5), axial_affine()), "mask.nrrd: label 0.5 is not a whole number"),
-    "mixed series": (_mixed, "p1: holds several series"),
+    "mixed series": (_mixed, "p1: contains several series"),
     "mixed modalities": (_modalities, "in: mixes the modalities CT, MR"),
     "names for some": (_some_named, "mask.nrrd: does not name its classes"),
 }

@@ -444,7 +444,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "floats as mask": (
         lambda i, m: _replace(m, "scan_2.npy", lambda p: np.save(p, LABELS.astype(np.float32))),
-        "holds values of type float32",
+        "contains values of type float32",
         "scan_2.npy",
     ),
     "negative labels": (
@@ -466,7 +466,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         lambda i, m: Image.fromarray(np.dstack([RGB, IMAGE])).save(i), "has transparent pixels", "scan_2.png"
     ),
     "both masks and labels": (
-        lambda i, m: (m.parent.parent / "labels").mkdir(), "holds masks/ and labels/", "raw"
+        lambda i, m: (m.parent.parent / "labels").mkdir(), "contains masks/ and labels/", "raw"
     ),
     "no labels at all": (
         lambda i, m: [Image.fromarray(LABELS * 0).save(p) for p in m.parent.iterdir()], "no slice has a label", "raw"

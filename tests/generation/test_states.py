@@ -54,7 +54,7 @@ def test_every_combination_once_with_one_seed() -> None:
         names = tuple(f"c{i}" for i in range(9))
         many = Maps(LabelSchema.from_names(names))
         Plan(many.schema.states(), combine=names).requests(many)
-    with pytest.raises(SettingsError, match="no class 'd'"):
+    with pytest.raises(SettingsError, match="unknown class 'd'"):
         Plan(schema.states(), combine=("d",)).requests(source)
 
 
@@ -146,8 +146,8 @@ def test_from_the_command_line(cli, run_folder: Path, dataset_folder: Path, tmp_
     for more, message in (
         (("--absent", "core", "--free", "core"), "'core' is both absent and free"),
         (("--given", "ball", "--free", "ball"), "'ball' is both given and free"),
-        (("--absent", "cor"), "no class 'cor'"),
-        (("--combine", "bal"), "no class 'bal'"),
+        (("--absent", "cor"), "unknown class 'cor'"),
+        (("--combine", "bal"), "unknown class 'bal'"),
         (("--paired", "--format", "dicom"), "cannot be written as dicom"),
     ):
         code, _, err = cli(*base, *more, "--out", tmp_path / "bad")

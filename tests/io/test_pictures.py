@@ -208,7 +208,7 @@ def _save(path: Path, how: str) -> None:
         ("a.png", "bomb", "is too large to be one slice"),
         ("a.png", "large", "is too large to be one slice"),
         ("a.tif", "bomb in tiff", "is too large to be one slice"),
-        ("a.png", "nothing", "there is no such file"),
+        ("a.png", "nothing", "does not exist"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, name: str, how: str, message: str) -> None:
@@ -268,13 +268,13 @@ def test_other_arrays_are_refused(tmp_path: Path) -> None:
         (np.moveaxis(RGB8, -1, 0), "looks like channels first"),
         (np.zeros((2, 3, 4, 5)), "expected (H, W) or (H, W, channels)"),
         (np.zeros((0, 5)), "expected (H, W) or (H, W, channels)"),
-        (np.zeros((4, 4), complex), "holds values of type complex128"),
+        (np.zeros((4, 4), complex), "contains values of type complex128"),
     ):
         np.save(path, array)
         with pytest.raises(DataError) as caught:
             read_npy_picture(path)
         assert f"{path}: " in str(caught.value) and message in str(caught.value)
-    for array, message in ((RGB8, "expected (H, W)"), (np.zeros((4, 4)), "holds values of type float64")):
+    for array, message in ((RGB8, "expected (H, W)"), (np.zeros((4, 4)), "contains values of type float64")):
         np.save(path, array)
         with pytest.raises(DataError) as caught:
             read_label_npy(path)

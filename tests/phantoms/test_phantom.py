@@ -196,7 +196,7 @@ def test_magnitude_noise_is_rician() -> None:
         ("phantom:ct-organ?patients=²", "not a whole number"),
         ("phantom:ct-organ?seed=1&seed=2", "'seed' is given twice"),
         ("phantom:ct-organ?patients", "not a whole number"),
-        ("phantom:ct-organ?=3", "no setting ''"),
+        ("phantom:ct-organ?=3", "unknown setting ''"),
     ],
 )
 def test_bad_locations(location: str, message: str) -> None:
