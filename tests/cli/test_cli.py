@@ -115,7 +115,7 @@ BAD = {
     "run is there": (["train", "{data}", "--out", "{run}"], "already exists"),
     "sample nothing": (["sample", "nowhere", "--masks", "{data}", "--out", "s"], "nowhere: there is no such run"),
     "run without a model": (["sample", "{data}", "--masks", "{data}", "--out", "s"], "holds no model"),
-    "no masks": (["sample", "{run}", "--masks", "nowhere", "--out", "s"], "nowhere: does not exist"),
+    "no masks": (["sample", "{run}", "--masks", "nowhere", "--out", "s"], "nowhere: there is no such folder"),
     "unknown class": (["sample", "{run}", "--masks", "{data}", "--out", "s", "--free", "cor"], "Did you mean 'core'"),
     "given and free": (
         ["sample", "{run}", "--masks", "{data}", "--out", "s", "--given", "core", "--free", "core"],
@@ -127,7 +127,7 @@ BAD = {
     "unknown device": (["sample", "{run}", "--masks", "{data}", "--out", "s", "--device", "cuda:9"], "not available"),
     "evaluate nothing": (
         ["evaluate", "nowhere", "--dataset", "{data}", "--out", "r"],
-        "nowhere: does not exist",
+        "nowhere: there is no such folder",
     ),
     "info on nothing": (["info", "nowhere"], "nowhere: does not exist"),
 }

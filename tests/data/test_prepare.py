@@ -149,7 +149,7 @@ def test_bad_cases_are_named_and_leave_nothing_behind(nnunet: Path, tmp_path: Pa
         ('{"labels": {"background": 0, "ball": 1, "core": 1}}', "two classes have the same value"),
         ('{"labels": {"background": 0, "ball": 1, "core": "2"}}', "label 'core' must be a whole number, got 2"),
         ('{"labels": {"background": 0, "ball": [1, 2.5]}}', "must be a whole number"),
-        ('{"labels": {"background": 0, "ball": 1, "ignore": [2]}}', '"ignore" is'),
+        ('{"labels": {"background": 0, "ball": 1, "ignore": [2]}}', '"ignore" must be'),
         ('{"labels": {"background": 0, "ball": 1, "core": 2, "ignore": 2}}', 'both a class and "ignore"'),
         ('{"labels": {"background": 0, "ball": 1, "core": 2}, "file_ending": ".png"}', "'.png' is not supported"),
     ],
