@@ -24,9 +24,7 @@ TOO_MANY_PARAMETERS: dict[str, int] = {
     "evaluation/evaluate.py:_sets": 9,
     "evaluation/evaluate.py:evaluate": 13,
     "generation/engine.py:Generator.interpolate": 11,
-    "generation/plan.py:requests_from_elsewhere": 10,
-    "generation/plan.py:requests_from_folder": 9,
-    "generation/sample_set.py:write_sample_set": 11,
+    "generation/sample_set.py:write_sample_set": 10,
     "judges/usefulness.py:usefulness": 13,
 }
 

@@ -15,8 +15,8 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
-from anatogen.generation.request import ModelGeometry
 from anatogen.labels import ClassStates, LabelSchema
+from anatogen.model import ModelSpec
 
 # ---- classes
 
@@ -294,7 +294,7 @@ def test_maps_of_another_data_set(tmp_path: Path) -> None:
     )
     theirs = prepared(raw, tmp_path / "theirs", (96, 96))
     rows = theirs.split("train")
-    found = list(maps_from_dataset(theirs, rows, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25))))
+    found = list(maps_from_dataset(theirs, rows, ModelSpec(OURS, (40, 40), "axial", (1.25, 1.25))))
     assert {(row.case, states) for row, _, states in found} == {
         ("a", ClassStates((True, False, True))),
         ("b", ClassStates((True, False, False))),
@@ -319,10 +319,10 @@ def test_maps_of_another_data_set(tmp_path: Path) -> None:
 def test_all_slices_of_a_case_are_cut_alike_whichever_are_asked_for(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     rows = [row for row in theirs.rows if row.case == "b"]
-    every = list(maps_from_dataset(theirs, rows, ModelGeometry(OURS, (32, 32), "axial", (1.0, 1.0))))
+    every = list(maps_from_dataset(theirs, rows, ModelSpec(OURS, (32, 32), "axial", (1.0, 1.0))))
     middles = [middle_mm(labels > 0, (1.0, 1.0)) for _, labels, _ in every]
     assert np.abs(middles).max() < 0.2  # b lies 20 mm off the middle, and would be cut there
-    one = next(maps_from_dataset(theirs, [every[0][0]], ModelGeometry(OURS, (32, 32), "axial", (1.0, 1.0))))
+    one = next(maps_from_dataset(theirs, [every[0][0]], ModelSpec(OURS, (32, 32), "axial", (1.0, 1.0))))
     assert np.array_equal(one[1], every[0][1])
 
 
@@ -330,19 +330,17 @@ def test_empty_maps_are_kept_on_demand_and_missed_where_none_is_left(tmp_path: P
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     corners = [row for row in theirs.rows if row.slice == 0]
     assert len(corners) == 2
-    kept = list(
-        maps_from_dataset(theirs, corners, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25)), keep_empty=True)
-    )
+    kept = list(maps_from_dataset(theirs, corners, ModelSpec(OURS, (40, 40), "axial", (1.25, 1.25)), keep_empty=True))
     assert [labels.any() for _, labels, _ in kept] == [False, False]
     with pytest.raises(DataError, match="none of the label maps contains outer shell or core"):
-        list(maps_from_dataset(theirs, corners, ModelGeometry(OURS, (40, 40), "axial", (1.25, 1.25))))
+        list(maps_from_dataset(theirs, corners, ModelSpec(OURS, (40, 40), "axial", (1.25, 1.25))))
 
 
 def test_volumes_of_another_data_set(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (2.0, 2.0, 4.0)), tmp_path / "theirs", (24, 40, 40))
     spacing = typical_spacing(theirs)
     assert spacing == pytest.approx((4.0, 2.0, 2.0))
-    found = list(maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (20, 20, 20), "volume", (2.5, 2.5, 2.5))))
+    found = list(maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (20, 20, 20), "volume", (2.5, 2.5, 2.5))))
     assert [row.case for row, _, _ in found] == ["a", "b"]
     for _, labels, states in found:
         assert states == ClassStates((True, False, True))
@@ -352,8 +350,8 @@ def test_volumes_of_another_data_set(tmp_path: Path) -> None:
 def test_a_case_that_does_not_fit_is_named(tmp_path: Path) -> None:
     theirs = prepared(write_elsewhere(tmp_path / "raw", (1.0, 1.0, 4.0)), tmp_path / "theirs", (96, 96))
     with pytest.raises(DataError, match=r"theirs: case a: the labelled anatomy measures 32 x 32 mm .* 16 x 16 mm"):
-        list(maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (16, 16), "axial", (1.0, 1.0))))
-    shrunk = maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (16, 16), "axial", (1.0, 1.0)), fit="pad")
+        list(maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (16, 16), "axial", (1.0, 1.0))))
+    shrunk = maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (16, 16), "axial", (1.0, 1.0)), fit="pad")
     assert max(labels.sum() for _, labels, _ in shrunk) > 0
 
 
@@ -374,9 +372,7 @@ def test_pictures_have_no_known_pixel_size_nor_axis(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "raw"), classes=["core"])
     theirs = prepare(source, tmp_path / "theirs", PrepareSettings(size=(90, 90), shares={"train": 1.0}))
     assert typical_spacing(theirs) is None
-    ((_, labels, states),) = maps_from_dataset(
-        theirs, theirs.rows, ModelGeometry(OURS, (30, 30), "sagittal", (4.0, 4.0))
-    )
+    ((_, labels, states),) = maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (30, 30), "sagittal", (4.0, 4.0)))
     assert states == ClassStates((False, False, True))
     assert (labels == 3).sum() == pytest.approx(40 * 50 / 9, rel=0.1)
 
@@ -386,12 +382,12 @@ def test_other_axes_and_dimensions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError, match="axial slices, but the model generates coronal ones. Prepare it again with --axis coronal"
     ):
-        maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (40, 40), "coronal", (1.0, 1.0)))
+        maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (40, 40), "coronal", (1.0, 1.0)))
     with pytest.raises(
         SettingsError, match="slices, but the model generates whole volumes. Prepare it again with --dim 3"
     ):
-        maps_from_dataset(theirs, theirs.rows, ModelGeometry(OURS, (40, 40, 40), "volume", (1.0, 1.0, 1.0)))
+        maps_from_dataset(theirs, theirs.rows, ModelSpec(OURS, (40, 40, 40), "volume", (1.0, 1.0, 1.0)))
     with pytest.raises(SettingsError, match="no class of the label maps"):
         maps_from_dataset(
-            theirs, theirs.rows, ModelGeometry(LabelSchema.from_names(["liver"]), (40, 40), "axial", (1.0, 1.0))
+            theirs, theirs.rows, ModelSpec(LabelSchema.from_names(["liver"]), (40, 40), "axial", (1.0, 1.0))
         )
