@@ -106,7 +106,7 @@ BAD = {
     "unknown fit": (["prepare", "{raw}", "out", "--fit", "padd"], "Did you mean 'pad'"),
     "window upside down": (["prepare", "{raw}", "out", "--window", "240", "-160"], "are an empty range"),
     "bad split": (["prepare", "{raw}", "out", "--split", "trian=1"], "Did you mean 'train'"),
-    "out is there": (["prepare", "{raw}", "{data}"], "is there already"),
+    "out is there": (["prepare", "{raw}", "{data}"], "already exists"),
     "train on nothing": (["train", "nowhere", "--out", "run"], "nowhere: does not exist"),
     "train on raw data": (["train", "{raw}", "--out", "run"], "anatogen prepare"),
     "bad duration": (["train", "{data}", "--out", "run", "--max-time", "soon"], "expected a duration, got 'soon'"),

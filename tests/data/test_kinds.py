@@ -270,7 +270,7 @@ def test_a_quaternion_a_hair_too_long_is_read_with_a_note(tmp_path: Path) -> Non
     affine = np.asarray(made(raw, tmp_path / "out").info.cases["c3"].affine)
     assert np.allclose(np.linalg.norm(affine[:3, :3], axis=0), (0.8, 0.8, 3))
     kinds.with_quaternion(path, b=0.9, c=0.6)
-    assert any("its quaternion is longer than one" in line for line in errors(raw))
+    assert any("the quaternion is longer than one" in line for line in errors(raw))
 
 
 def test_columns_off_by_rounding_are_read_with_a_note(tmp_path: Path) -> None:
