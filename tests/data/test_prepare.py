@@ -182,7 +182,7 @@ def test_damaged_store(nnunet: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "dataset.json").write_text("{}")
     with pytest.raises(DataError, match=r"is damaged \(classes: Field required\)"):
         PreparedDataset.open(tmp_path / "out")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="does not exist"):
         PreparedDataset.open(tmp_path / "nowhere")
 
 
