@@ -14,9 +14,9 @@ from PIL import Image
 
 from anatogen.errors import AnatogenError, DataError
 from anatogen.generation.plan import FolderMaps, Plan
-from anatogen.generation.request import ModelSpec
 from anatogen.generation.sample_set import SampleSet
 from anatogen.labels import ClassStates, LabelSchema
+from anatogen.model import ModelSpec
 
 SCHEMA = LabelSchema.from_names(["ball", "core"])
 MODEL = ModelSpec(SCHEMA, (32, 32), "axial", (1.0, 1.0))

@@ -17,9 +17,9 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.generation.plan import FolderMaps, Plan, requests_from_dataset
-from anatogen.generation.request import ModelSpec
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.interop.nnunet_export import export_nnunet
+from anatogen.model import ModelSpec
 from cohorts import RealImages
 
 OLD = Path(__file__).parents[1] / "fixtures" / "format1"
