@@ -14,7 +14,7 @@ from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import Monitor, Stage
-from anatogen.workflows.demo import DemoRequest, demo
+from anatogen.workflows.demo import DemoRequest, demo, paced
 
 
 class Titles(Monitor):
@@ -51,6 +51,12 @@ def test_the_demo_answers_four_questions_on_real_patients(tmp_path: Path, monkey
     assert (out / "report" / "report.html").is_file() and made.evaluation.folder == out / "report"
     assert set(made.seconds) == {"prepare", "train", "evaluate"} and min(made.seconds.values()) > 0
     assert {"preparing", "training", "training the segmenter"} <= set(seen.titles)
+
+
+def test_slow_machines_train_the_auxiliary_models_for_fewer_steps() -> None:
+    steps = [paced(speed).segmenter.steps for speed in (0.0, 10, 60, 120, 5000)]
+    assert steps == [400, 400, 600, 1200, 1200]
+    assert paced(5000).utility.steps == 300 and paced(0.1).utility.steps == 150 and paced(0.1).encoder.steps == 150
 
 
 def test_what_is_there_is_kept(tmp_path: Path) -> None:

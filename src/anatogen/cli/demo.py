@@ -12,8 +12,8 @@ from anatogen.cli.common import command_line, device_option, guarded
 @guarded
 def demo(
     out: Path = typer.Option(Path("demo"), help="New folder for everything that the demo makes."),
-    max_time: str = typer.Option("3m30s", help="Longest time to train, for instance 10m."),
-    steps: int = typer.Option(1500, min=1, help="Training steps; fewer where --max-time is over before."),
+    max_time: str = typer.Option("2m30s", help="Longest time to train, for instance 10m."),
+    steps: int = typer.Option(2500, min=1, help="Training steps; fewer where --max-time is over before."),
     device: str = device_option,
 ) -> None:
     """MRI of the hippocampus from label maps, with real patients, within minutes: prepare, train, sample, evaluate.
@@ -38,6 +38,8 @@ def demo(
     print(NOTICE)
     made = run(request)
     print_summary(made.evaluation)
+    if made.note:
+        print(made.note)
     print("Took " + ", ".join(f"{format_duration(s)} to {stage}" for stage, s in made.seconds.items()))
 
 
