@@ -58,7 +58,11 @@ def test_train_sample_interpolate(channels: int, size: tuple[int, int], preset: 
     item = dataset.load(dataset.split("test")[:1])
     labels, real = item.labels[0].numpy(), item.images[0].numpy()
     assert generator.sample(labels).shape == (1, channels, *size) and real.shape == (channels, *size)
-    assert generator.interpolate(labels, real, [0.5], steps=4).shape == (1, channels, *size)
+    assert generator.sampling_with(generator.with_settings(steps=4)).interpolate(labels, real, [0.5]).shape == (
+        1,
+        channels,
+        *size,
+    )
 
 
 def test_volumes() -> None:

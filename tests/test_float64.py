@@ -59,7 +59,7 @@ def test_train_sample_and_interpolate_without_float64(
             for grid in get_args(Grid)
             for _, image in generator.generate(requests, generator.with_settings(solver=solver, grid=grid, steps=3))
         ]
-        images.append(generator.interpolate(labels, real, [0.5], steps=8))
+        images.append(generator.sampling_with(generator.with_settings(steps=8)).interpolate(labels, real, [0.5]))
         condition = Condition.of(item.labels, item.annotated).to(device)
         denoise = generator.denoiser.under(condition)
         return [*images, denoising_losses(denoise, generator.denoiser.path, item.images.to(device), draws=1)]

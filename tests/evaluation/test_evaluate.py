@@ -19,7 +19,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.header import GateSettings
 from anatogen.generation.manifest import Measures
 from anatogen.generation.plan import requests_from_dataset
-from anatogen.generation.rejection import Verdict
+from anatogen.generation.rejection import Gating, Verdict
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
@@ -139,7 +139,7 @@ def test_a_gated_set_is_judged_by_another_segmenter(
     brief = EvaluationSettings(segmenter=SegmenterSettings(steps=2, batch_size=2, validations=1))
     reports = {}
     for name, gates in (("gated", [DarkGate()]), ("plain", [])):
-        write_sample_set(generator, requests, tmp_path / name, image_format="npy", gates=gates, retries=1)
+        write_sample_set(generator, requests, tmp_path / name, image_format="npy", gating=Gating(gates, 1))
         more = {"settings": brief, "device": "cpu", "quick": True, "only": ("faithfulness",)}
         evaluate(tmp_path / name, own_dataset, tmp_path / f"{name}-report", **more)
         reports[name] = json.loads((tmp_path / f"{name}-report" / "report.json").read_text())

@@ -14,7 +14,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.header import GateSettings
 from anatogen.generation.manifest import Measures, RejectedTry
 from anatogen.generation.plan import requests_from_dataset
-from anatogen.generation.rejection import Outcome, Verdict, generate_gated, retry_seed
+from anatogen.generation.rejection import Gating, Outcome, Verdict, generate_gated, retry_seed
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
@@ -146,9 +146,8 @@ def requests(dataset: PreparedDataset) -> Sequence[Request]:
 
 def written(generator: Generator, requests: Sequence[Request], out: Path, **more: Any) -> tuple[SampleSet, Pattern]:
     gate = Pattern(requests, more.pop("pattern", PATTERN), more.pop("bound", 0.8))
-    made = write_sample_set(
-        generator, requests, out, image_format="npy", gates=[gate], **{"retries": 3, "batch_size": 3, **more}
-    )
+    gating = Gating([gate], more.pop("retries", 3), more.pop("judged", None))
+    made = write_sample_set(generator, requests, out, image_format="npy", gating=gating, **{"batch_size": 3, **more})
     return made, gate
 
 

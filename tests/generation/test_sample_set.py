@@ -23,7 +23,7 @@ from anatogen.files import safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, Measures, RejectedLine
 from anatogen.generation.plan import FolderMaps, Plan, requests_from_dataset
-from anatogen.generation.rejection import Verdict
+from anatogen.generation.rejection import Gating, Verdict
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.sampling import SamplingSettings
@@ -46,6 +46,8 @@ def made(generator: Any, out: Path, split: str = "test", count: int | None = 3, 
     asked = {key: more.pop(key) for key in kinds if key in more}
     states = more.pop("states", dataset.schema.states())
     requests = requests_from_dataset(dataset, dataset.split(split), states, count=count, **asked)
+    if "gates" in more:
+        more["gating"] = Gating(more.pop("gates"), more.pop("retries", 0))
     if "settings" in more:
         generator = generator.sampling_with(more.pop("settings"))
     return write_sample_set(generator, requests, out, **more)

@@ -82,3 +82,8 @@ def test_which_of_two_sets_is_which(dataset: PreparedDataset, tmp_path: Path) ->
     assert opened([main.folder], dataset)[1] is None
     with pytest.raises(SettingsError, match="2 sample sets are too many for one report"):
         opened([main.folder, main.folder], dataset)
+
+
+def test_an_unknown_option_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'coutn'"):
+        anatogen.evaluate(tmp_path, tmp_path, tmp_path / "out", coutn=3)  # type: ignore[call-arg]

@@ -142,6 +142,8 @@ def _asked(kind: type[Section[Any]], subject: Subject, only: Sequence[str], quic
         return not quick
     if kind is NnunetUtility and subject.settings.nnunet_epochs is None:
         return False
+    if kind is Similarity and all(entry.similarity is None for entry in subject.entries):
+        return False
     return kind.question in only
 
 

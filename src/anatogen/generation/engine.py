@@ -122,14 +122,12 @@ class Generator:
         seed: int = 0,
         step: int = 240,
         mixing: Mixing = "variance_preserving",
-        steps: int | None = None,
-        solver: str | None = None,
-        batch_size: int = 16,
     ) -> NDArray[np.float32]:
         """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, increasingly similar to `real` (C, *spatial).
 
-        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Similarity`. Raises SettingsError as
-        `sample` does, and for a similarity out of range or an image of another shape.
+        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Similarity`. For another solver or number
+        of steps see `sampling_with`. Raises SettingsError as `sample` does, and for a similarity out of range or an image of
+        another shape.
 
         >>> similar = generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=generator.schema.names[:1])
         >>> similar.shape == (3, *real.shape)
@@ -145,8 +143,7 @@ class Generator:
             Query(labels.astype(np.int64), states, seed, start=Similarity(real, similarity, step, mixing))
             for similarity in similarities
         ]
-        settings = self.with_settings(steps=steps, solver=solver)
-        return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
+        return np.stack([image for _, image in self.generate(asked)])
 
     def _require_map(self, labels: NDArray[np.integer]) -> None:
         if labels.shape != self.size:

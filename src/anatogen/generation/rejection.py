@@ -6,7 +6,7 @@ What makes an image good is for a `Gate` to say (see `gates.py`); here are only 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -70,6 +70,21 @@ class Outcome:
     def rejected(self) -> list[Try]:
         """The tries that were rejected, in their order."""
         return [each for each in self.tries if not each.verdict.accepted]
+
+
+@dataclass(frozen=True)
+class Gating:
+    """What decides which images of a sample set are kept.
+
+    Attributes:
+        gates: An image that one of them rejects is made again with another seed.
+        retries: Up to so many times.
+        judged: Called with each outcome.
+    """
+
+    gates: Sequence[Gate] = ()
+    retries: int = 0
+    judged: Callable[[Outcome], None] | None = None
 
 
 def retry_seed(seed: int, number: int) -> int:

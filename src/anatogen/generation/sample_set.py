@@ -32,7 +32,7 @@ from anatogen.generation.ledger import (
 )
 from anatogen.generation.manifest import Line, PlaceLine, RejectedLine
 from anatogen.generation.recording import ImageFiles, gate_settings, header_of
-from anatogen.generation.rejection import Gate, Outcome, generate_gated
+from anatogen.generation.rejection import Gating, generate_gated
 from anatogen.generation.request import Request
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.model import ImageModel
@@ -189,20 +189,29 @@ def write_sample_set(
     *,
     image_format: str = "png",
     batch_size: int = 16,
-    gates: Sequence[Gate] = (),
-    retries: int = 0,
+    gating: Gating = Gating(),
     command: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-    judged: Callable[[Outcome], None] | None = None,
 ) -> SampleSet:
-    """Make the images of `requests` and write them to `out`; what a former, interrupted call wrote is kept.
+    """Make the images of `requests` and write them to `out`; an incomplete set there is resumed.
 
-    A manifest line is written after its files, so that the set is valid at any moment. gates, retries: an image that a
-    gate rejects is made again with another seed, up to `retries` times (see `generate_gated`); what was rejected is
-    written down, and not tried again when the set is resumed. command: by default that of this process. progress: (requests
-    that are done, of all). judged: called with each outcome. Raises OutputError where the disk is full or another process
-    writes to `out`, Interrupted on Ctrl-C, SettingsError where `out` holds images made with other settings, DataError where
-    every image was rejected.
+    A manifest line is written after its files, so that the set is valid at any moment.
+
+    Args:
+        model: Makes the images.
+        requests: One for each image.
+        out: The set's folder.
+        image_format: See `FORMATS`.
+        batch_size: Images that are made at a time.
+        gating: Which images are kept; rejected ones are recorded, and not tried again when the set is resumed.
+        command: For the record; by default that of this process.
+        progress: Called with (requests that are done, of all).
+
+    Raises:
+        SettingsError: `out` contains images made with other settings, or the format does not fit.
+        DataError: Every image was rejected.
+        OutputError: The disk is full, or another process writes to `out`.
+        Interrupted: Ctrl-C; what was written stays valid.
     """
     paired = len(requests) > 0 and requests[0].partner is not None
     form = require_format(image_format, model.spec.channels, paired=paired)
@@ -211,7 +220,7 @@ def write_sample_set(
             f"its images are those of real patients, and {image_format} files could be taken for synthetic scans",
             hint="Use --format png or npy",
         )
-    gate = gate_settings(gates, retries) if gates else None
+    gate = gate_settings(gating.gates, gating.retries) if gating.gates else None
     header = header_of(model, requests, image_format, gate, command)
     require_own_folder(out)
     with locked(out):
@@ -224,14 +233,14 @@ def write_sample_set(
             for outcome in generate_gated(
                 model,
                 ledger.open_requests(requests),
-                gates=gates,
-                retries=retries,
+                gates=gating.gates,
+                retries=gating.retries,
                 batch_size=batch_size,
             ):
                 written += files.write(outcome)
                 settled += 1
-                if judged is not None:
-                    judged(outcome)
+                if gating.judged is not None:
+                    gating.judged(outcome)
                 if progress is not None:
                     progress(settled, len(requests))
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.subject import EvaluationSettings
@@ -17,21 +17,39 @@ if TYPE_CHECKING:
 QUESTIONS = ("faithfulness", "utility", "realism", "privacy")
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """The options of `evaluate`.
+
+    Attributes:
+        only: The questions to answer. What is not applicable is left out, and the report says why.
+        split: Which label maps to sample, given a run.
+        count: How many of each split, given a run.
+        device: "auto", "cpu", "cuda", ...
+        settings: Of the auxiliary models.
+        command: For the record; by default that of this process.
+        version: For the record; by default that of this package.
+        quick: Leave out what the generator itself can do.
+        more_figures: Shown with the examples.
+        run: That made a sample set; without it a folder of its name is looked for beside the set.
+    """
+
+    only: Sequence[str]
+    split: str
+    count: int | None
+    device: str
+    settings: EvaluationSettings
+    command: str
+    version: str
+    quick: bool
+    more_figures: Sequence[Figure]
+    run: str | Path | None
+
+
 def evaluate(
     subject: str | Path | Sequence[str | Path],
     dataset: PreparedDataset | str | Path,
     out: str | Path,
-    *,
-    only: Sequence[str] = QUESTIONS,
-    split: str = "test",
-    count: int | None = None,
-    device: str = "auto",
-    settings: EvaluationSettings = EvaluationSettings(),
-    command: str = "",
-    version: str = "",
-    quick: bool = False,
-    more_figures: Sequence[Figure] = (),
-    run: str | Path | None = None,
+    **options: Unpack[EvaluateOptions],
 ) -> dict[str, Any]:
     """Evaluate a sample set, or a run, against `dataset` and write a report, a model card and a data sheet to `out`.
 
@@ -43,14 +61,7 @@ def evaluate(
             or two: one from test maps and one from heldout maps.
         dataset: The prepared data set.
         out: Folder for the report.
-        only: The questions to answer. What is not applicable is left out, and the report says why.
-        split, count: Which label maps to sample, and how many of each split, given a run.
-        device: "auto", "cpu", "cuda", ...
-        settings: Of the auxiliary models.
-        command, version: For the record; by default those of this process and package.
-        quick: Leave out what the generator itself can do.
-        more_figures: Shown with the examples.
-        run: That made a sample set; without it a folder of its name is looked for beside the set.
+        **options: See `EvaluateOptions`.
 
     Returns:
         What report.json holds.
@@ -58,20 +69,23 @@ def evaluate(
     Raises:
         DataError, ModelError, SettingsError: Subject and data set do not belong together.
     """
+    if unknown := sorted(set(options) - set(EvaluateOptions.__annotations__)):
+        raise TypeError(f"evaluate() got an unexpected keyword argument '{unknown[0]}'")
     subjects = [subject] if isinstance(subject, str | Path) else list(subject)
+    run = options.get("run")
     request = EvaluateRequest(
         subjects=tuple(Path(each) for each in subjects),
         dataset=dataset if isinstance(dataset, PreparedDataset) else Path(dataset),
         out=Path(out),
-        only=tuple(only),
-        split=split,
-        count=count,
+        only=tuple(options.get("only", QUESTIONS)),
+        split=options.get("split", "test"),
+        count=options.get("count"),
         run=Path(run) if run is not None else None,
-        settings=settings,
-        quick=quick,
-        figures=tuple(more_figures),
-        device=device,
-        command=command,
-        version=version,
+        settings=options.get("settings"),
+        quick=options.get("quick", False),
+        figures=tuple(options.get("more_figures", ())),
+        device=options.get("device", "auto"),
+        command=options.get("command", ""),
+        version=options.get("version", ""),
     )
     return evaluate_request(request).report.content()

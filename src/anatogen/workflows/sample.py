@@ -228,6 +228,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
 
 
 def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> SampleSet:
+    from anatogen.generation.rejection import Gating
     from anatogen.generation.sample_set import write_sample_set
 
     tries_rejected = 0
@@ -243,11 +244,9 @@ def _written(model: ImageModel, requests: Requests, request: SampleRequest, gate
             request.out,
             image_format=request.format,
             batch_size=request.batch_size,
-            gates=gates,
-            retries=request.gate.tries_again if gates else 0,
+            gating=Gating(gates, request.gate.tries_again if gates else 0, judged),
             command=request.command or None,
             progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
-            judged=judged,
         )
 
 
