@@ -108,7 +108,7 @@ def test_bad_gates(cli: Cli, run_folder: Path, data: Path, tmp_path: Path, finds
         (("--min-dice", 0), "--min-dice must be in (0, 1], got 0"),
         (("--retries", 2), "Add --min-dice 0.8 or --reject-copies"),
         (("--judge", data), "--judge is for images that are rejected"),
-        (("--reject-copies", "--judge", tmp_path / "nowhere"), "there is no such folder"),
+        (("--reject-copies", "--judge", tmp_path / "nowhere"), "does not exist"),
     ):
         assert message in error_of(cli(*sample, *more))
     # Other patients of the same kind may judge the anatomy, but copies are not theirs.
