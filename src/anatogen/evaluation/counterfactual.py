@@ -55,7 +55,7 @@ def grown_class(
     chosen = int(np.argmax(areas + areas.max() * (whole & (areas > 0))))
     region = maps[chosen] == index
     edits = [maps[chosen], *(enlarge(maps[chosen], region, distance, into_background=True) for distance in pixels)]
-    titles = ["as drawn", *(f"{class_name} +{distance:g} px" for distance in pixels)]
+    titles = ["as annotated", *(f"{class_name} +{distance:g} px" for distance in pixels)]
     requests = [Query(m, schema.states(), seed) for m in edits]
     images = np.stack([image for _, image in generator.generate(requests)])
     found = [int((m == index).sum()) for m in segment(images)]
@@ -68,7 +68,7 @@ def grown_class(
     ]
     of_each = ", ".join(f"{a} (found {f})" for a, f in zip(asked, found, strict=True))
     caption = (
-        f"A label map of the split {rows[chosen].split} that the model has not seen, as it was drawn and with the class {class_name} grown "
+        f"A label map of the split {rows[chosen].split} that the model has not seen, as annotated and with the class {class_name} grown "
         "step by step, and the image generated from each map. All images start from the same noise; the last line is the absolute "
         f"difference to the first image. Pixels of the class asked for, and found in the image by the auxiliary segmenter: {of_each}."
     )
