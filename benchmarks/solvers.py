@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
@@ -77,7 +77,8 @@ def curve(judge: Judge, generator: Generator, solver: str, eta: float) -> list[d
 
 
 def plot(curves: dict[str, list[dict[str, float]]], real: dict[str, float], path: Path) -> None:
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
+    figure = Figure(figsize=(12, 3.6))
+    axes = figure.subplots(1, 3)
     titles = (("dice", "Dice(m_gen, m)"), ("power", "power off by, octaves"), ("noise", "noise, generated / real"))
     for axis, (key, title) in zip(axes, titles, strict=True):
         for name, points in curves.items():
@@ -93,7 +94,6 @@ def plot(curves: dict[str, list[dict[str, float]]], real: dict[str, float], path
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

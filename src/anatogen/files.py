@@ -84,6 +84,23 @@ def locked(
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the lock of the whole `folder`."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK_ENDING).exists():
+        return False
+    lock = FileLock(folder / LOCK_ENDING, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
 def remove_partial(folder: Path) -> None:
     """Remove half-written files of killed processes in `folder` and one level below. The caller must hold its lock."""
     for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")):

@@ -6,6 +6,7 @@ A generator is an `ImageModel`: it makes an image for each `Query`. What else it
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -311,6 +312,23 @@ class DatasetOrigin(BaseModel):
         return tuple(values) if values else None
 
 
+class StartingPoint(Document):
+    """The model whose weights a training started from; what it learned is in the new model, too.
+
+    Attributes:
+        run: The name of its folder.
+        digest: Of its weights.
+        dataset, trained_on: See `AboutModel`.
+        started_from: Where that one started, in turn.
+    """
+
+    run: str
+    digest: str
+    dataset: DatasetOrigin | None = None
+    trained_on: str | None = None
+    started_from: StartingPoint | None = None
+
+
 class AboutModel(BaseModel):
     """What is known of a model besides its weights.
 
@@ -323,6 +341,7 @@ class AboutModel(BaseModel):
         axis: The direction that slices were cut in, or "volume".
         spacing_mm: Pixel size along (H, W) or (D, H, W).
         mask_ablation: Whether it was trained with classes left free.
+        started_from: The run whose weights the training started from, and what that was trained on.
         imported_from: The file name of the checkpoint that it was imported from.
         sampling: How it samples unless told otherwise.
     """
@@ -343,6 +362,7 @@ class AboutModel(BaseModel):
     channels: tuple[str, ...] | None = None
     notice: str | None = None
     mask_ablation: bool = False
+    started_from: StartingPoint | None = None
     imported_from: str | None = None
     sampling: SamplingSettings = SamplingSettings()
 
@@ -400,6 +420,11 @@ def load_denoiser(folder: FilePath) -> tuple[Denoiser, AboutModel]:
             f"the model is damaged or of another version ({reason})", path=folder, hint="Train it again"
         ) from error
     return denoiser.eval().requires_grad_(False), document.about
+
+
+def digest_of_weights(folder: FilePath) -> str:
+    """Tells the denoiser in the run `folder` apart from others."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def read_run(folder: FilePath) -> RunDocument:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from anatogen.cli import check, demo, evaluate, export, import_, info, interpolate, prepare, sample, train
+from anatogen.cli import check, demo, evaluate, export, import_, info, interpolate, prepare, sample, train, watch
 from anatogen.cli.common import version_option
 
 app = typer.Typer(
@@ -29,5 +29,5 @@ def _main(version: bool = version_option) -> None:
     pass
 
 
-for module in (demo, check, prepare, info, train, sample, interpolate, evaluate, import_, export):
+for module in (demo, check, prepare, info, train, watch, sample, interpolate, evaluate, import_, export):
     module.add_to(app)

@@ -18,6 +18,12 @@ def train(
         "denoiser", help="denoiser, or retrieval: the training image with the nearest label map, to compare with."
     ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
+    from_: Path | None = typer.Option(
+        None,
+        "--from",
+        metavar="RUN",
+        help="Start from another run's weights, with its settings; classes are matched by name.",
+    ),
     mask_ablation: bool | None = typer.Option(
         None, "--mask-ablation/--no-mask-ablation", help="Train with classes left free (MAT) or on full maps (STD)."
     ),
@@ -41,6 +47,8 @@ def train(
     label maps, and their Dice in a longer training, are in training.html (settings live.previews and live.dice).
 
     Example: anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
+
+    Fine-tune it on other patients: anatogen train data/ours --out runs/ours --from runs/hippocampus --steps 2000
     """
     from anatogen.progress import format_duration, parse_duration
     from anatogen.training.config import build_settings
@@ -56,6 +64,9 @@ def train(
     sections["training"] = {name: value for name, value in lengths.items() if value is not None}
     own = out / "config.yaml"
     base = own if resume and own.is_file() else None
+    if from_ is not None and base is None:
+        base = from_ / "config.yaml" if (from_ / "config.yaml").is_file() else None
+        sections["training"]["start_from"] = str(from_)
     settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
 
     result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model))

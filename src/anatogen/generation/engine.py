@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from anatogen.diffusion.interpolate import Mixing, RealStart
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.solvers import Callback
 from anatogen.errors import SettingsError
-from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, load_denoiser
+from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, digest_of_weights, load_denoiser
 from anatogen.sampling import SamplingSettings, sample
 from anatogen.seeds import derive_seed
 
@@ -57,8 +56,9 @@ class Generator:
         """The generator in a run folder. Raises ModelError where there is none."""
         run = Path(run)
         denoiser, about = load_denoiser(run)
-        digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()[:16]
-        return cls(denoiser, about.sampling, device=device, digest=digest, about=about, run=run.resolve().name)
+        return cls(
+            denoiser, about.sampling, device=device, digest=digest_of_weights(run), about=about, run=run.resolve().name
+        )
 
     @property
     def spec(self) -> ModelSpec:

@@ -82,6 +82,10 @@ class PlaneNetwork(Network):
             planes = self.planes(labels, states, region)
         return self.predict(x, t, planes.to(x.dtype))
 
+    def plane_inputs(self) -> dict[str, tuple[int, int]]:
+        """The weights (out, in, ...) whose inputs are planes: by name, the image channels before them and inputs per channel."""
+        raise NotImplementedError
+
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         """The prediction (B, C, *spatial) of x (B, C, *spatial), t (B,), planes (B, P, *spatial)."""
         raise NotImplementedError

@@ -87,6 +87,7 @@ class Hourglass(PlaneNetwork):
         sides = [sides[-1] * 2**level for level in reversed(range(len(sides)))]
         self.multiples = (config.patch * 2 ** (len(sides) - 1),) * dim
         self.patch, per_patch = config.patch, config.patch**dim
+        self._stem_inputs = (image_channels, per_patch)
         channels = [level_channels(config.width, side) for side in sides]
         time_channels = 4 * config.width
         self.time = TimeEmbedding(time_channels)
@@ -105,6 +106,11 @@ class Hourglass(PlaneNetwork):
         self.grow = nn.ModuleList(convolution(dim, b, a, kernel=1) for a, b in itertools.pairwise(channels))
         self.up = nn.ModuleList(stage(i, planes) for i in levels)
         self.head = zeroed(convolution(dim, channels[0], image_channels * per_patch))
+
+    def plane_inputs(self) -> dict[str, tuple[int, int]]:
+        """See `PlaneNetwork`."""
+        of_maps = [name for name, _ in self.named_parameters() if name.endswith("from_map.weight")]
+        return {"stem.weight": self._stem_inputs, **dict.fromkeys(of_maps, (0, 1))}
 
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         time = functional.silu(self.time(t))

@@ -68,6 +68,7 @@ class PaperUNet(PlaneNetwork):
                 f"network.channels: {uneven[0]} is not a multiple of {groups}, the number of normalisation groups",
                 hint=f"The nearest valid value is {nearest}",
             )
+        self._image_channels = image_channels
         self.multiples = (2 ** (len(config.channels) - 1),) * 2
         try:
             self.unet = UNet2DModel(
@@ -79,6 +80,10 @@ class PaperUNet(PlaneNetwork):
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:160]
             raise SettingsError(f"diffusers cannot build a UNet2DModel with these settings ({reason})") from error
+
+    def plane_inputs(self) -> dict[str, tuple[int, int]]:
+        """See `PlaneNetwork`."""
+        return {"unet.conv_in.weight": (self._image_channels, 1)}
 
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is not a float32, step 980 is

@@ -226,6 +226,7 @@ def _model_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]
         ("kind", "diffusion model of images that follow a label map (Konz et al. 2024), by anatogen"),
         ("version of anatogen", about.version),
         *([("imported from", about.imported_from)] if about.imported_from else []),
+        *([("started from the run", about.started_from.run)] if about.started_from else []),
         ("network", _named(denoiser.network.model_dump(exclude_unset=True)) if denoiser else None),
         ("parameters", _amount_or_none(model.parameters)),
         ("path, prediction", _joined([denoiser.path, denoiser.target]) if denoiser else None),

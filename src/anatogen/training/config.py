@@ -90,6 +90,7 @@ class TrainingSettings(Settings):
         ema_decay: Decay of the moving average of the weights.
         precision: Of the network's computations.
         seed: Of weights, batches, noise and times.
+        start_from: A run whose weights the training starts from (`train --from`); its classes are matched by name.
         checkpoint_every: Steps (500) or time ("10m") between checkpoints.
         checkpoints_kept: Number of latest checkpoints to keep.
         most_skipped: After so many consecutive steps with a non-finite gradient, training returns to the last
@@ -110,6 +111,7 @@ class TrainingSettings(Settings):
     ema_decay: float = Field(0.998, ge=0, lt=1)
     precision: Precision = "auto"
     seed: int = 0
+    start_from: str | None = None
     checkpoint_every: int | str = "5m"
     checkpoints_kept: int = Field(2, ge=1)
     most_skipped: int = Field(20, ge=1)

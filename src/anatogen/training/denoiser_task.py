@@ -17,11 +17,21 @@ from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import Batch, PreparedDataset
 from anatogen.diffusion.loss import denoising_loss, training_times
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD
-from anatogen.model import AboutModel, DatasetOrigin, Denoiser, DenoiserConfig, save_denoiser
+from anatogen.model import (
+    AboutModel,
+    DatasetOrigin,
+    Denoiser,
+    DenoiserConfig,
+    StartingPoint,
+    digest_of_weights,
+    load_denoiser,
+    save_denoiser,
+)
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
+from anatogen.training.warm_start import start_from
 
 # Settings that affect neither the data nor the resulting weights: a resume may change them.
 FREE_ON_RESUME = (
@@ -85,7 +95,25 @@ class DenoiserTask:
         )
         self.average = MovingAverage(self.denoiser, how.ema_decay)
         self.phases: Sequence[Phase] = (Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average),)
+        self.started_from: StartingPoint | None = None
         self._spacing = typical_spacing(dataset)
+
+    def start_from(self, run: Path) -> tuple[str, ...]:
+        """Start from the weights of the denoiser in `run`; returns the classes that it does not have.
+
+        Raises ModelError if there is none, SettingsError if it differs in more than classes and image size.
+        """
+        other, about = load_denoiser(run)
+        new = start_from(self.denoiser, other.placed(self.device), run)
+        self.average.load_state_dict({"updates": 0, "weights": self.denoiser.state_dict()})
+        self.started_from = StartingPoint(
+            run=run.resolve().name,
+            digest=digest_of_weights(run),
+            dataset=about.dataset,
+            trained_on=about.trained_on,
+            started_from=about.started_from,
+        )
+        return new
 
     @property
     def recipe(self) -> Mapping[str, str]:
@@ -153,6 +181,7 @@ class DenoiserTask:
             channels=tuple(info.channels),
             notice=info.notice,
             mask_ablation=settings.conditioning.mask_ablation,
+            started_from=self.started_from,
             sampling=settings.sampling,
         )
         save_denoiser(folder, self.config, self.average.weights, about)

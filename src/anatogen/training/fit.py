@@ -128,7 +128,13 @@ def fit(
                 state.seconds = pace.seconds()
                 whole = True
 
-                text = log.add(state.step, measures, task.phases[0].optimizer.param_groups[0]["lr"], len(batch))
+                now = {
+                    "step": state.step,
+                    "share": round(length.shown(state.step, state.seconds), 6),
+                    "seconds": round(state.seconds, 1),
+                    "learning_rate": task.phases[0].learning_rate * factor,
+                }
+                text = log.add(now, measures, len(batch))
                 if state.step % _LOOK_EVERY == 0 and skipped.look() >= settings.most_skipped:
                     _go_back(checkpoints, state, skipped)
                     stream = _another(stream, data, state)

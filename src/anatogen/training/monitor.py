@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class MetricsLog:
     """Collects the metrics of every step and writes their means as a line every `every` seconds.
 
-    A line holds step, loss, learning_rate, images_per_s and what a task and its hooks measure. Values stay on the
-    device until a line is written.
+    A line holds step, share (of the training, in [0, 1]), seconds, loss, learning_rate, images_per_s and what a task and
+    its hooks measure. Values stay on the device until a line is written.
 
     Args:
         path: The file; lines of steps after `after` are removed, because these steps were lost.
@@ -39,11 +39,18 @@ class MetricsLog:
         self._events = events
         self._every, self._last = every, time.monotonic()
         self._measures: dict[str, list[Tensor]] = {}
-        self._step, self._rate, self._images = 0, 0.0, 0
+        self._now: dict[str, float] = {}
+        self._images = 0
 
-    def add(self, step: int, measures: Mapping[str, Tensor], learning_rate: float, images: int) -> str:
-        """Add one step of `images` images; returns a summary if a line was written, otherwise ""."""
-        self._step, self._rate = step, learning_rate
+    def add(self, now: Mapping[str, float], measures: Mapping[str, Tensor], images: int) -> str:
+        """Add one step of `images` images; returns a summary if a line was written, otherwise "".
+
+        Args:
+            now: Numbers of which a line has the last ones, "step" among them.
+            measures: Values of which a line has the means.
+            images: In the step.
+        """
+        self._now = dict(now)
         for name, value in measures.items():
             self._measures.setdefault(name, []).append(value)
         self._images += images
@@ -56,11 +63,11 @@ class MetricsLog:
         now = time.monotonic()
         speed = self._images / max(now - self._last, 1e-9)
         means = {name: _mean(values) for name, values in self._measures.items()}
-        self.write({"step": self._step, **means, "learning_rate": self._rate, "images_per_s": speed})
+        self.write({**self._now, **means, "images_per_s": speed})
         self._last, self._measures, self._images = now, {}, 0
         loss = means.get("loss", float("nan"))
         shown = f"loss {loss:.4f}, " if math.isfinite(loss) else ""
-        return f"step {self._step}, {shown}{speed:.1f} images/s"
+        return f"step {self._now['step']:.0f}, {shown}{speed:.1f} images/s"
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one line; non-finite numbers become null."""

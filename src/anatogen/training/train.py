@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +17,16 @@ from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
 from anatogen.errors import Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
-from anatogen.model import read_about
+from anatogen.model import StartingPoint, read_about
 from anatogen.training.config import RunSettings, build_settings, first_difference
 from anatogen.training.denoiser_task import FREE_ON_RESUME, DenoiserTask
 from anatogen.training.fit import ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length
 
-_OURS = ("config.yaml", "metrics.jsonl", "checkpoints", "previews", "training.html", "tensorboard")
+_log = logging.getLogger(__name__)
+_START = "start.json"
+_OURS = (_START, "config.yaml", "metrics.jsonl", "checkpoints", "previews", "training.html", "tensorboard")
 
 
 def train(
@@ -75,12 +78,22 @@ def train(
         pin=place.type == "cuda",
     )
     Length(how, loader.images, loader.batch_size)
+    if how.start_from is not None and not resume:
+        new = task.start_from(Path(how.start_from))
+        if new:
+            _log.warning(
+                "%s does not have the classes %s: they are learned from the start", how.start_from, ", ".join(new)
+            )
+    elif resume and (out / _START).is_file():
+        task.started_from = StartingPoint.read(out / _START)
     with locked(out, hint="Another training is running there: wait for it to finish, or choose another folder"):
         if not resume:
             _require_free(out)  # again: another process may have written it since
         with _removed_if_nothing_was_saved(out):
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+            if task.started_from is not None:
+                task.started_from.write(out / _START)
             try:
                 fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
             except Interrupted as stopped:
@@ -151,7 +164,7 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not _checkpoints(out) and not (out / "model.json").is_file():
-            for name in ("config.yaml", "metrics.jsonl"):
+            for name in ("config.yaml", "metrics.jsonl", _START):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)
             shutil.rmtree(out / "tensorboard", ignore_errors=True)

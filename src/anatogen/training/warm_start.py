@@ -1,0 +1,92 @@
+"""Starting a training from the weights of another run, its classes matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anatogen.errors import SettingsError
+from anatogen.model import Denoiser, DenoiserConfig
+from anatogen.networks.contract import PlaneNetwork
+
+
+def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...]:
+    """Copy the weights of `other` into `denoiser`; what belongs to a class goes to the class of the same name.
+
+    For label maps without the new classes, `denoiser` then predicts what `other` predicts (with the same statistics of the
+    images). New classes start without any influence.
+
+    Args:
+        denoiser: Changed in place.
+        other: Of the same network, path, target, encoding and number of channels.
+        run: Where `other` is from, for messages.
+
+    Returns:
+        The classes that `other` does not have.
+
+    Raises:
+        SettingsError: The two differ in more than classes and image size.
+    """
+    _require_same_kind(denoiser.config, other.config, run)
+    names, theirs = denoiser.schema.names, other.schema.names
+    places = [theirs.index(name) if name in theirs else None for name in names]
+    own, weights = denoiser.state_dict(), other.state_dict()
+    network = denoiser.network
+    inputs = network.plane_inputs() if isinstance(network, PlaneNetwork) else {}
+    for name, tensor in own.items():
+        source = weights.get(name)
+        if source is not None and (place := inputs.get(name.removeprefix("network."))) is not None:
+            source = _columns(source, tensor, places, len(theirs), place, denoiser.config.encoding)
+        if source is None or source.shape != tensor.shape:
+            raise SettingsError(
+                f"its network has other layers ({name}), as it makes images of {_size(other.config)}",
+                path=run,
+                hint=f"Prepare the data with that size instead of {_size(denoiser.config)}",
+            )
+        tensor.copy_(source)
+    return tuple(name for name, place in zip(names, places, strict=True) if place is None)
+
+
+def _columns(
+    source: Tensor, like: Tensor, places: Sequence[int | None], count: int, place: tuple[int, int], encoding: str
+) -> Tensor:
+    """The weights (out, in, ...) of `source` with the input planes of its `count` classes put where `places` has them."""
+    if encoding != "onehot":
+        return source
+    before, group = place
+    theirs = source[:, before * group :].unflatten(1, (2, count, group))  # label planes and state planes
+    found = torch.zeros_like(like)
+    found[:, : before * group] = source[:, : before * group]
+    ours = found[:, before * group :].unflatten(1, (2, len(places), group))
+    for number, their_place in enumerate(places):
+        if their_place is not None:
+            ours[:, :, number] = theirs[:, :, their_place]
+    found[:, before * group :] = ours.flatten(1, 3)
+    return found
+
+
+def _require_same_kind(ours: DenoiserConfig, theirs: DenoiserConfig, run: Path) -> None:
+    for name in ("image_channels", "encoding", "path", "target", "network"):
+        mine, yours = getattr(ours, name), getattr(theirs, name)
+        if mine != yours:
+            shown = (str(yours), str(mine)) if name != "network" else ("another network", "this one")
+            raise SettingsError(
+                f"was trained with {name.replace('_', ' ')} {shown[0]}, not {shown[1]}",
+                path=run,
+                hint="Leave the setting out: --from takes the run's own",
+            )
+    if len(ours.size) != len(theirs.size):
+        raise SettingsError(f"makes images of {_size(theirs)}, the data set has {_size(ours)}", path=run)
+    if ours.encoding == "index" and ours.classes != theirs.classes:
+        raise SettingsError(
+            "has other classes, which the encoding 'index' cannot match by name",
+            path=run,
+            hint="Prepare the data with the run's classes, in its order",
+        )
+
+
+def _size(config: DenoiserConfig) -> str:
+    return " x ".join(map(str, config.size))
