@@ -209,7 +209,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "two masks": (_two_masks, "p1: has several masks: mask1.nrrd, mask2.nrrd"),
     "mask above two series": (_above_two, "mask.nrrd: is in a parent folder of several series"),
     "mask of another shape": (_mask(drawn()[:-1], axial_affine()), "mask.nrrd: 11 x 10 x 6 voxels do not cover"),
-    "mask elsewhere": (_mask(drawn(), turned_affine()), "mask.nrrd: its axes or voxel sizes differ"),
+    "mask elsewhere": (_mask(drawn(), turned_affine()), "mask.nrrd: axes or voxel sizes differ from the image's"),
     "truncated mask": (_truncated_mask, "mask.nrrd: cannot be read as NRRD"),
     "0/255 mask": (
         _mask((drawn() > 0) * np.uint8(255), axial_affine()),

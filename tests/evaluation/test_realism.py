@@ -98,7 +98,7 @@ def test_a_perfect_generator_lies_as_far_as_real_images_do() -> None:
         and found.test.p_value == 1
     )
     assert found.n == RealismCount(generated=40, real=40, patients=10)
-    assert any("fid of 20 images" in warning for warning in found.warnings)
+    assert any("with 20 images" in warning for warning in found.warnings)
 
 
 def test_few_patients_and_none() -> None:

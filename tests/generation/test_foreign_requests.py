@@ -58,7 +58,7 @@ def test_from_the_command_line_to_a_report(  # type: ignore[no-untyped-def]
     base = ("sample", longer_run, "--masks", other.folder, "--device", "cpu", "--count", 6)
     code, out, err = cli(*base, "--rename", "core=kernel", "--out", tmp_path / "samples")
     assert code == 0, err
-    assert "classes matched: ball (there Ball), core (there kernel)" in out and "wall" in out
+    assert "classes matched: ball (theirs: Ball), core (theirs: kernel)" in out and "wall" in out
     entries = SampleSet.open(tmp_path / "samples").entries
     assert len(entries) == 6 and all(entry.elsewhere for entry in entries)
     code, out, err = cli("sample", longer_run, "--masks", other.folder, "--out", tmp_path / "free", "--count", 2)

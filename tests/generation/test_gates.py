@@ -208,7 +208,7 @@ def test_the_copy_gate_names_the_row(cohort: PreparedDataset) -> None:
 
 def test_without_unseen_patients_nothing_can_be_told(cohort: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copy_search, "UNSEEN", ("nobody",))
-    with pytest.raises(DataError, match=r"no patients whom the model never saw.*--split"):
+    with pytest.raises(DataError, match=r"no patients outside the training split.*--split"):
         CopySearch(cohort)
 
 

@@ -50,9 +50,7 @@ class OnlySeeds:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
-    def generate(
-        self, requests: Sequence[Request], settings: object, *, batch_size: int
-    ) -> Iterator[tuple[Request, np.ndarray]]:
+    def generate(self, requests: Sequence[Request], *, batch_size: int) -> Iterator[tuple[Request, np.ndarray]]:
         assert len(requests) <= batch_size
         self.batches.append([r.id for r in requests])
         for request in requests:

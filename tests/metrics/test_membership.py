@@ -84,7 +84,7 @@ def test_images_that_cannot_be_compared_decide_nothing() -> None:
     members, others, of, hard = difficult(0, 5.0, 0.5)
     attack = membership_inference(members, others, of, of, difficulty=hard)
     assert attack.difficulty_auc > 0.95 and not attack.comparable and not attack.above_chance
-    assert membership_sentence(attack).startswith("Whether the model's loss gives training images away cannot be told")
+    assert membership_sentence(attack).startswith("Whether the model's loss reveals training images cannot be told")
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -134,7 +134,7 @@ for number in range(10):
         train(dataset, out, SETTINGS, device="cpu", resume=True)
         assert weights(out) == weights(whole), number
         left = sorted(f.name for f in out.iterdir() if f.name != ".lock")
-        assert left == ["config.yaml", "metrics.jsonl", "model.json", "model.safetensors"], number
+        assert left == ["config.yaml", "metrics.jsonl", "model.json", "model.safetensors", "tensorboard"], number
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from anatogen.data.store import PreparedDataset
+from anatogen.errors import Interrupted
 from anatogen.io.tensors import read_tensors
 from anatogen.reporting.training_page import read_metrics, series, write_training_page
 from anatogen.training.config import RunSettings, build_settings
@@ -140,3 +142,23 @@ def test_measures_reach_metrics_jsonl(dataset: PreparedDataset, tmp_path: Path) 
     train(dataset, tmp_path / "run", settings(), device="cpu", hooks=[live.hook()])
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any(line.get("dice_ceiling") == 1 for line in lines)
+
+
+def test_a_training_can_be_resumed_with_and_without_previews(dataset: PreparedDataset, tmp_path: Path) -> None:
+    def stop_at(step: int) -> Callable[[float, str], None]:
+        seen = iter(range(10_000))
+
+        def progress(share: float, text: str) -> None:
+            if next(seen) == step:
+                raise KeyboardInterrupt
+
+        return progress
+
+    train(dataset, tmp_path / "whole", settings(), device="cpu")
+    for name, first in (("a", True), ("b", False)):
+        hooks = [[Live(dataset, tmp_path / name, settings(), None, device="cpu", clock=Clock(10)).hook()], []]
+        with pytest.raises(Interrupted):
+            train(dataset, tmp_path / name, settings(), device="cpu", hooks=hooks[not first], progress=stop_at(12))
+        train(dataset, tmp_path / name, settings(), device="cpu", hooks=hooks[first], resume=True)
+        resumed, whole = (read_tensors(tmp_path / run / "model.safetensors") for run in (name, "whole"))
+        assert all(torch.equal(resumed[key], whole[key]) for key in whole)

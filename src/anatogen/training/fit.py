@@ -181,7 +181,7 @@ def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
         parts[f"{phase.name}/optimizer"] = OptimizerState(phase.optimizer)
         if phase.average is not None:
             parts[f"{phase.name}/average"] = phase.average
-    return parts | {f"hook/{hook.name}": hook for hook in hooks}
+    return parts | {f"hook/{hook.name}": hook for hook in hooks if hook.remembered}
 
 
 def step_where_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:

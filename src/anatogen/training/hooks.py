@@ -42,12 +42,14 @@ class Hook:
         every: Steps between two calls, at least 1.
         call: The function.
         memory: State of `call`, for instance the best score so far.
+        remembered: Whether checkpoints keep the memory, and a resume needs the hook again. A hook that only looks does not.
     """
 
     name: str
     every: int
     call: Callable[[Moment], Answer]
     memory: dict[str, Any] = field(default_factory=dict)
+    remembered: bool = True
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -76,7 +76,7 @@ class Live:
 
     def hook(self) -> Hook:
         """What `fit` calls."""
-        return Hook("live", _LOOK_EVERY, self._call)
+        return Hook("live", _LOOK_EVERY, self._call, remembered=False)
 
     def show(self, step: int, model: Denoiser) -> Mapping[str, float]:
         """Write the preview of `step` and the page; returns the measures."""
