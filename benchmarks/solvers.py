@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.encoder import train_encoder
 from anatogen.judges.of_dataset import segmenter_for
+from anatogen.judges.segmenter import Segmenter
 from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.distances import kernel_distance
 from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
@@ -38,9 +40,14 @@ PATHS = {"flow": ("mat", []), "ddpm": ("ddpm", ["diffusion.path=ddpm"])}
 class Judge:
     """Dice and realism of images of the test split's label maps."""
 
-    def __init__(self, dataset: PreparedDataset, rows: list[Row]) -> None:
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        rows: list[Row],
+        segmenter_of: Callable[[PreparedDataset], Segmenter] = segmenter_for,
+    ) -> None:
         self.dataset, self.rows, self.real = dataset, rows, dataset.load(rows)
-        self.segmenter = segmenter_for(dataset)
+        self.segmenter = segmenter_of(dataset)
         heldout = dataset.load(dataset.split("heldout"))
         self.encoder = train_encoder(
             (heldout.images, heldout.labels, heldout.annotated), dataset.schema.count, cache=dataset.folder
