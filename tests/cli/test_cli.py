@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,58 +16,30 @@ import pytest
 
 from anatogen.data.store import PreparedDataset
 from anatogen.generation.sample_set import SampleSet
+from anatogen.judges import of_dataset
 from anatogen.model import load_denoiser
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the judges are trained at full length
-def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_segmenter = of_dataset.train_segmenter
+
+    def for_a_short_time(train, validation, classes, settings, **more):  # type: ignore[no-untyped-def]
+        return train_segmenter(train, validation, classes, replace(settings, steps=40), **more)
+
+    monkeypatch.setattr(of_dataset, "train_segmenter", for_a_short_time)
     data, run, samples, report = (tmp_path / n for n in ("data", "run", "samples", "report"))
     assert cli("prepare", nnunet, data, "--size", 32, "--seed", 1)[0] == 0
     code, out, _ = cli("train", data, "--out", run, "--steps", 4, "--set", "network.width=8", "--device", "cpu")
     assert code == 0 and "4 steps" in out
-    assert (
-        cli(
-            "sample",
-            run,
-            "--masks",
-            data,
-            "--out",
-            samples,
-            "--count",
-            5,
-            "--steps",
-            2,
-            "--free",
-            "core",
-            "--device",
-            "cpu",
-        )[0]
-        == 0
-    )
+    few = ("--count", 5, "--steps", 2, "--free", "core", "--device", "cpu")
+    assert cli("sample", run, "--masks", data, "--out", samples, *few)[0] == 0
     assert [e.free for e in SampleSet.open(samples).entries] == [("core",)] * 5
     # The same command again makes nothing new, and fails on nothing.
-    assert (
-        cli(
-            "sample",
-            run,
-            "--masks",
-            data,
-            "--out",
-            samples,
-            "--count",
-            5,
-            "--steps",
-            2,
-            "--free",
-            "core",
-            "--device",
-            "cpu",
-        )[0]
-        == 0
-    )
+    assert cli("sample", run, "--masks", data, "--out", samples, *few)[0] == 0
     code, out, _ = cli("evaluate", samples, "--dataset", data, "--out", report, "--quick", "--device", "cpu")
     assert code == 0 and (report / "report.html").is_file() and "Dice(real, map)" in out
     for folder, word in ((data, "prepared data set"), (run, "hourglass"), (samples, "5 samples")):
@@ -166,9 +139,8 @@ def anatogen(*arguments: object, **options: object) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_while_training(dataset_folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     run = tmp_path / "run"
-    process = anatogen(
-        "train", dataset_folder, "--out", run, "--steps", 100_000, "--set", "network.width=8", "--device", "cpu"
-    )
+    small = ("--set", "network.width=8", "--set", "live.dice=off", "--device", "cpu")
+    process = anatogen("train", dataset_folder, "--out", run, "--steps", 100_000, *small)
     metrics = run / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (metrics.is_file() and metrics.stat().st_size):
