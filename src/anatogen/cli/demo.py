@@ -12,7 +12,7 @@ from anatogen.cli.common import command_line, device_option, guarded
 @guarded
 def demo(
     out: Path = typer.Option(Path("demo"), help="New folder for everything that the demo makes."),
-    max_time: str = typer.Option("2m30s", help="Longest time to train, for instance 10m."),
+    max_time: str = typer.Option("2m", help="Longest time to train, for instance 10m."),
     steps: int = typer.Option(2500, min=1, help="Training steps; fewer where --max-time is over before."),
     device: str = device_option,
 ) -> None:

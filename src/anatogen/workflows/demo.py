@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ SOURCE = "hippocampus"
 GROWN = "anterior"
 WIDTH = 32  # at equal time on a CPU far ahead of 64: benchmarks/RESULTS.md, "Width of the demo's network"
 _FULL_SPEED = 120.0  # images/s of training from which the auxiliary models are trained in full
+_COUNT_WHERE_SLOW = 200
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class DemoRequest:
         training_steps: Optimizer steps, unless the time is over before.
         training_seconds: The longest time to train.
         evaluation: Of the auxiliary models; None adapts their trainings to the speed of this machine, see `paced`.
-        count: How many images to sample of each split; None for one of every label map.
+        count: How many images to sample of each split; None for one of every label map, and at most 200 on a slow machine.
         quick: Leave out what the generator itself can do: classes left free, variation, solver steps.
         device: "auto", "cpu", "cuda", ...
         command: The command line, for the report.
@@ -39,7 +40,7 @@ class DemoRequest:
 
     out: Path
     training_steps: int = 2500
-    training_seconds: float = 150.0
+    training_seconds: float = 120.0
     evaluation: EvaluationSettings | None = None
     count: int | None = None
     quick: bool = False
@@ -71,12 +72,14 @@ def demo(request: DemoRequest, *, monitor: Monitor | None = None) -> DemoResult:
         speed = _train(dataset, request)
         seconds["train"] = time.monotonic() - began - sum(seconds.values())
         settings = request.evaluation or paced(speed)
+        if request.count is None and speed < _FULL_SPEED:
+            request = replace(request, count=_COUNT_WHERE_SLOW)
         evaluation = _evaluated(dataset, request, settings)
         seconds["evaluate"] = time.monotonic() - began - sum(seconds.values())
     slow = request.evaluation is None and settings != paced(_FULL_SPEED)
     note = (
         f"This machine trains on {speed:.0f} images/s, so the auxiliary segmenter was trained for {settings.segmenter.steps} "
-        f"steps instead of {paced(_FULL_SPEED).segmenter.steps}"
+        f"steps instead of {paced(_FULL_SPEED).segmenter.steps}, and {request.count} images of each split were made"
     )
     return DemoResult(evaluation, seconds, note if slow else "")
 
