@@ -37,9 +37,10 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
     network = denoiser.network
     inputs = network.plane_inputs() if isinstance(network, PlaneNetwork) else {}
     for name, tensor in own.items():
-        source = weights.get(name)
-        if source is not None and (place := inputs.get(name.removeprefix("network."))) is not None:
-            source = _columns(source, tensor, places, len(theirs), place, denoiser.config.encoding)
+        source, place = weights.get(name), inputs.get(name.removeprefix("network."))
+        same_layer = source is not None and (len(source), *source.shape[2:]) == (len(tensor), *tensor.shape[2:])
+        if source is not None and place is not None and same_layer and denoiser.config.encoding == "onehot":
+            source = _columns(source, tensor, places, len(theirs), place)
         if source is None or source.shape != tensor.shape:
             raise SettingsError(
                 f"its network has other layers ({name}), as it makes images of {_size(other.config)}",
@@ -50,22 +51,23 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
     return tuple(name for name, place in zip(names, places, strict=True) if place is None)
 
 
-def _columns(
-    source: Tensor, like: Tensor, places: Sequence[int | None], count: int, place: tuple[int, int], encoding: str
-) -> Tensor:
+def _columns(source: Tensor, like: Tensor, places: Sequence[int | None], count: int, place: tuple[int, int]) -> Tensor:
     """The weights (out, in, ...) of `source` with the input planes of its `count` classes put where `places` has them."""
-    if encoding != "onehot":
-        return source
     before, group = place
-    theirs = source[:, before * group :].unflatten(1, (2, count, group))  # label planes and state planes
+    theirs = _by_class(source[:, before * group :], count, group)
     found = torch.zeros_like(like)
     found[:, : before * group] = source[:, : before * group]
-    ours = found[:, before * group :].unflatten(1, (2, len(places), group))
+    ours = _by_class(found[:, before * group :], len(places), group)
     for number, their_place in enumerate(places):
         if their_place is not None:
             ours[:, :, number] = theirs[:, :, their_place]
     found[:, before * group :] = ours.flatten(1, 3)
     return found
+
+
+def _by_class(weights: Tensor, classes: int, group: int) -> Tensor:
+    """(out, 2 classes group, ...) as (out, 2, classes, group, ...): the planes of labels, then those of states."""
+    return weights.reshape(len(weights), 2, classes, group, *weights.shape[2:])
 
 
 def _require_same_kind(ours: DenoiserConfig, theirs: DenoiserConfig, run: Path) -> None:

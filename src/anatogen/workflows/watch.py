@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from anatogen.errors import ModelError
 
@@ -60,7 +60,7 @@ def view_of(run: Path) -> TrainingView:
     last = lines[-1] if lines else {}
     share = next((line["share"] for line in reversed(lines) if line.get("share") is not None), None)
     seconds = next((line["seconds"] for line in reversed(lines) if line.get("seconds") is not None), None)
-    with_dice = next((line for line in reversed(lines) if "dice" in line), {})
+    with_dice: dict[str, Any] = next((line for line in reversed(lines) if "dice" in line), {})
     previews = sorted((run / "previews").glob("*.png"))
     return TrainingView(
         run,
