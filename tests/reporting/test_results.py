@@ -11,7 +11,7 @@ import pytest
 
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
-from anatogen.reporting.answers import answers, not_applicable_in_words
+from anatogen.reporting.answers import answers, not_applicable_in_words, selection_in_words
 from anatogen.reporting.cards import data_sheet, model_card
 from anatogen.reporting.report import write_report
 from anatogen.reporting.results import (
@@ -26,6 +26,12 @@ from anatogen.reporting.results import (
     UtilityResult,
 )
 from anatogen.reporting.summary import summary_lines
+
+
+def test_real_patients_are_named_first() -> None:
+    assert "real patients" in selection_in_words(Report(real_patients=True))[0]
+    assert selection_in_words(Report()) == ()
+    assert "real_patients" not in Report().content()
 
 
 def test_what_was_not_set_is_left_out_and_what_has_no_value_is_null(tmp_path: Path) -> None:

@@ -165,4 +165,5 @@ def _described(subject: Subject, command: str, version: str) -> Report:
         sampling=samples.header.sampling,
         model=samples.header.about_model,
         dataset=AboutDataset.model_validate(about),
+        **({"real_patients": True} if samples.header.real_patients else {}),
     )

@@ -438,7 +438,8 @@ class Report(Document):
     """report.json. n, split, maps, selection: which images were evaluated. segmenter: by which auxiliary segmenter
     (key "judge"). similarity: of images that were made similar to real ones (key "likeness").
 
-    seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. not_applicable: why a section
+    seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. real_patients: whether they are
+    real patients' images, as those of nearest-map retrieval are. not_applicable: why a section
     could not be run, by its name. Reports without a format number are of the first format, which is today's.
     """
 
@@ -457,6 +458,7 @@ class Report(Document):
     sampling: SamplingSettings | None = None
     model: AboutModel | None = None
     dataset: AboutDataset | None = None
+    real_patients: bool = False
     variation: VariationResult | None = None
     dice_against_steps: StepsResult | None = None
     faithfulness: FaithfulnessResult | None = None

@@ -15,6 +15,11 @@ LABEL = "after selection"
 def selection_in_words(report: Report) -> tuple[str, ...]:
     """Paragraphs for the top of the page and of the cards, none where nothing was left out."""
     paragraphs = []
+    if report.real_patients:
+        paragraphs.append(
+            "Not generated: the evaluated images are training images of real patients, found by nearest-map retrieval. "
+            "They are a baseline; every one is a copy."
+        )
     if found := report.selection:
         paragraphs.append(_gated(found) + _segmenter(report, found))
     if report.utility and (of_heldout := report.utility.selection):
