@@ -32,6 +32,8 @@ def test_real_patients_are_named_first() -> None:
     assert "real patients" in selection_in_words(Report(real_patients=True))[0]
     assert selection_in_words(Report()) == ()
     assert "real_patients" not in Report().content()
+    assert "synthetic" not in data_sheet(Report(real_patients=True)).split("## Motivation")[0].split("---")[2]
+    assert "Every image here is synthetic" in data_sheet(Report())
 
 
 def test_what_was_not_set_is_left_out_and_what_has_no_value_is_null(tmp_path: Path) -> None:
