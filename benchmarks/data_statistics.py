@@ -45,7 +45,8 @@ def main() -> None:
         config = generator.denoiser.config
         about = f"mean {config.data_mean[0]:.3f}, deviation {config.data_std[0]:.3f}"
         lines.append(
-            f"| {name} | {about} | {found['dice']:.4f} | {found['power']:.3f} | {found['noise']:.3f} | {found['kid']:.1f} |"
+            f"| {name} | {about} | {found['dice']:.4f} | {found['power']:.3f} | {found['noise']:.3f} | "
+            f"{found['kid']:.1f} |"
         )
     assert judge is not None
     real = judge(judge.real.images.numpy())["dice"]

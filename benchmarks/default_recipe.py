@@ -2,8 +2,9 @@
 
 Example: python benchmarks/default_recipe.py --steps 1500 --work /path/for/intermediate/files
 
-One model with the default settings. Texture: see `solvers.py`. Classes left free: Dice on the class that stays given, and how
-much a class differs between seeds (1 - Dice) where it is free and where it is given. An existing run under --work is used.
+One model with the default settings. Texture: see `solvers.py`. Classes left free: Dice on the class that stays given,
+and how much a class differs between seeds (1 - Dice) where it is free and where it is given. An existing run under
+--work is used.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Example: python benchmarks/demo_width.py --seconds 360 --work /path/for/intermediate/files
 
-The demo's patients, and its recipe but for the width. Time is that of the processor, so that other programs do not count.
-Measures are those of `solvers.py`, by a segmenter of 500 steps.
+The demo's patients, and its recipe but for the width. Time is that of the processor, so that other programs do not
+count. Measures are those of `solvers.py`, by a segmenter of 500 steps.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def main() -> None:
         seconds = (time.process_time() - start) / len(images)
         found = judge(images)
         lines.append(
-            f"| {width} | {generator.about.steps} | {found['dice']:.3f} | {found['power']:.2f} | {found['noise']:.2f} | {seconds:.2f} |"
+            f"| {width} | {generator.about.steps} | {found['dice']:.3f} | {found['power']:.2f} | {found['noise']:.2f} "
+            f"| {seconds:.2f} |"
         )
     write_section(
         "Width of the demo's network",

@@ -120,10 +120,10 @@ def main() -> None:
             print(*others[-1], flush=True)
     write_section(
         "Coverage of 95 % intervals of a mean over patients",
-        f"`python benchmarks/intervals.py --simulations {options.simulations} --resampled {options.resampled}`: how many percent of "
-        f"the intervals of `mean_interval` hold the true mean, {options.simulations:,} simulations of each number of patients; in "
-        "brackets, the percentage in which an interval was given, where not in all. Classes, their correlation within a patient, "
-        "and how often the rarest is missing stand first.\n\n"
+        f"`python benchmarks/intervals.py --simulations {options.simulations} --resampled {options.resampled}`: how "
+        f"many percent of the intervals of `mean_interval` hold the true mean, {options.simulations:,} simulations of "
+        "each number of patients; in brackets, the percentage in which an interval was given, where not in all. "
+        "Classes, their correlation within a patient, and how often the rarest is missing stand first.\n\n"
         + _table(("classes", "scores", *map(str, COUNTS)), ours)
         + f"\n\nThe intervals that were not chosen, on complete scores of one class ({options.resampled:,} simulations, "
         f"{options.draws} draws):\n\n" + _table(("scores", "interval", *map(str, COUNTS)), others),

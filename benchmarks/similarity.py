@@ -91,8 +91,8 @@ def report(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace, 
     picture = ROOT / "figures" / "similarity.png"
     plot(found, picture)
     lines = [
-        f"| {mixing.replace('_', ' ')} | {p['similarity']:g} | {p['correlation']:.3f} | {p['ms_ssim']:.3f} | {p['given']:.3f} | "
-        f"{p['free']:.3f} | {p['power']:.2f} | {p['noise']:.2f} |"
+        f"| {mixing.replace('_', ' ')} | {p['similarity']:g} | {p['correlation']:.3f} | {p['ms_ssim']:.3f} | "
+        f"{p['given']:.3f} | {p['free']:.3f} | {p['power']:.2f} | {p['noise']:.2f} |"
         for mixing, points in found.items()
         for p in points
     ]

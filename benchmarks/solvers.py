@@ -122,7 +122,8 @@ def main() -> None:
     picture = ROOT / "figures" / f"solvers-{options.path}.png"
     plot(curves, real, picture)
     lines = [
-        f"| {title} | {p['steps']:g} | {p['dice']:.3f} | {p['power']:.2f} | {p['noise']:.2f} | {p['kid']:.1f} | {p['rate']:.1f} |"
+        f"| {title} | {p['steps']:g} | {p['dice']:.3f} | {p['power']:.2f} | {p['noise']:.2f} | {p['kid']:.1f} | "
+        f"{p['rate']:.1f} |"
         for title, points in curves.items()
         for p in points
     ]

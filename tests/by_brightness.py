@@ -1,4 +1,6 @@
-"""A segmenter whose answer is known: the balls of `conftest.write_case` are told by their brightness, and need no training."""
+"""A segmenter whose answer is known: the balls of `conftest.write_case` are told by their brightness, and need no
+training.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from anatogen.evaluation import evaluate as evaluate_module
 
 
 class ByBrightness:
-    """The class whose mean brightness in the real images is nearest, of every pixel: Dice 1 on real balls, but for their noise."""
+    """The class whose mean brightness in the real images is nearest, of every pixel:
+
+    Dice 1 on real balls, but for their noise.
+    """
 
     def __init__(self, dataset: PreparedDataset) -> None:
         batch = dataset.load(dataset.rows)

@@ -56,7 +56,9 @@ def sample_set(folder: Path, dataset: PreparedDataset, images: np.ndarray, **hea
 
 
 class RealImages:
-    """Stands for a generator of `dataset`'s kind: it makes the real image of a label map, and of others noise from their seed."""
+    """Stands for a generator of `dataset`'s kind: it makes the real image of a label map, and of others noise from
+    their seed.
+    """
 
     def __init__(self, dataset: PreparedDataset, *, encoding: str = "onehot") -> None:
         self.dataset, self.schema, self.size, self.settings = dataset, dataset.schema, dataset.size, SamplingSettings()

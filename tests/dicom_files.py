@@ -1,4 +1,6 @@
-"""Small DICOM and NRRD files that the tests make themselves, with pydicom, highdicom and pynrrd and not with our writers."""
+"""Small DICOM and NRRD files that the tests make themselves, with pydicom, highdicom and pynrrd and not with our
+writers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An executable that stands in for nnU-Net's commands: it segments by the nearest mean of each class, and says how it was called."""
+"""An executable that stands in for nnU-Net's commands: it segments by the nearest mean of each class, and says how it
+was called.
+"""
 
 from __future__ import annotations
 

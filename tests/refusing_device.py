@@ -1,4 +1,6 @@
-"""A device that has no float64, as Apple's GPUs, on a machine that has no such device: its tensors are computed on the CPU."""
+"""A device that has no float64, as Apple's GPUs, on a machine that has no such device: its tensors are computed on the
+CPU.
+"""
 
 from __future__ import annotations
 

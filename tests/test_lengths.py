@@ -1,4 +1,6 @@
-"""No function over 60 lines, no call with more than 8 parameters; today's exceptions are listed and can only become fewer."""
+"""No function over 60 lines, no call with more than 8 parameters; today's exceptions are listed and can only become
+fewer.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def too_long(root: Path) -> dict[str, int]:
 
 
 def too_many_parameters(root: Path) -> dict[str, int]:
-    """The functions with more than MOST_PARAMETERS parameters, but for the commands, whose parameters are their options."""
+    """The functions with more than MOST_PARAMETERS parameters, but for the commands, whose parameters are their
+    options.
+    """
     counts = {name: parameters_of(node) for name, node in functions(root) if not name.startswith("cli/")}
     return {name: n for name, n in counts.items() if n > MOST_PARAMETERS}
 

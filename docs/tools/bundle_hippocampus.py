@@ -1,12 +1,13 @@
 """Makes the hippocampus set that ships with the package from the download of the Medical Segmentation Decathlon.
 
-Task04_Hippocampus (CC-BY-SA 4.0) holds both hippocampi of most patients as two cases: an odd number and the next even one
-are one patient's. The float images show it, because the step between their grey levels is a property of the scan: of all
-pairs of cases with an equal step, all but one (by chance) are numbered so. This script therefore takes one hippocampus a patient,
-80 patients evenly spread over the sizes of the hippocampus, and splits them 44/16/4/16 within blocks of equal size.
+Task04_Hippocampus (CC-BY-SA 4.0) holds both hippocampi of most patients as two cases: an odd number and the next even
+one are one patient's. The float images show it, because the step between their grey levels is a property of the scan:
+of all pairs of cases with an equal step, all but one (by chance) are numbered so. This script therefore takes one
+hippocampus a patient, 80 patients evenly spread over the sizes of the hippocampus, and splits them 44/16/4/16 within
+blocks of equal size.
 
-Images are stored without loss: a case has a few hundred grey levels, so each voxel is the number of its level. `--verify`
-compares the file that ships with what would be made.
+Images are stored without loss: a case has a few hundred grey levels, so each voxel is the number of its level.
+`--verify` compares the file that ships with what would be made.
 
 Example: python docs/tools/bundle_hippocampus.py Task04_Hippocampus --verify
 """

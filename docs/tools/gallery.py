@@ -1,7 +1,7 @@
 """Makes the pictures of the README by the commands that stand beside them there, on real patients.
 
-The hippocampus of the Medical Segmentation Decathlon (T1 MRI, CC-BY-SA 4.0) in nnU-Net's raw layout. Intermediate files that
-exist already are taken as they are, so that a stopped run can go on.
+The hippocampus of the Medical Segmentation Decathlon (T1 MRI, CC-BY-SA 4.0) in nnU-Net's raw layout. Intermediate files
+that exist already are taken as they are, so that a stopped run can go on.
 
 Example: python docs/tools/gallery.py Dataset004_Hippocampus --work /path/for/intermediate/files
 """
@@ -57,7 +57,9 @@ def main() -> None:
 
 
 def edited(work: Path) -> bytes:
-    """PNG: a test patient's label map with the anterior hippocampus grown step by step, and the image that follows each map."""
+    """PNG: a test patient's label map with the anterior hippocampus grown step by step, and the image that follows each
+    map.
+    """
     dataset = PreparedDataset.open(work / "data/hippocampus")
     generator = Generator.load(work / "runs/hippocampus")
     return grown_class(dataset, generator, dataset.split("test"), "anterior", segmenter_for(dataset)).png

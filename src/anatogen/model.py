@@ -1,7 +1,8 @@
 """What every generator of images is, and the denoiser behind ours: D(x_t, t, condition) -> x0.
 
 A generator is an `ImageModel`: it makes an image for each `Query`. What else it can do is a small protocol of its own
-(`HasSteps`, `HasDenoiser`, `HasSimilarity`); who needs it asks with `isinstance` and says "not applicable" where it lacks.
+(`HasSteps`, `HasDenoiser`, `HasSimilarity`); who needs it asks with `isinstance` and says "not applicable" where it
+lacks.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Similarity:
     Attributes:
         image: (C, *spatial) in [-1, 1].
         similarity: 1 - lambda of the paper, in [0, 1); larger is more similar.
-        step: Of the 1000 timesteps of the `ddpm` path, where sampling is paused (240 in the paper); other paths pause at the
-            same noise.
+        step: Of the 1000 timesteps of the `ddpm` path, where sampling is paused (240 in the paper); other paths pause
+            at the same noise.
         mixing: How the noised real image and the latent are mixed.
 
     Raises:
@@ -214,7 +215,8 @@ class DenoiserConfig(BaseModel):
     Attributes:
         classes: (name, colour) of the classes 1..C-1.
         size: (H, W) or (D, H, W).
-        data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see `to_x0`.
+        data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see
+            `to_x0`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -184,11 +184,9 @@ def test_a_disk_that_refuses_while_sampling(dataset_folder: Path, run_folder: Pa
 def test_help_loads_nothing_heavy_and_has_examples() -> None:
     """That is what keeps it under half a second (`benchmarks/`): a time would depend on what else the machine does."""
     code = (
-        "import sys; from anatogen.cli.app import app\n"
-        "try: app(args=['--help'], prog_name='anatogen')\n"
-        "except SystemExit as stop: print('left with', stop.code)\n"
-        "print('loaded', sorted({m.split('.')[0] for m in sys.modules} & {'torch', 'numpy', 'scipy', 'pydantic', 'monai',"
-        " 'nibabel', 'matplotlib', 'yaml', 'jinja2'}))"
+        "import sys; from anatogen.cli.app import app\ntry: app(args=['--help'], prog_name='anatogen')\nexcept "
+        "SystemExit as stop: print('left with', stop.code)\nprint('loaded', sorted({m.split('.')[0] for m in "
+        "sys.modules} & {'torch', 'numpy', 'scipy', 'pydantic', 'monai', 'nibabel', 'matplotlib', 'yaml', 'jinja2'}))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "Example" in out and "left with 0" in out and out.splitlines()[-1] == "loaded []"

@@ -14,7 +14,10 @@ MOVES = AugmentSettings(rotation_degrees=20, scale=0.15, shift=0.1)
 
 
 def batch_of(size: tuple[int, ...], items: int = 6, channels: int = 2) -> Batch:
-    """Images that are their label maps: two boxes, at values that the label's class gives. Channel 1 is channel 0 negated."""
+    """Images that are their label maps: two boxes, at values that the label's class gives.
+
+    Channel 1 is channel 0 negated.
+    """
     labels = torch.zeros(items, *size, dtype=torch.long)
     for i in range(items):
         labels[(i, *(slice(n // 4, n // 2 + i % 3) for n in size))] = 1

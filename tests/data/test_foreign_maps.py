@@ -31,8 +31,8 @@ def test_names_come_first_then_names_up_to_case_and_separators() -> None:
     assert match.table.tolist() == [0, 3, 0, 2, 1, 0]
     assert match.apply(np.array([[0, 1, 2], [3, 4, 5]])).tolist() == [[0, 3, 0], [2, 1, 0]]
     assert match.summary() == (
-        "classes matched: liver, Left Kidney (theirs: left_kidney), spleen; free, because the label maps lack them: aorta; "
-        "left out, because the model lacks them: bone, LIVER"
+        "classes matched: liver, Left Kidney (theirs: left_kidney), spleen; free, because the label maps lack them: "
+        "aorta; left out, because the model lacks them: bone, LIVER"
     )
 
 
@@ -62,7 +62,8 @@ def test_a_class_that_is_renamed_away_leaves_its_namesake_free() -> None:
         ({"liver": "+"}, "'liver=+' matches nothing"),
         (
             None,
-            "(hepar, lien) matches one of the model's (liver, spleen). Match them with --rename, for instance --rename 'OURS=THEIRS'.",
+            "(hepar, lien) matches one of the model's (liver, spleen). Match them with --rename, for instance "
+            "--rename 'OURS=THEIRS'.",
         ),
     ],
 )

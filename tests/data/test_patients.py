@@ -172,7 +172,9 @@ def test_nothing_but_names_csv_tells_who_it_is(tmp_path: Path) -> None:
 
 
 def test_a_guess_of_the_names_is_not_confirmed(tmp_path: Path) -> None:
-    """Two sources of the same images that differ in the names alone, order apart, give the same files but for names.csv."""
+    """Two sources of the same images that differ in the names alone, order apart, give the same files but for
+    names.csv.
+    """
     scans = {i: Scan(i) for i in range(6)}
     made = [
         prepare(source(names, scans), tmp_path / names[0], replace(SMALL, seed=3))

@@ -32,7 +32,10 @@ def loaded(source: Source, case: str) -> tuple[Volume, Volume]:
 
 
 def cohort(root: Path) -> Path:
-    """Three patients: SEG beside the slices, SEG in a folder of its own in another order, and a series without a mask."""
+    """Three patients:
+
+    SEG beside the slices, SEG in a folder of its own in another order, and a series without a mask.
+    """
     a = write_series(root / "p1" / "study" / "ct", noise(SHAPE, 1), axial_affine(), patient="ID 1")
     write_seg(root / "p1" / "study" / "ct" / "seg.dcm", a, masks(drawn(1), "liver", "kidney"))
     b = write_series(root / "p2" / "ct", noise(SHAPE, 2), turned_affine(2), patient="")

@@ -60,8 +60,9 @@ def test_every_target_implies_the_same_image(path: Path, shape: tuple[int, ...])
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
 def test_an_edm_network_that_says_nothing_guesses_linearly(path: Path) -> None:
-    """For a prediction of 0, x0 is the least-squares estimate for images of standard deviation 0.5; the residual has the
-    variance that the target scales by (Karras et al. 2022, Appendix B.6)."""
+    """For a prediction of 0, x0 is the least-squares estimate for images of standard deviation 0.5; the residual has
+    the variance that the target scales by (Karras et al. 2022, Appendix B.6).
+    """
     generator = torch.Generator().manual_seed(0)
     for time in (0.05, 0.4, 0.9):
         x0, eps = torch.randn(2, 1, 1, 300, 300, generator=generator, dtype=torch.float64) * torch.tensor(

@@ -1,4 +1,6 @@
-"""Utility for training nnU-Net, with an executable that stands in for its commands and segments by the mean of each class."""
+"""Utility for training nnU-Net, with an executable that stands in for its commands and segments by the mean of each
+class.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The report of the sample sets of `fixtures/format1` has every key and value that it had before its results were typed."""
+"""The report of the sample sets of `fixtures/format1` has every key and value that it had before its results were
+typed.
+"""
 
 from __future__ import annotations
 

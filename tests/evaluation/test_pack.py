@@ -99,7 +99,8 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
         assert {f"{key}_gen_map", f"{key}_gen_real", f"{key}_real_map"} <= saved["faithfulness"].keys()
     useful = saved["utility"]
     assert useful["real"]["n"]["synthetic_images"] == 0 and useful["synthetic"]["n"]["synthetic_images"] == 60
-    # 0.33 to 0.5 over seeds and processors' instructions, for so short a training may miss the core; nothing learnt is 0.
+    # 0.33 to 0.5 over seeds and processors' instructions, for so short a training may miss the core; nothing learnt is
+    # 0.
     assert useful["real"]["mean"] > 0.15 and useful["both"]["mean"] > 0.15
     real = saved["realism"]
     assert real["fid"] > 0 and real["fid_real"] > 0 and real["n"] == {"generated": 60, "real": 60, "patients": 8}
@@ -130,7 +131,9 @@ def test_a_model_that_memorised_is_flagged(
 def test_a_model_that_saw_neither_is_not_flagged_though_they_differ(
     cohorts: dict[str, PreparedDataset], runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Of the patients that the model never saw, the easier third passes for its training images: any model has less loss on them."""
+    """Of the patients that the model never saw, the easier third passes for its training images: any model has less
+    loss on them.
+    """
     data = cohorts["cohort"]
     unseen = [row for row in data.rows if row.split != "train"]
     spread = {row.patient: [] for row in unseen}  # type: ignore[var-annotated]

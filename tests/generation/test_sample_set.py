@@ -1,4 +1,6 @@
-"""What a sample set on disk promises: nothing mixes, nothing is torn, nothing leads outside, nothing says where it was made."""
+"""What a sample set on disk promises: nothing mixes, nothing is torn, nothing leads outside, nothing says where it was
+made.
+"""
 
 from __future__ import annotations
 

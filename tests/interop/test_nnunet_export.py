@@ -1,4 +1,6 @@
-"""From a scan to nnU-Net's raw data: values in HU and places in millimetres are those of the scan, whatever lies between."""
+"""From a scan to nnU-Net's raw data: values in HU and places in millimetres are those of the scan, whatever lies
+between.
+"""
 
 from __future__ import annotations
 

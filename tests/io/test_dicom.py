@@ -267,7 +267,9 @@ def test_what_is_written_comes_back(
 
 
 def test_canonical_volumes_come_back_where_they_were(tmp_path: Path) -> None:
-    """Canonical axes (left, posterior, inferior) run against the order in which a series is read: same voxels, same place."""
+    """Canonical axes (left, posterior, inferior) run against the order in which a series is read: same voxels, same
+    place.
+    """
     volume = canonical(Volume(noise(SHAPE), axial_affine()))
     files = write_dicom_series(tmp_path / "s", volume, modality="CT", sample_id="s", model="m")
     back = canonical(read_series(files, tmp_path / "s"))

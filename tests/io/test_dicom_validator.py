@@ -1,4 +1,6 @@
-"""Written series and segmentations have no error by David Clunie's validator (Debian: dicom3tools), where it is installed."""
+"""Written series and segmentations have no error by David Clunie's validator (Debian: dicom3tools), where it is
+installed.
+"""
 
 from __future__ import annotations
 

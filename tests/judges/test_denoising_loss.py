@@ -64,7 +64,10 @@ def test_difficulties_depend_on_the_image_alone(size: tuple[int, ...]) -> None:
 
 
 class Cohorts:
-    """Smooth, noisy images of 12 training and 12 unseen patients, five each; `shift`: extra noise of unseen patients."""
+    """Smooth, noisy images of 12 training and 12 unseen patients, five each;
+
+    `shift`: extra noise of unseen patients.
+    """
 
     def __init__(self, seed: int, shift: float) -> None:
         rng = np.random.default_rng(seed)

@@ -46,8 +46,8 @@ def test_features_are_standardised_and_each_images_own(kept: tuple[Path, Encoder
 def test_features_tell_two_shapes_and_noise_apart(kept: tuple[Path, Encoder]) -> None:
     """Nearest class mean, in new images: shapes of the same area, brightness and noise; then clean against noisy.
 
-    Of 120 images 50 % by chance, 64 % in one of a thousand. Over 8 seeds and settings of the processor's instructions and threads
-    the share was 85 to 100 %: more depends on the last digits of the training.
+    Of 120 images 50 % by chance, 64 % in one of a thousand. Over 8 seeds and settings of the processor's instructions
+    and threads the share was 85 to 100 %: more depends on the last digits of the training.
     """
     _, encoder = kept
 

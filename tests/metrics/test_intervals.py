@@ -40,7 +40,9 @@ def simulated(
 )
 @pytest.mark.parametrize("kind", [NORMAL, DICE, LOGNORMAL], ids=["normal", "dice", "lognormal"])
 def test_they_cover_the_mean(kind: tuple, shape: tuple[int, float, float], patients: int) -> None:
-    """93 to 97 %, as 20,000 simulations of each find (benchmarks/intervals.py), and two standard errors of 2,000 for chance."""
+    """93 to 97 %, as 20,000 simulations of each find (benchmarks/intervals.py), and two standard errors of 2,000 for
+    chance.
+    """
     scores, means = simulated(kind, shape, patients)
     found = [(mean_interval(each).ci95, mean) for each, mean in zip(scores, means, strict=True)]
     given = [ends[0] <= mean <= ends[1] for ends, mean in found if ends is not None]

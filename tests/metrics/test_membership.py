@@ -107,19 +107,21 @@ def test_what_does_not_fit_is_refused() -> None:
     [
         (
             MembershipAttack(0.5, (0.41, 0.59), 0.012, 0.1, 90, 80, 0.6, 0.61),
-            "The model does not reliably tell training images from unseen ones by its loss, their difficulty accounted for, with an AUC "
-            "of 0.50 (95 % interval 0.41 to 0.59, 0.5 is chance; 1.2 % of them at 1 % false alarms) (by the loss alone the AUC is "
-            "0.60, but the images differ in difficulty: 0.61 would be expected of a model that saw neither).",
+            "The model does not reliably tell training images from unseen ones by its loss, their difficulty "
+            "accounted for, with an AUC of 0.50 (95 % interval 0.41 to 0.59, 0.5 is chance; 1.2 % of them at 1 % "
+            "false alarms) (by the loss alone the AUC is 0.60, but the images differ in difficulty: 0.61 would be "
+            "expected of a model that saw neither).",
         ),
         (
             MembershipAttack(0.5, (0.41, 0.59), 0.012, 0.1, 90, 80, 0.5),
-            "The model does not reliably tell training images from unseen ones by its loss with an AUC of 0.50 (95 % interval 0.41 to "
-            "0.59, 0.5 is chance; 1.2 % of them at 1 % false alarms).",
+            "The model does not reliably tell training images from unseen ones by its loss with an AUC of 0.50 (95 % "
+            "interval 0.41 to 0.59, 0.5 is chance; 1.2 % of them at 1 % false alarms).",
         ),
         (
             MembershipAttack(1.0, (0.83, 1.0), 1.0, 1.0, 90, 80, 1.0, 0.5),
-            "The model tells training images from unseen ones by its loss, their difficulty accounted for, with an AUC of 1.00 (95 % "
-            "interval 0.83 to 1.00, 0.5 is chance; 100 % of them at 1 % false alarms): it retains information about training patients.",
+            "The model tells training images from unseen ones by its loss, their difficulty accounted for, with an "
+            "AUC of 1.00 (95 % interval 0.83 to 1.00, 0.5 is chance; 100 % of them at 1 % false alarms): it retains "
+            "information about training patients.",
         ),
     ],
 )

@@ -143,7 +143,9 @@ def test_each_image_may_have_its_own_spacing() -> None:
 @pytest.mark.filterwarnings("ignore:.*all 0", "ignore:.*always_return_as_numpy")
 @pytest.mark.parametrize("shape", [(24, 20), (10, 12, 14)])
 def test_agrees_with_monai(shape: tuple[int, ...]) -> None:
-    """On smooth random maps, image by image, wherever both maps hold the class (MONAI's distances are infinite elsewhere)."""
+    """On smooth random maps, image by image, wherever both maps hold the class (MONAI's distances are infinite
+    elsewhere).
+    """
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
     rng = np.random.default_rng(0)

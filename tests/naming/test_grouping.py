@@ -54,13 +54,15 @@ TOGETHER = {
     "DRIVE": ("21_training 22_training 01_test 02_test", "abcd"),
     "TCGA": ("TCGA_CS_4941_19960909_1 TCGA_CS_4941_19960909_2 TCGA_CS_4942_19970222_1", "aab"),
     "autoPET": (
-        "psma_95b833d65be26d2f_2018-04-23 psma_95b833d65be26d2f_2019-05-01 fdg_0af7ffe12a_05-23-2004 fdg_1b2c3d4e5f_01-02-2003",
+        "psma_95b833d65be26d2f_2018-04-23 psma_95b833d65be26d2f_2019-05-01 fdg_0af7ffe12a_05-23-2004 "
+        "fdg_1b2c3d4e5f_01-02-2003",
         "aabc",
     ),
     "HNTS-MRG": ("2_preRT_T2 2_midRT_T2 5_preRT_T2 5_midRT_T2", "aabb"),
     "CBIS-DDSM": ("Mass-Training_P_00001_LEFT_CC Mass-Training_P_00001_LEFT_MLO Mass-Training_P_00004_LEFT_CC", "aab"),
     "INbreast": (
-        "20586908_6c613a14b80a8591_MG_R_CC_ANON 20586934_6c613a14b80a8591_MG_L_CC_ANON 20587054_b6a4f750c6df4f90_MG_R_CC_ANON",
+        "20586908_6c613a14b80a8591_MG_R_CC_ANON 20586934_6c613a14b80a8591_MG_L_CC_ANON "
+        "20587054_b6a4f750c6df4f90_MG_R_CC_ANON",
         "aab",
     ),
     "LIDC": ("LIDC-IDRI-0001 LIDC-IDRI-0002 LIDC-IDRI-1012", "abc"),
@@ -80,7 +82,8 @@ TOGETHER = {
     "names of people": ("anna berta clara", "abc"),
     "no second number that varies": ("prefix_07_1 prefix_08_1 prefix_09_1", "abc"),
     "UUIDs": (
-        "3f2a1111-aaaa-4bbb-8ccc-000000000001 3f2a1112-aaaa-4bbb-8ccc-000000000002 3f2a1112-aaab-4bbb-8ccc-000000000002",
+        "3f2a1111-aaaa-4bbb-8ccc-000000000001 3f2a1112-aaaa-4bbb-8ccc-000000000002 "
+        "3f2a1112-aaab-4bbb-8ccc-000000000002",
         "abc",
     ),
 }  # fmt: skip

@@ -426,7 +426,8 @@ def test_status_of_privacy(change: dict[str, Any], status: str, results: dict[st
         ({"told_apart_by": []}, "They cannot be told from real images (all differences are too small to count, 24 patients)"),
         (
             {"told_apart_by": [], "decided": False, "patients": 3},
-            "Too few patients to say whether they can be told from real images (3 patients, of at least 10): KID 0.0123",
+            "Too few patients to say whether they can be told from real images (3 patients, of at least 10): KID "
+            "0.0123",
         ),
     ],
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Nearest-map retrieval: the training image whose label map is nearest. Nothing is learned; a learned model must follow maps better.
+"""Nearest-map retrieval: the training image whose label map is nearest.
+
+Nothing is learned; a learned model must follow maps better.
 
 Its images are those of real patients: its sample sets say so, and are never exported.
 """
@@ -44,9 +46,9 @@ class RetrievalDocument(RunDocument):
 class NearestMap:
     """Answers each query with the training image whose label map is nearest to the query's.
 
-    Near is the mean Dice over the given classes that either map shows; maps that both show none of them agree. Classes that are
-    left free do not count, nor does the seed. Of maps that are equally near, the first of the training split is taken. A class
-    that a training map was not annotated for counts as absent there.
+    Near is the mean Dice over the given classes that either map shows; maps that both show none of them agree. Classes
+    that are left free do not count, nor does the seed. Of maps that are equally near, the first of the training split
+    is taken. A class that a training map was not annotated for counts as absent there.
 
     Args:
         dataset: The prepared data set; its split "train" is searched.
@@ -141,7 +143,9 @@ def similarity_of_maps(wanted: Tensor, labels: Tensor, given: Tensor) -> Tensor:
 
 
 def make_retrieval(dataset: PreparedDataset, out: Path) -> AboutModel:
-    """Write model.json of nearest-map retrieval in `dataset` to the folder `out`; no image is copied. Returns what is known of it.
+    """Write model.json of nearest-map retrieval in `dataset` to the folder `out`; no image is copied.
+
+    Returns what is known of it.
 
     Raises OutputError where it cannot be written.
     """

@@ -50,8 +50,8 @@ def overlays(report: CheckReport) -> Figure | None:
     half = -(-len(rows) // 2)
     wide = [rows[i] + (rows[i + half] if i + half < len(rows) else []) for i in range(half)]
     caption = (
-        "The axial slice with the most labels of each case: image, label map, and outlines of the label map on the image. "
-        "Look for label maps that are shifted, flipped, or from another case."
+        "The axial slice with the most labels of each case: image, label map, and outlines of the label map on the "
+        "image. Look for label maps that are shifted, flipped, or from another case."
     )
     last = report.schema.count - 1
     if any((example.labels > last).any() or (example.labels < 0).any() for example in report.examples):

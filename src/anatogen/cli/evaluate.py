@@ -45,7 +45,9 @@ def evaluate(
     ),
     device: str = device_option,
 ) -> None:
-    """Evaluate faithfulness, utility, realism and privacy (memorisation). Writes a report, a model card and a data sheet.
+    """Evaluate faithfulness, utility, realism and privacy (memorisation).
+
+    Writes a report, a model card and a data sheet.
 
     Example: anatogen evaluate samples --dataset data/hippocampus --out report
 
@@ -79,7 +81,9 @@ def evaluate(
 
 
 def _end_as_by_ctrl_c() -> None:
-    """Let a closed terminal and a scheduler's SIGTERM end this process as Ctrl-C does, so that none of its children stays."""
+    """Let a closed terminal and a scheduler's SIGTERM end this process as Ctrl-C does, so that none of its children
+    stays.
+    """
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Turn a sample set or a run into what another program reads.
 
-    Images keep the place and the units (HU) of the scans that their label maps are from, whatever the format of the samples. A
-    sample set that copies training patients is refused.
+    Images keep the place and the units (HU) of the scans that their label maps are from, whatever the format of the
+    samples. A sample set that copies training patients is refused.
 
     Example: anatogen export samples Dataset501_Synthetic --to nnunet --dataset data/liver
     """

@@ -1,4 +1,6 @@
-"""Random augmentation of training batches, image and label map together. All off by default; the paper uses no flips either.
+"""Random augmentation of training batches, image and label map together.
+
+All off by default; the paper uses no flips either.
 
 MONAI's dictionary transforms apply the same random parameters to the image (linear) and its label map (nearest
 neighbour).

@@ -90,8 +90,8 @@ def suspected_leak(cases: Iterable[tuple[str, str, str]]) -> str:
     if question is None and (apart := _across(found.patients, split)):
         a, b = apart[0]
         return (
-            f"{len(apart)} {'patients seem' if len(apart) > 1 else 'patient seems'} to be in two splits, by the names of the "
-            f"cases: {a} is in {split[a]}, {b} in {split[b]}"
+            f"{len(apart)} {'patients seem' if len(apart) > 1 else 'patient seems'} to be in two splits, by the names "
+            f"of the cases: {a} is in {split[a]}, {b} in {split[b]}"
         )
     if question is not None and question.together and (apart := _across(_by_pattern(question.together, split), split)):
         a, b = apart[0]

@@ -28,8 +28,8 @@ class RealStart:
     Attributes:
         images: x0 (B, C, *spatial) in [-1, 1].
         similarity: 1 - lambda of the paper (B,), in [0, 1); larger is more similar.
-        step: The timestep of 1000 at which sampling is paused; 240 in the paper. Other paths than `ddpm` pause at the same
-            noise-to-image ratio.
+        step: The timestep of 1000 at which sampling is paused; 240 in the paper. Other paths than `ddpm` pause at the
+            same noise-to-image ratio.
         mixing: How the two latents are mixed; see `mix`.
         noise: Draws standard normal noise like `images`, a source of its own.
     """
@@ -66,7 +66,8 @@ def mix(
         real: Images x0 (B, C, *spatial).
         generated: x'_t (B, C, *spatial), of sampling that was paused at t.
         similarity: 1 - lambda of the paper (B,), in [0, 1); larger is more similar.
-        noise: Draws standard normal noise like `real`, twice whatever `mixing` says, so that both mixings see the same noise.
+        noise: Draws standard normal noise like `real`, twice whatever `mixing` says, so that both mixings see the same
+            noise.
         mixing: `literal` is the paper's formula, `variance_preserving` keeps the noise of time t.
     """
     time = torch.tensor(t, dtype=torch.float64)

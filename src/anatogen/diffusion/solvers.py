@@ -50,7 +50,8 @@ class Step:
     Attributes:
         alpha, sigma: At `time`.
         next_alpha, next_sigma: At the next time.
-        shrink: e = (alpha next_sigma) / (sigma next_alpha) in [0, 1), the share of the noise-to-image ratio that is left.
+        shrink: e = (alpha next_sigma) / (sigma next_alpha) in [0, 1), the share of the noise-to-image ratio that is
+            left.
     """
 
     number: int
@@ -93,8 +94,8 @@ def ddim(
     """Song et al. 2021, "Denoising Diffusion Implicit Models", Eq. 12, for any path.
 
     x_s = alpha_s x0 + sqrt(sigma_s^2 - tau^2) eps + tau z, with the noise that is put back
-    tau = eta sigma_s sqrt(1 - e^2), e = (alpha_t sigma_s) / (alpha_s sigma_t): their Eq. 16 without alpha^2 + sigma^2 = 1.
-    As in diffusers, `clip` bounds the image and leaves the direction eps as the network gave it.
+    tau = eta sigma_s sqrt(1 - e^2), e = (alpha_t sigma_s) / (alpha_s sigma_t): their Eq. 16 without alpha^2 + sigma^2 =
+    1. As in diffusers, `clip` bounds the image and leaves the direction eps as the network gave it.
     """
     for step in steps_along(path, times):
         x0 = denoise(x, _time_like(x, step.time))
@@ -158,8 +159,8 @@ def ddpm(
     """Ancestral sampling: Ho et al. 2020, Algorithm 2, on any grid and path.
 
     x_s is drawn from q(x_s | x_t, x0) (their Eq. 6 and 7, with the posterior variance). Unlike `ddim` at eta = 1, where
-    `clip` leaves eps alone, the mean is taken with the bounded image, as diffusers' DDPMScheduler does. `eta` scales the
-    noise that is drawn; its default is the algorithm's.
+    `clip` leaves eps alone, the mean is taken with the bounded image, as diffusers' DDPMScheduler does. `eta` scales
+    the noise that is drawn; its default is the algorithm's.
     """
     for step in steps_along(path, times):
         x0 = _clipped(denoise(x, _time_like(x, step.time)), clip)
@@ -183,9 +184,9 @@ def heun(
 ) -> Tensor:
     """Heun's method of second order, two calls of the denoiser a step (Karras et al. 2022, Algorithm 1), for any path.
 
-    It walks y = x / alpha over r = sigma / alpha, where the flow is dy/dr = (y - x0) / r. A step that begins where alpha
-    is 0, or ends where sigma is 0, is of first order. With eta > 0 a step goes down further, to where the noise that is
-    put back (that of `ddim`) brings it up to the next time.
+    It walks y = x / alpha over r = sigma / alpha, where the flow is dy/dr = (y - x0) / r. A step that begins where
+    alpha is 0, or ends where sigma is 0, is of first order. With eta > 0 a step goes down further, to where the noise
+    that is put back (that of `ddim`) brings it up to the next time.
     """
     for step in steps_along(path, times):
         alpha, sigma, next_alpha, next_sigma = step.alpha, step.sigma, step.next_alpha, step.next_sigma

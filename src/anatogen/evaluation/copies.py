@@ -30,8 +30,9 @@ _BLOCK = 256
 
 @dataclass(frozen=True)
 class CopyMeasurement:
-    """generated, heldout: the nearest training images of N generated images and of K of unseen patients, and the rate of
-    copies that follows. train_rows, heldout_rows: the rows of the data set that the indices of both, and K, stand for.
+    """generated, heldout: the nearest training images of N generated images and of K of unseen patients, and the rate
+    of copies that follows. train_rows, heldout_rows: the rows of the data set that the indices of both, and K, stand
+    for.
     """
 
     rate: CopyRate
@@ -52,9 +53,9 @@ def measure_copies(
     """The copy rate of `images` (N, C, *spatial) in [-1, 1] against the split "train" of `dataset`.
 
     patients: (N,), whose label map each image follows. Beside them stand the real images of the splits "heldout", "val"
-    and "test", whose distances are kept in the data set's folder. images may be a memory map. progress: (images done, of
-    all), the held-out ones, where they are not kept yet, counted in. Raises DataError where the images are of another
-    shape or there is no unseen patient.
+    and "test", whose distances are kept in the data set's folder. images may be a memory map. progress: (images done,
+    of all), the held-out ones, where they are not kept yet, counted in. Raises DataError where the images are of
+    another shape or there is no unseen patient.
     """
     blocks = (images[start : start + _BLOCK] for start in range(0, len(images), _BLOCK))
     return _measure(CopySearch(dataset, most_bytes=most_bytes), blocks, patients, progress)
@@ -90,7 +91,10 @@ def _measure(
 
 
 def trained_on(about_model: AboutModel, dataset: PreparedDataset) -> bool | None:
-    """Whether a model, by what it says of itself, was trained on the split "train" of `dataset`; None where it says nothing."""
+    """Whether a model, by what it says of itself, was trained on the split "train" of `dataset`;
+
+    None where it says nothing.
+    """
     own = about_model.dataset.fingerprint
     if own is None:
         return None
@@ -103,7 +107,8 @@ def require_training_data(about_model: AboutModel, dataset: PreparedDataset) -> 
     if trained_on(about_model, dataset) is False:
         name = about_model.dataset.name or "other data"
         raise SettingsError(
-            f"does not hold what the model was trained on (its split of {name}), so copies of its patients cannot be found in it",
+            f"does not hold what the model was trained on (its split of {name}), so copies of its patients cannot be "
+            "found in it",
             path=dataset.folder,
             hint="Name the prepared data set that the model was trained on",
         )
@@ -144,7 +149,10 @@ def write_privacy(samples: SampleSet, rate: CopyRate) -> PrivacyNote:
 
 
 def read_privacy(samples: SampleSet) -> PrivacyNote | None:
-    """What privacy.json says; None where there is none, or where it is damaged or of another model or count of images."""
+    """What privacy.json says;
+
+    None where there is none, or where it is damaged or of another model or count of images.
+    """
     with suppress(DataError):
         found = PrivacyNote.read(samples.folder / "privacy.json")
         if (found.model, found.images) == (samples.header.model, len(samples.entries)):

@@ -28,10 +28,11 @@ def grown_class(
     pixels: Sequence[float] = (1, 2, 3),
     seed: int = 0,
 ) -> Figure:
-    """The slice in which `class_name` is largest, with the class grown step by step, and the image that follows each map.
+    """The slice in which `class_name` is largest, with the class grown step by step, and the image that follows each
+    map.
 
-    Every image starts from the same noise, so that what differs is what the edit did. The caption says how many pixels of the
-    class each map asks for and how many an auxiliary segmenter finds in its image.
+    Every image starts from the same noise, so that what differs is what the edit did. The caption says how many pixels
+    of the class each map asks for and how many an auxiliary segmenter finds in its image.
 
     Args:
         dataset: The prepared data set (slices).
@@ -68,8 +69,9 @@ def grown_class(
     ]
     of_each = ", ".join(f"{a} (found {f})" for a, f in zip(asked, found, strict=True))
     caption = (
-        f"A label map of the split {rows[chosen].split} that the model has not seen, as annotated and with the class {class_name} grown "
-        "step by step, and the image generated from each map. All images start from the same noise; the last line is the absolute "
-        f"difference to the first image. Pixels of the class asked for, and found in the image by the auxiliary segmenter: {of_each}."
+        f"A label map of the split {rows[chosen].split} that the model has not seen, as annotated and with the class "
+        f"{class_name} grown step by step, and the image generated from each map. All images start from the same "
+        "noise; the last line is the absolute difference to the first image. Pixels of the class asked for, and found "
+        f"in the image by the auxiliary segmenter: {of_each}."
     )
     return Figure("edit", "What if the anatomy were different?", figures.grid(lines, cell=2.0), caption)

@@ -57,7 +57,9 @@ class Evaluated:
 
 
 def require_evaluable(dataset: PreparedDataset, only: Sequence[str], settings: EvaluationSettings) -> None:
-    """Raises SettingsError for an unknown question, volumes, or trainings of nnU-Net that cannot be; DataError where `dataset`
+    """Raises SettingsError for an unknown question, volumes, or trainings of nnU-Net that cannot be;
+
+    DataError where `dataset`
     lacks the splits that the segmenter is trained on.
     """
     for name in only:

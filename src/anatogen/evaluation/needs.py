@@ -17,7 +17,9 @@ def a_run(subject: Subject) -> str:
 
 
 def free_classes(subject: Subject) -> str:
-    """A generator that takes label maps with classes left free; a denoiser does, even one that was not trained with such."""
+    """A generator that takes label maps with classes left free; a denoiser does, even one that was not trained with
+    such.
+    """
     if subject.generator is None:
         return _NO_RUN
     takes = subject.generator.spec.takes_free or isinstance(subject.generator, HasDenoiser)

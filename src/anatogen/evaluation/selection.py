@@ -1,4 +1,6 @@
-"""Which images of a sample set are evaluated: what a gate kept of those that were made, and how many label maps they follow."""
+"""Which images of a sample set are evaluated: what a gate kept of those that were made, and how many label maps they
+follow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from anatogen.seeds import derive_seed
 
 
 def entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[Line], list[Row] | None]:
-    """The manifest lines that can be evaluated, and the data set's row of each: None where all label maps are from elsewhere.
+    """The manifest lines that can be evaluated, and the data set's row of each:
+
+    None where all label maps are from elsewhere.
 
     Raises SettingsError where no image follows a label map of `dataset`.
     """
@@ -33,7 +37,9 @@ def entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list
 
 
 def selection_of(samples: SampleSet) -> SelectionResult | None:
-    """What the gate of `samples` asked for, and how many images were made, kept and rejected; None where there was no gate.
+    """What the gate of `samples` asked for, and how many images were made, kept and rejected;
+
+    None where there was no gate.
 
     Images are counted, and not requests: a request can have several rejected images, and then one that is kept or none.
     """
@@ -53,7 +59,8 @@ def selection_of(samples: SampleSet) -> SelectionResult | None:
 
 
 def segmenter_settings(settings: SegmenterSettings, selection: SelectionResult | None) -> SegmenterSettings:
-    """`settings`, with a seed derived from theirs where a segmenter chose the images: a gate may not evaluate its own work.
+    """`settings`, with a seed derived from theirs where a segmenter chose the images: a gate may not evaluate its own
+    work.
 
     What differs are the first weights and the order of the images; the patients that it is trained on stay the same.
     """

@@ -46,7 +46,9 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class SampleSets:
-    """main: the images to evaluate. heldout: those of held-out patients' label maps, for utility. generator: that made them."""
+    """main: the images to evaluate. heldout: those of held-out patients' label maps, for utility. generator: that made
+    them.
+    """
 
     main: SampleSet
     heldout: SampleSet | None = None
@@ -65,8 +67,8 @@ class Subject:
         segmenter: The auxiliary segmenter.
         settings: Of all auxiliary models.
         work: Folder for what takes too long to be done twice.
-        power_curves: Power of generated over real images in rings of spatial frequency, which the section of solver steps
-            leaves here for realism's figure.
+        power_curves: Power of generated over real images in rings of spatial frequency, which the section of solver
+            steps leaves here for realism's figure.
     """
 
     dataset: PreparedDataset
@@ -120,10 +122,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Block:
-    """Some of the images: generated (B, C, H, W) in [-1, 1], the label maps asked for and what the segmenter found (B, H, W).
+    """Some of the images: generated (B, C, H, W) in [-1, 1], the label maps asked for and what the segmenter found (B,
+    H, W).
 
-    given, absent: (B, C-1), which classes were given, and which of them were removed from the map. real, found_in_real: the
-    real images of the same maps, where there are any; known: (B, C-1), the classes that are annotated in them.
+    given, absent: (B, C-1), which classes were given, and which of them were removed from the map. real, found_in_real:
+    the real images of the same maps, where there are any; known: (B, C-1), the classes that are annotated in them.
     """
 
     entries: list[Line]

@@ -123,11 +123,12 @@ class Generator:
         step: int = 240,
         mixing: Mixing = "variance_preserving",
     ) -> NDArray[np.float32]:
-        """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, increasingly similar to `real` (C, *spatial).
+        """Images (len(similarities), C, *spatial) in [-1, 1] for one label map, increasingly similar to `real` (C,
+        *spatial).
 
-        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Similarity`. For another solver or number
-        of steps see `sampling_with`. Raises SettingsError as `sample` does, and for a similarity out of range or an image of
-        another shape.
+        Konz et al. 2024, section 3.2.2; similarity is 1 - lambda, in [0, 1). See `Similarity`. For another solver or
+        number of steps see `sampling_with`. Raises SettingsError as `sample` does, and for a similarity out of range or
+        an image of another shape.
 
         >>> similar = generator.interpolate(labels, real, [0.25, 0.5, 0.75], given=generator.schema.names[:1])
         >>> similar.shape == (3, *real.shape)
@@ -136,7 +137,8 @@ class Generator:
         self._require_map(labels)
         if real.shape != (self.denoiser.config.image_channels, *self.size):
             raise SettingsError(
-                f"the real image has shape {real.shape}, the model makes {(self.denoiser.config.image_channels, *self.size)}"
+                f"the real image has shape {real.shape}, the model makes "
+                f"{(self.denoiser.config.image_channels, *self.size)}"
             )
         states = self.schema.states(given=given, free=free)
         asked = [
@@ -175,8 +177,8 @@ class Generator:
     ) -> Iterator[tuple[Q, NDArray[np.float32]]]:
         """Each query with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time.
 
-        An image depends on its query alone: its noise comes from its own seed, on the CPU. A batch may mix queries that start
-        from noise with others that start from real images.
+        An image depends on its query alone: its noise comes from its own seed, on the CPU. A batch may mix queries that
+        start from noise with others that start from real images.
         """
         settings = settings or self.settings
         remaining = iter(asked)

@@ -1,4 +1,6 @@
-"""Label maps that lie in a folder: pictures and arrays as they are, volumes drawn in Slicer or ITK-SNAP as a model's slices."""
+"""Label maps that lie in a folder: pictures and arrays as they are, volumes drawn in Slicer or ITK-SNAP as a model's
+slices.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +48,12 @@ def maps_in(
 ) -> list[FolderMap]:
     """The label maps in `folder`, in order of their names, brought to the size of `model`.
 
-    Pictures (PNG) and arrays (NPY) hold class numbers; one of another size than the model's is shrunk where it is too large,
-    and filled up. Volumes (NIfTI, NRRD, MetaImage) hold the values that the files had which the model was trained on, and come
-    to its axis, pixel size and field of view (see `Window.plan` for fit); every slice that shows a class is a map. The classes of
-    3D Slicer's .seg.nrrd are matched by their names (renames: see `match_classes`), and what it has no segment for is free.
-    Raises DataError, naming the file, for a map that cannot be used, and where there is none.
+    Pictures (PNG) and arrays (NPY) hold class numbers; one of another size than the model's is shrunk where it is too
+    large, and filled up. Volumes (NIfTI, NRRD, MetaImage) hold the values that the files had which the model was
+    trained on, and come to its axis, pixel size and field of view (see `Window.plan` for fit); every slice that shows a
+    class is a map. The classes of 3D Slicer's .seg.nrrd are matched by their names (renames: see `match_classes`), and
+    what it has no segment for is free. Raises DataError, naming the file, for a map that cannot be used, and where
+    there is none.
     """
     if not folder.is_dir():
         raise DataError(

@@ -3,7 +3,8 @@
 A format writes image (C, *spatial) in [-1, 1] and label map (*spatial) of one request, and reads them again by the
 line of the manifest. Formats that know geometry (NIfTI, DICOM) need the placement of the scan that the map is from.
 
-PNG of one channel are 16-bit gray. Three channels of pictures are 8-bit RGB. Any others (two, four, three of a scanner) are 16-bit
+PNG of one channel are 16-bit gray. Three channels of pictures are 8-bit RGB. Any others (two, four, three of a scanner)
+are 16-bit
 gray with one channel below the other: `numpy.asarray(file).reshape(channels, height, width)`.
 """
 
@@ -40,8 +41,8 @@ class Maker:
 
 @dataclass(frozen=True)
 class Scale:
-    """What leads from a file in a scan's place and units to an item: the axis that it lies across ("volume": whole), and the
-    values that are -1 and 1, for each channel.
+    """What leads from a file in a scan's place and units to an item: the axis that it lies across ("volume": whole),
+    and the values that are -1 and 1, for each channel.
     """
 
     axis: str
@@ -60,11 +61,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Format:
-    """write: (image path, labels path, request, image, maker). read_image, read_labels: (path, what is known of it) -> array.
+    """write: (image path, labels path, request, image, maker). read_image, read_labels: (path, what is known of it) ->
+    array.
 
     ending: of the files' names, with its dot; "" where an image is a folder. write_real:
-    (path, request, maker) for the real image of a pair, where the format can hold one beside the generated one. most_channels:
-    how many an image may have.
+    (path, request, maker) for the real image of a pair, where the format can hold one beside the generated one.
+    most_channels: how many an image may have.
     """
 
     ending: str

@@ -33,11 +33,11 @@ def dice_gate(
 ) -> Gate:
     """A gate that keeps an image whose Dice of what `segmenter` finds with what was asked for is at least `min_dice`.
 
-    segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). judge: the data set that it was trained on.
-    The Dice of an image is the mean over its given classes that are drawn in its map. A given class that is not drawn is to be
-    absent: invented (see `ConfusionCounts`), it counts as a class with Dice 0; else it does not count. An image for
-    which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a high bound
-    favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
+    segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). judge: the data set that it was trained
+    on. The Dice of an image is the mean over its given classes that are drawn in its map. A given class that is not
+    drawn is to be absent: invented (see `ConfusionCounts`), it counts as a class with Dice 0; else it does not count.
+    An image for which nothing counts is kept, with a note. Small structures have a low Dice in real images too, so a
+    high bound favours slices through the middle of an organ. Raises SettingsError for a bound outside (0, 1].
     """
     if not 0 < min_dice <= 1:
         raise SettingsError(f"--min-dice must be in (0, 1], got {min_dice:g}", hint="Choose for instance 0.8")
@@ -72,7 +72,8 @@ class _DiceGate:
 def given_dice(
     found: NDArray[np.integer], asked: NDArray[np.integer], given: NDArray[np.bool_], class_count: int
 ) -> NDArray[np.float64]:
-    """How well each image's label map `found` (N, *spatial) obeys `asked` where `given` (N, C-1), (N,); see `dice_gate`.
+    """How well each image's label map `found` (N, *spatial) obeys `asked` where `given` (N, C-1), (N,); see
+    `dice_gate`.
 
     NaN where no given class is drawn, and none that was given as absent is found.
     """
@@ -85,8 +86,8 @@ def copy_gate(
 ) -> Gate:
     """A gate that rejects an image nearer to a training image than all but a share `level` of unseen patients' are.
 
-    By `Neighbours.relative` and `copy_threshold`: about `level` of the images of a model that copies nothing are rejected
-    too. The manifest then names the nearest training image by its row (case and slice), and the distance.
+    By `Neighbours.relative` and `copy_threshold`: about `level` of the images of a model that copies nothing are
+    rejected too. The manifest then names the nearest training image by its row (case and slice), and the distance.
     judge: the data set that is searched. progress: of measuring the held-out images, see `CopySearch.heldout`.
     """
     threshold, _ = copy_threshold(search.heldout(progress).relative, level=level)

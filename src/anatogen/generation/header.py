@@ -1,4 +1,6 @@
-"""samples.json, the header of a sample set: what all its images have in common, which other images must share to extend it."""
+"""samples.json, the header of a sample set: what all its images have in common, which other images must share to extend
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Part(BaseModel):
 
 
 class DatasetName(BaseModel):
-    """What tells a data set: the name and the fingerprint of its source; further terms, such as its licence, come along."""
+    """What tells a data set: the name and the fingerprint of its source; further terms, such as its licence, come
+    along.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -77,9 +81,9 @@ class LabelMaps(Part):
 class Asked(Part):
     """What was asked for: all that defines the images of a set beside the model, the sampling settings and the gates.
 
-    What is None is not known (a set of version 0.1, or requests that were made one by one) or was not asked for. rename: pairs
-    "OURS=THEIRS". similarities, step, mixing: of images that are similar to real ones. count: of the last call; a set may hold
-    more.
+    What is None is not known (a set of version 0.1, or requests that were made one by one) or was not asked for.
+    rename: pairs "OURS=THEIRS". similarities, step, mixing: of images that are similar to real ones. count: of the last
+    call; a set may hold more.
     """
 
     label_maps: LabelMaps | None = None
@@ -100,7 +104,9 @@ class Asked(Part):
 
 
 class CopyGateSettings(Part):
-    """level: the share of unseen patients' images that the threshold rejects. compared_with: a digest of what was compared."""
+    """level: the share of unseen patients' images that the threshold rejects. compared_with: a digest of what was
+    compared.
+    """
 
     level: float
     compared_with: str
@@ -156,7 +162,9 @@ class Header(Document):
 
     @classmethod
     def upgraded(cls, raw: dict[str, Any], format: int) -> dict[str, Any]:  # noqa: ARG003
-        """Version 0.1 called the format of images "format", had no number for its own, and lists where channels were unknown."""
+        """Version 0.1 called the format of images "format", had no number for its own, and lists where channels were
+        unknown.
+        """
         judge = (raw.get("request") or {}).get("judge")
         gate = {**raw["gate"], "judge": judge} if raw.get("gate") else None
         sees = raw.get("encoding") != "none"
@@ -169,7 +177,8 @@ class Header(Document):
         return LabelSchema(tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.classes, 1)))
 
     def difference(self, other: Header) -> tuple[str, str, str] | None:
-        """The first thing in which a set that this header defines cannot be extended by `other`: its name and both values.
+        """The first thing in which a set that this header defines cannot be extended by `other`: its name and both
+        values.
 
         More images extend a set: another count and more images a mask are none.
         """
@@ -207,7 +216,9 @@ def _shown(value: Any) -> str:
 
 
 def run_beside(folder: Path, name: str) -> Iterator[Path]:
-    """Folders called `name` that may be the run of the sample set in `folder`: in the same tree, up to three folders above."""
+    """Folders called `name` that may be the run of the sample set in `folder`: in the same tree, up to three folders
+    above.
+    """
     folder = folder.resolve()
     for above in list(folder.parents)[:3]:
         if above.parent == above:  # the root of the file system is no project

@@ -38,7 +38,10 @@ A = TypeVar("A")
 
 
 def require_ability(model: ImageModel, ability: type[A], what: str, path: Path) -> A:
-    """`model` as something that has `ability`. Raises SettingsError, saying that `what` is not applicable, where it lacks."""
+    """`model` as something that has `ability`.
+
+    Raises SettingsError, saying that `what` is not applicable, where it lacks.
+    """
     if not isinstance(model, ability):
         raise SettingsError(f"{what} is not applicable to this kind of model", path=path, hint="Leave it out")
     return model

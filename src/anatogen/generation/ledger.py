@@ -22,7 +22,8 @@ D = TypeVar("D", bound=Document)
 
 
 def read_lines(path: Path, kind: type[D]) -> list[D]:
-    """The lines of `path`, none where there is no such file; half a line at the end, of a killed writer, is passed over.
+    """The lines of `path`, none where there is no such file; half a line at the end, of a killed writer, is passed
+    over.
 
     Raises DataError where one is damaged.
     """
@@ -63,7 +64,9 @@ def _split(path: Path) -> tuple[bytes, bytes]:
 
 
 def _is_whole(tail: bytes) -> bool:
-    """Whether a last line without an end is one all the same: the writer was killed before it, or somebody edited the file."""
+    """Whether a last line without an end is one all the same: the writer was killed before it, or somebody edited the
+    file.
+    """
     try:
         return isinstance(json.loads(tail), dict)
     except ValueError:
@@ -92,7 +95,8 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, header: Header) -> tuple[Ledger, Header]:
-        """The ledger of the set in `folder`, which is new or was made with the same `header`, and the header that is there now.
+        """The ledger of the set in `folder`, which is new or was made with the same `header`, and the header that is
+        there now.
 
         Raises SettingsError where the set was made with other settings, DataError where it is damaged.
         """
@@ -143,7 +147,8 @@ class Ledger:
         return PlaceInScan(scan=line.id, position=place.position)
 
     def _append(self, name: str, line: Document) -> None:
-        # One write of a whole line, handed to the system before anything else happens: a process may be killed at any moment.
+        # One write of a whole line, handed to the system before anything else happens: a process may be killed at any
+        # moment.
         with (self.folder / name).open("ab", buffering=0) as file:
             file.write(f"{line.text_on_disk()}\n".encode())
 

@@ -49,9 +49,10 @@ class RejectedTry(Measures):
 class Origin(Part):
     """Where a label map is from, and what was done with it.
 
-    case, patient, slice, split: of a prepared data set; elsewhere: the name of that data set, where it is not the model's.
-    file_of_map: of a folder; slice_of_map: of a volume there. repeat: which of several images of one map. absent: classes erased from it. similarity (1 - lambda),
-    halted_at, mixing: of an image that is similar to a real one (Konz et al. 2024, section 3.2.2).
+    case, patient, slice, split: of a prepared data set; elsewhere: the name of that data set, where it is not the
+    model's. file_of_map: of a folder; slice_of_map: of a volume there. repeat: which of several images of one map.
+    absent: classes erased from it. similarity (1 - lambda), halted_at, mixing: of an image that is similar to a real
+    one (Konz et al. 2024, section 3.2.2).
     """
 
     elsewhere: str | None = None
@@ -85,8 +86,8 @@ class PlaceInScan(Part):
 class Line(Document, Origin, Measures):
     """A line of manifest.jsonl: one image. file, labels, real: below the set's folder. given, free: names of classes.
 
-    seed: with which `Generator.sample` makes the image again. rejected: the tries before it. solver, steps, model: how and by
-    what it was made (None in sets of version 0.1, whose header has them). place: of items of scans.
+    seed: with which `Generator.sample` makes the image again. rejected: the tries before it. solver, steps, model: how
+    and by what it was made (None in sets of version 0.1, whose header has them). place: of items of scans.
     """
 
     FORMAT: ClassVar[int] = FORMAT
@@ -153,8 +154,9 @@ class RejectedLine(Document, Origin):
 class PlaceLine(Document):
     """A line of places.jsonl: the grid, the cut and the units of a scan, once for all items that are from it.
 
-    affine: from voxel (x, y, z) of the volume that was cut to RAS millimetres. grid: its voxels along x, y, z. axis, size, fit:
-    how items were cut from it ("volume": whole). intensity: for each channel, how the model's [-1, 1] becomes the scan's units.
+    affine: from voxel (x, y, z) of the volume that was cut to RAS millimetres. grid: its voxels along x, y, z. axis,
+    size, fit: how items were cut from it ("volume": whole). intensity: for each channel, how the model's [-1, 1]
+    becomes the scan's units.
     """
 
     FORMAT: ClassVar[int] = FORMAT

@@ -111,8 +111,8 @@ class DatasetMaps:
 class ForeignMaps:
     """The label maps of another data set, brought to the classes and the geometry of a model.
 
-    Classes are matched by name (see `match_classes`); those that the data set lacks are free. Maps that show none of the
-    matched classes are left out.
+    Classes are matched by name (see `match_classes`); those that the data set lacks are free. Maps that show none of
+    the matched classes are left out.
 
     Raises:
         SettingsError: Classes or axes do not match.
@@ -192,13 +192,14 @@ class Plan:
     Attributes:
         states: A class is given where these and the map's annotation have it.
         absent: Classes that are removed from the maps and enforced as absent.
-        combine: Every combination of these classes given or free (Konz et al. 2024, Fig. 3), first everything given, last
-            everything free, from the same seed.
-        similarities: An image for each similarity to the map's real image, in [0, 1), from the same seed; see `Similarity`.
+        combine: Every combination of these classes given or free (Konz et al. 2024, Fig. 3), first everything given,
+            last everything free, from the same seed.
+        similarities: An image for each similarity to the map's real image, in [0, 1), from the same seed; see
+            `Similarity`.
         step, mixing: Of the similarities.
         paired: Keep the real image of each map beside the generated one.
-        seed: The seed of an image depends on this one, the name of its map and the repetition alone, so that more images later
-            leave these as they are.
+        seed: The seed of an image depends on this one, the name of its map and the repetition alone, so that more
+            images later leave these as they are.
         per_mask: Images of each map, before combinations and similarities.
         count: Images in all, before combinations and similarities, of maps spread evenly; None: of every map.
     """
@@ -217,7 +218,8 @@ class Plan:
     def requests(self, source: MapSource) -> Requests:
         """The requests for the maps of `source`.
 
-        Raises SettingsError for an unknown class, more than 256 combinations, a similarity out of range, or no image at all.
+        Raises SettingsError for an unknown class, more than 256 combinations, a similarity out of range, or no image at
+        all.
         """
         return _Requests(self, source).all()
 
@@ -309,7 +311,10 @@ def requests_from_dataset(dataset: PreparedDataset, rows: Sequence[Row], states:
 
 
 def _combinations(schema: LabelSchema, names: Sequence[str]) -> list[frozenset[int]]:
-    """The classes to free, every combination, fewest first. Raises SettingsError for unknown names and more than 256."""
+    """The classes to free, every combination, fewest first.
+
+    Raises SettingsError for unknown names and more than 256.
+    """
     chosen = [schema.index_of(name) for name in dict.fromkeys(names)]
     if 2 ** len(chosen) > MOST_COMBINATIONS:
         raise SettingsError(

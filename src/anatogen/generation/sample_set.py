@@ -1,8 +1,10 @@
-"""Sample sets on disk: samples.json (what all images have in common), manifest.jsonl (a line an image), images/, labels/.
+"""Sample sets on disk: samples.json (what all images have in common), manifest.jsonl (a line an image), images/,
+labels/.
 
-Where gates judged the images, a line holds what they found ("dice", "nearest") and, under "rejected", the tries before that they
-rejected; requests of which every try was rejected have no image, and a line with their tries in rejected.jsonl. places.jsonl holds
-the grid and the units of the scans whose label maps were taken, so that images of any format can be put back in their place.
+Where gates judged the images, a line holds what they found ("dice", "nearest") and, under "rejected", the tries before
+that they rejected; requests of which every try was rejected have no image, and a line with their tries in
+rejected.jsonl. places.jsonl holds the grid and the units of the scans whose label maps were taken, so that images of
+any format can be put back in their place.
 """
 
 from __future__ import annotations
@@ -63,7 +65,10 @@ class SampleSet:
 
     @classmethod
     def open(cls, folder: str | Path) -> SampleSet:
-        """The sample set in `folder`. Raises DataError where there is none, an image is missing, or all were rejected."""
+        """The sample set in `folder`.
+
+        Raises DataError where there is none, an image is missing, or all were rejected.
+        """
         folder = Path(folder)
         if not (folder / HEADER).is_file() or not (folder / MANIFEST).is_file():
             what = "is not a sample set" if folder.exists() else "there is no such folder"
@@ -112,7 +117,9 @@ class SampleSet:
         return {line.id: line for line in read_lines(self.folder / PLACES, PlaceLine)}
 
     def placement(self, line: Line) -> Placement | None:
-        """Where in a scan the image of a line belongs; None where its label map is of no scan, or in a set of version 0.1.
+        """Where in a scan the image of a line belongs;
+
+        None where its label map is of no scan, or in a set of version 0.1.
 
         Raises DataError where places.jsonl lacks it.
         """
@@ -148,7 +155,10 @@ class SampleSet:
         return np.asarray(self._read(line.labels, line, labels=True), dtype=np.int64)
 
     def real_image(self, line: Line) -> NDArray[np.float32]:
-        """The real image (C, *spatial) in [-1, 1] that a manifest line of a paired set names. Raises DataError where none is."""
+        """The real image (C, *spatial) in [-1, 1] that a manifest line of a paired set names.
+
+        Raises DataError where none is.
+        """
         if line.real is None:
             raise DataError(
                 f"image {line.id} has no real image beside it", path=self.folder, hint="Sample with --paired"
@@ -170,8 +180,8 @@ class SampleSet:
     def runs(self, named: Path | None = None) -> Iterator[Path]:
         """Folders that may hold the model that made the images; compare its digest with the header's.
 
-        named: the user's, which is the only one then. Otherwise folders of the run's name in the tree that the set lies in; of a
-        set of version 0.1 first the path that it names.
+        named: the user's, which is the only one then. Otherwise folders of the run's name in the tree that the set lies
+        in; of a set of version 0.1 first the path that it names.
         """
         if named is not None:
             yield named

@@ -73,7 +73,8 @@ def import_checkpoint(
     planes = channels_in - channels_out
     if planes not in (0, 1):
         raise ModelError(
-            f"has {channels_in} input channels for {channels_out} image channels; only one label plane, or none, is supported",
+            f"has {channels_in} input channels for {channels_out} image channels; only one label plane, or none, is "
+            "supported",
             path=checkpoint,
         )
     if bool(classes) != bool(planes):
@@ -128,7 +129,8 @@ def export_checkpoint(run: Path, out: Path) -> Path:
     predicts = {target: name for name, target in _TARGETS.items()}.get(config.target)
     if not isinstance(network, PaperUNet) or config.path != "ddpm" or predicts is None:
         raise ModelError(
-            f"is a {config.network.name} on the {config.path} path predicting {config.target}, which diffusers does not support",
+            f"is a {config.network.name} on the {config.path} path predicting {config.target}, which diffusers does "
+            "not support",
             path=run,
             hint="Train with --preset paper",
         )
@@ -230,7 +232,8 @@ def _target(weights_file: Path) -> TargetName:
         if noise != _PAPERS_NOISE or config.get("trained_betas") is not None or config.get("rescale_betas_zero_snr"):
             stated = ", ".join(f"{key} {value}" for key, value in noise.items())
             raise ModelError(
-                f"was trained with another noise schedule ({stated}); expected 1000 steps, beta linear from 0.0001 to 0.02",
+                f"was trained with another noise schedule ({stated}); expected 1000 steps, beta linear from 0.0001 to "
+                "0.02",
                 path=path,
             )
         predicts = config.get("prediction_type", "epsilon")

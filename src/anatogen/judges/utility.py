@@ -98,7 +98,8 @@ class UtilityData:
             found = [tuple(part.shape[1:]) for part in other.tensors]
             if found != wanted:
                 raise DataError(
-                    f"images, label maps and classes of {_shapes(found)} do not match the real ones of {_shapes(wanted)}",
+                    f"images, label maps and classes of {_shapes(found)} do not match the real ones of "
+                    f"{_shapes(wanted)}",
                     hint="Use samples of a model that was trained on this data set",
                 )
 
@@ -218,11 +219,11 @@ def utility_of_mixtures(
 ) -> list[MixtureUtility]:
     """Train the segmenter on mixtures of real and synthetic images, and test each on real patients.
 
-    All trainings have the same steps, seeds and validation. The synthetic images stay the same with fewer real patients,
-    so the caller should report whose label maps they follow. A class counts for the test patients who have it, so every
-    mixture is scored on the same classes and patients, and a difference of means is the mean of differences; false
-    positives in patients without the class do not count. Intervals are over patients; `scores` shows the variation
-    between seeds.
+    All trainings have the same steps, seeds and validation. The synthetic images stay the same with fewer real
+    patients, so the caller should report whose label maps they follow. A class counts for the test patients who have
+    it, so every mixture is scored on the same classes and patients, and a difference of means is the mean of
+    differences; false positives in patients without the class do not count. Intervals are over patients; `scores` shows
+    the variation between seeds.
 
     Args:
         data: The images.

@@ -17,7 +17,8 @@ from anatogen.errors import DataError, SettingsError, nearest
 
 CAUTION = (
     "Konz et al. (2024) caution against FID and other distances of CNN features: they may look good (a feature FID of "
-    "about 0.5 for their breast MRI) on images with globally unrealistic anatomy. Consider faithfulness and utility as well."
+    "about 0.5 for their breast MRI) on images with globally unrealistic anatomy. Consider faithfulness and utility as "
+    "well."
 )
 
 Features = NDArray[np.float32] | NDArray[np.float64]

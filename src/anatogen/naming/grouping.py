@@ -249,7 +249,9 @@ def _parts(name: str) -> Iterator[_Part]:
 
 
 def _split(token: str) -> list[tuple[str, str, bool]]:
-    """(kind, text, whether a number is attached to the word before it) of the letters and digits between two separators."""
+    """(kind, text, whether a number is attached to the word before it) of the letters and digits between two
+    separators.
+    """
     lower = token.casefold()
     if lower in SCAN_WORDS and lower not in ("2c", "4c"):
         return [("word", token, False)]

@@ -9,26 +9,27 @@ def _words(text: str) -> frozenset[str]:
 
 # Words whose number, attached or after a separator, counts scans of a patient: frame01, ses-m12, visit_2.
 COUNTED = _words(
-    "frame frames fr phase ph visit vis session sess ses timepoint tp time baseline bl followup fu follow up month months mo week "
-    "weeks wk day days year years yr scan scans rescan series ser study acquisition acq run rep repeat repetition echo slice slices "
-    "slc sl layer patch tile crop roi lesion nodule view plane stack"
+    "frame frames fr phase ph visit vis session sess ses timepoint tp time baseline bl followup fu follow up month "
+    "months mo week weeks wk day days year years yr scan scans rescan series ser study acquisition acq run rep repeat "
+    "repetition echo slice slices slc sl layer patch tile crop roi lesion nodule view plane stack"
 )
 # The same, if the number is attached: MR1, CT2, m12, v2, z034.
 ATTACHED = COUNTED | _words("mr mri ct cbct pet us m v t z d w y")
 # Words that distinguish scans of one patient without a number.
 SCAN_WORDS = COUNTED | _words(
-    "ed es diastole systole diastolic systolic inspiration expiration insp exp inhale exhale arterial venous portal portalvenous "
-    "delayed native precontrast postcontrast contrast nc ce cect ncct pre post mid prert midrt postrt preop postop retest "
-    "t1 t1w t1n t1c t1ce t1gd t1km t1post t1dual t2 t2w t2f t2flair t2spir t2star t2s flair pd pdw dwi adc swi dti bold dce inphase "
-    "outphase outofphase mprage mp2rage spgr bssfp cine lge stir asl mra cta ct cbct mr mri pet petct spect us xray dx xr mg fat water "
-    "1t5 3t 7t 3d 4d axial ax sagittal sag coronal cor sa la sax lax 2ch 3ch 4ch 2c 4c cc mlo ap pa lat lateral frontal "
-    "half sequence l r left right lt rt od os lh rh"
+    "ed es diastole systole diastolic systolic inspiration expiration insp exp inhale exhale arterial venous portal "
+    "portalvenous delayed native precontrast postcontrast contrast nc ce cect ncct pre post mid prert midrt postrt "
+    "preop postop retest t1 t1w t1n t1c t1ce t1gd t1km t1post t1dual t2 t2w t2f t2flair t2spir t2star t2s flair pd pdw "
+    "dwi adc swi dti bold dce inphase outphase outofphase mprage mp2rage spgr bssfp cine lge stir asl mra cta ct cbct "
+    "mr mri pet petct spect us xray dx xr mg fat water 1t5 3t 7t 3d 4d axial ax sagittal sag coronal cor sa la sax lax "
+    "2ch 3ch 4ch 2c 4c cc mlo ap pa lat lateral frontal half sequence l r left right lt rt od os lh rh"
 )
 PATIENT_WORDS = _words("patient patients pat pt sub subj subject participant person volunteer")
 # Words that belong to a number: train_001 and test_001 are two patients.
 COHORT_WORDS = _words(
-    "train training tr val valid validation test testing ts control controls case cases normal abnormal healthy benign malignant "
-    "positive negative pos neg site center centre hospital institution scanner vendor batch set dataset cohort group fold arm"
+    "train training tr val valid validation test testing ts control controls case cases normal abnormal healthy benign "
+    "malignant positive negative pos neg site center centre hospital institution scanner vendor batch set dataset "
+    "cohort group fold arm"
 )
 # Data sets for which the rules above fail: the patient is the group "p" of the match, or the whole match.
 KNOWN = {

@@ -83,7 +83,9 @@ class PlaneNetwork(Network):
         return self.predict(x, t, planes.to(x.dtype))
 
     def plane_inputs(self) -> dict[str, tuple[int, int]]:
-        """The weights (out, in, ...) whose inputs are planes: by name, the image channels before them and inputs per channel."""
+        """The weights (out, in, ...) whose inputs are planes: by name, the image channels before them and inputs per
+        channel.
+        """
         raise NotImplementedError
 
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""A model card (Mitchell et al. 2019) and a data sheet (Gebru et al. 2021) in Markdown, filled from what was measured alone.
+"""A model card (Mitchell et al. 2019) and a data sheet (Gebru et al. 2021) in Markdown, filled from what was measured
+alone.
 
 What is not known is said to be unknown, and what was not measured, how to measure it.
 """
@@ -45,7 +46,9 @@ class _Markdown(str):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a generator beyond its report. document: of its run; settings: of its training; digest: of its weights."""
+    """What is known of a generator beyond its report. document: of its run; settings: of its training; digest: of its
+    weights.
+    """
 
     document: ModelDocument | None = None
     settings: RunSettings | None = None
@@ -108,11 +111,13 @@ def data_sheet(report: Report, header: Header | None = None, counts: SetCounts |
 
 @dataclass(frozen=True)
 class SetCounts:
-    """What a data sheet says of the lines of a manifest; None where it is not known. Names of patients are counted and not kept.
+    """What a data sheet says of the lines of a manifest;
+
+    None where it is not known. Names of patients are counted and not kept.
 
     images, label_maps, patients, label_map_files, seeds: how many (label_map_files: of a folder of the user's own).
-    given, free, absent: images a class. splits, similarities: images each. elsewhere: images from each other data set's maps.
-    selection: how many images were made and rejected, and by what.
+    given, free, absent: images a class. splits, similarities: images each. elsewhere: images from each other data set's
+    maps. selection: how many images were made and rejected, and by what.
     """
 
     images: int | None = None

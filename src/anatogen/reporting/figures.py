@@ -24,7 +24,9 @@ def coloured(labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.flo
 
 
 def gray(image: NDArray[Any]) -> NDArray[Any]:
-    """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of two or more than three channels all, side by side (H, C W, 3)."""
+    """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of two or more than three channels all, side by side (H, C
+    W, 3).
+    """
     unit = (np.clip(np.asarray(image, dtype=np.float64), -1, 1) + 1) / 2
     if len(unit) == 3:
         return unit.transpose(1, 2, 0)
@@ -32,7 +34,9 @@ def gray(image: NDArray[Any]) -> NDArray[Any]:
 
 
 def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
-    """`image` enlarged threefold, with the contour of every class drawn around it in its colour, in each channel's picture."""
+    """`image` enlarged threefold, with the contour of every class drawn around it in its colour, in each channel's
+    picture.
+    """
     big = np.kron(gray(image), np.ones((3, 3, 1)))
     classes = np.kron(np.tile(labels, (1, big.shape[1] // (3 * labels.shape[1]))), np.ones((3, 3), dtype=np.int64))
     edge = np.zeros_like(classes, dtype=bool)
@@ -80,7 +84,9 @@ def dice_against_steps(steps: Sequence[int], dice: Sequence[float], ceiling: flo
 
 
 def similarity(rows: Sequence[SimilarityRow]) -> bytes:
-    """Correlation with the real image and Dice on given classes, with its interval where it has one, against similarity."""
+    """Correlation with the real image and Dice on given classes, with its interval where it has one, against
+    similarity.
+    """
     figure, axis = _subplots(figsize=(5, 3))
     x = [row.similarity for row in rows]
     axis.plot(x, [row.correlation for row in rows], "o-", color="#0072B2", label="correlation with the real image")
@@ -134,7 +140,10 @@ def bars(values: dict[str, tuple[float, tuple[float, float] | None]], label: str
 
 
 def points(values: dict[str, dict[str, NDArray[np.float64]]], label: str) -> bytes:
-    """Every value and the mean, in a column for each side of each class. values: by side, then by class; NaN is left out."""
+    """Every value and the mean, in a column for each side of each class. values: by side, then by class;
+
+    NaN is left out.
+    """
     classes = list(next(iter(values.values())))
     figure, axis = _subplots(figsize=(max(5, 1.1 * len(classes) + 1), 3))
     for number, (side, colour) in enumerate(zip(values, ("#0072B2", "#999999", "#D55E00"), strict=False)):

@@ -28,8 +28,8 @@ def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -
 def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset | None = None) -> bytes:
     """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them.
 
-    The real image comes last where the set has it, or where `dataset` does, from which the maps are. Channels that are no colours
-    stand side by side. Above all stands what was rejected, where gates selected the images.
+    The real image comes last where the set has it, or where `dataset` does, from which the maps are. Channels that are
+    no colours stand side by side. Above all stands what was rejected, where gates selected the images.
     """
     rows: dict[tuple[str | None, int | None], Row] = {}
     if dataset is not None:

@@ -30,8 +30,8 @@ from anatogen.reporting.results import Report
 class Figure:
     """One picture (PNG) of the report, its heading and what it shows.
 
-    chapter: which question it belongs to ("model": the generator itself). n: what it was made from, in words, where that is
-    not all of the images.
+    chapter: which question it belongs to ("model": the generator itself). n: what it was made from, in words, where
+    that is not all of the images.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Figure:
 def write_report(out: Path, report: Report, figures: Sequence[Figure], schema: LabelSchema) -> None:
     """Write `report` as report.json and, with the figures, as report.html to the folder `out`.
 
-    A question without numbers or figures is left out of the page, which ends with what was not measured and how to get it.
-    Raises OutputError where something cannot be written.
+    A question without numbers or figures is left out of the page, which ends with what was not measured and how to get
+    it. Raises OutputError where something cannot be written.
     """
     report.write(out / "report.json")
     for figure in figures:

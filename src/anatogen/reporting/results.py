@@ -31,7 +31,8 @@ Interval = tuple[Number, Number]
 class Result(BaseModel):
     """A part of report.json: frozen; keys that it does not know are passed over.
 
-    Keys that were not set are not written; one that was set and has no value is null. A result is true where anything was set.
+    Keys that were not set are not written; one that was set and has no value is null. A result is true where anything
+    was set.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -56,8 +57,8 @@ class Score(Result):
 class Overlaps(Result):
     """Six measures of three pairs: (generated image, label map), (generated, real image), (real image, map).
 
-    dice: overlap. hd95: 95 % Hausdorff distance, mm. nsd: normalised surface Dice. missed: share of images in which a class of
-    the map is not found. volume_error: relative and signed; volume_error_abs: its size.
+    dice: overlap. hd95: 95 % Hausdorff distance, mm. nsd: normalised surface Dice. missed: share of images in which a
+    class of the map is not found. volume_error: relative and signed; volume_error_abs: its size.
     """
 
     dice_gen_map: Score | None = None
@@ -92,8 +93,8 @@ class Overlaps(Result):
 
 
 class AbsentClass(Result):
-    """A class where it is absent from the map: in how many images, of how many patients, in what share of the images it was
-    found all the same, and how much of it (mm to the power of the axes, the mean over those images).
+    """A class where it is absent from the map: in how many images, of how many patients, in what share of the images it
+    was found all the same, and how much of it (mm to the power of the axes, the mean over those images).
     """
 
     images: int | None = None
@@ -175,7 +176,9 @@ class TrainedCount(Result):
 
 
 class Trained(Score):
-    """Dice on real test patients of a segmenter trained on one mixture, and the difference to training on real images alone."""
+    """Dice on real test patients of a segmenter trained on one mixture, and the difference to training on real images
+    alone.
+    """
 
     name: str | None = None
     difference_to_real: Number = None
@@ -212,7 +215,9 @@ class NnunetUtilityResult(Result):
 
 
 class UtilityResult(Result):
-    """Trainings on real, on synthetic and on both images. both: the first of `mixtures`. selection: of the images trained on."""
+    """Trainings on real, on synthetic and on both images. both: the first of `mixtures`. selection: of the images
+    trained on.
+    """
 
     real: Trained | None = None
     synthetic: Trained | None = None
@@ -258,8 +263,8 @@ class RealismCount(Result):
 class RealismResult(Result):
     """Generated images of patients A beside real images of patients B; `_real`: real images of A beside the same.
 
-    `_spread`: standard deviation over the halvings of the patients. power_ratio: of rings of spatial frequency, 1 is right.
-    test: None where there are fewer than two patients.
+    `_spread`: standard deviation over the halvings of the patients. power_ratio: of rings of spatial frequency, 1 is
+    right. test: None where there are fewer than two patients.
     """
 
     n: RealismCount | int | None = None
@@ -409,7 +414,10 @@ class SegmenterChoice(Result):
 
 
 class AboutDataset(Result):
-    """The data set that was evaluated against: its source, its caution and how many cases it has. Other terms come along."""
+    """The data set that was evaluated against: its source, its caution and how many cases it has.
+
+    Other terms come along.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -438,9 +446,9 @@ class Report(Document):
     """report.json. n, split, maps, selection: which images were evaluated. segmenter: by which auxiliary segmenter
     (key "judge"). similarity: of images that were made similar to real ones (key "likeness").
 
-    seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. real_patients: whether they are
-    real patients' images, as those of nearest-map retrieval are. not_applicable: why a section
-    could not be run, by its name. Reports without a format number are of the first format, which is today's.
+    seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. real_patients: whether
+    they are real patients' images, as those of nearest-map retrieval are. not_applicable: why a section could not be
+    run, by its name. Reports without a format number are of the first format, which is today's.
     """
 
     FORMAT: ClassVar[int] = 1

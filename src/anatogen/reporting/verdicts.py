@@ -8,8 +8,8 @@ from anatogen.metrics.copies import CopyRate
 from anatogen.metrics.membership import MembershipAttack
 
 SELECTED_BY_COPIES = (
-    "These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over and does not "
-    "say how often the model copies."
+    "These images were selected by this very measure (--reject-copies): the copy rate is what the gate left over and "
+    "does not say how often the model copies."
 )
 
 
@@ -39,14 +39,14 @@ def membership_sentence(attack: MembershipAttack) -> str:
     low, high = attack.ci95
     calibrated = not math.isnan(attack.difficulty_auc)
     finding = (
-        f"training images from unseen ones by its loss{', their difficulty accounted for,' if calibrated else ''} with an AUC of "
-        f"{attack.auc:.2f} (95 % interval {low:.2f} to {high:.2f}, 0.5 is chance; {_short(100 * attack.tpr_at_1)} % of them at 1 % "
-        "false alarms)"
+        f"training images from unseen ones by its loss{', their difficulty accounted for,' if calibrated else ''} with "
+        f"an AUC of {attack.auc:.2f} (95 % interval {low:.2f} to {high:.2f}, 0.5 is chance; "
+        f"{_short(100 * attack.tpr_at_1)} % of them at 1 % false alarms)"
     )
     if not attack.comparable:
         return (
-            "Whether the model's loss reveals training images cannot be told: they differ so much from the unseen ones that fixed "
-            f"filters tell them apart, with an AUC of {attack.difficulty_auc:.2f}."
+            "Whether the model's loss reveals training images cannot be told: they differ so much from the unseen "
+            f"ones that fixed filters tell them apart, with an AUC of {attack.difficulty_auc:.2f}."
         )
     if attack.above_chance:
         return f"The model tells {finding}: it retains information about training patients."

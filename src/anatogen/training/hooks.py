@@ -42,7 +42,8 @@ class Hook:
         every: Steps between two calls, at least 1.
         call: The function.
         memory: State of `call`, for instance the best score so far.
-        remembered: Whether checkpoints keep the memory, and a resume needs the hook again. A hook that only looks does not.
+        remembered: Whether checkpoints keep the memory, and a resume needs the hook again. A hook that only looks does
+            not.
     """
 
     name: str

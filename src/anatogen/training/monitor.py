@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class MetricsLog:
     """Collects the metrics of every step and writes their means as a line every `every` seconds.
 
-    A line holds step, share (of the training, in [0, 1]), seconds, loss, learning_rate, images_per_s and what a task and
-    its hooks measure. Values stay on the device until a line is written.
+    A line holds step, share (of the training, in [0, 1]), seconds, loss, learning_rate, images_per_s and what a task
+    and its hooks measure. Values stay on the device until a line is written.
 
     Args:
         path: The file; lines of steps after `after` are removed, because these steps were lost.

@@ -16,8 +16,8 @@ from anatogen.networks.contract import PlaneNetwork
 def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...]:
     """Copy the weights of `other` into `denoiser`; what belongs to a class goes to the class of the same name.
 
-    For label maps without the new classes, `denoiser` then predicts what `other` predicts (with the same statistics of the
-    images). New classes start without any influence.
+    For label maps without the new classes, `denoiser` then predicts what `other` predicts (with the same statistics of
+    the images). New classes start without any influence.
 
     Args:
         denoiser: Changed in place.

@@ -32,7 +32,8 @@ class DemoRequest:
         training_steps: Optimizer steps, unless the time is over before.
         training_seconds: The longest time to train.
         evaluation: Of the auxiliary models; None adapts their trainings to the speed of this machine, see `paced`.
-        count: How many images to sample of each split; None for one of every label map, and at most 200 on a slow machine.
+        count: How many images to sample of each split; None for one of every label map, and at most 200 on a slow
+            machine.
         quick: Leave out what the generator itself can do: classes left free, variation, solver steps.
         device: "auto", "cpu", "cuda", ...
         command: The command line, for the report.
@@ -78,8 +79,9 @@ def demo(request: DemoRequest, *, monitor: Monitor | None = None) -> DemoResult:
         seconds["evaluate"] = time.monotonic() - began - sum(seconds.values())
     slow = request.evaluation is None and settings != paced(_FULL_SPEED)
     note = (
-        f"This machine trains on {speed:.0f} images/s, so the auxiliary segmenter was trained for {settings.segmenter.steps} "
-        f"steps instead of {paced(_FULL_SPEED).segmenter.steps}, and {request.count} images of each split were made"
+        f"This machine trains on {speed:.0f} images/s, so the auxiliary segmenter was trained for "
+        f"{settings.segmenter.steps} steps instead of {paced(_FULL_SPEED).segmenter.steps}, and {request.count} images "
+        "of each split were made"
     )
     return DemoResult(evaluation, seconds, note if slow else "")
 
@@ -87,8 +89,8 @@ def demo(request: DemoRequest, *, monitor: Monitor | None = None) -> DemoResult:
 def paced(speed: float) -> EvaluationSettings:
     """The auxiliary models' trainings, shorter where `speed` (images/s of the generator's training) is low.
 
-    So the demo takes minutes on a slow machine, too. At least a third of the segmenter's steps are left, after which it finds
-    the hippocampus of real patients nearly as well.
+    So the demo takes minutes on a slow machine, too. At least a third of the segmenter's steps are left, after which it
+    finds the hippocampus of real patients nearly as well.
     """
     from anatogen.evaluation.subject import EvaluationSettings
     from anatogen.judges.encoder import EncoderSettings

@@ -135,7 +135,8 @@ def opened(subjects: Sequence[Path], dataset: PreparedDataset) -> tuple[SampleSe
     for samples in sets:
         if samples.schema.names != dataset.schema.names:
             raise SettingsError(
-                f"its classes ({', '.join(samples.schema.names)}) are not the data set's ({', '.join(dataset.schema.names)})",
+                f"its classes ({', '.join(samples.schema.names)}) are not the data set's "
+                f"({', '.join(dataset.schema.names)})",
                 path=samples.folder,
                 hint="Evaluate it against the data set that its label maps are from",
             )

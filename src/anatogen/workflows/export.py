@@ -21,8 +21,8 @@ class ExportRequest:
 
     Args:
         to: "nnunet" for a sample set, "diffusers" for a run.
-        dataset: what the model was trained on, to look for copies in where no report has looked yet, and for the place and the
-            units of images whose sample set does not know them.
+        dataset: what the model was trained on, to look for copies in where no report has looked yet, and for the place
+            and the units of images whose sample set does not know them.
         stack: join the slices of one map volume to one case.
         accept_copies: export a sample set in which more training patients are copied than by chance.
     """
@@ -41,7 +41,9 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Where it lies, how many cases and images it holds (0 for a model), of which classes, and what the user should be told."""
+    """Where it lies, how many cases and images it holds (0 for a model), of which classes, and what the user should be
+    told.
+    """
 
     out: Path
     cases: int
@@ -51,7 +53,10 @@ class ExportResult:
 
 
 def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportResult:
-    """Write the export. Raises DataError where the sample set copies training patients, or its maps are not its images' truth."""
+    """Write the export.
+
+    Raises DataError where the sample set copies training patients, or its maps are not its images' truth.
+    """
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.sample_set import SampleSet, require_synthetic
     from anatogen.interop.diffusers import export_checkpoint

@@ -39,9 +39,9 @@ _SHOWN = 4
 class Live:
     """Samples fixed validation maps with fixed noise and the averaged weights now and then.
 
-    Each time it writes `previews/STEP.png` and `training.html` to the run and returns `dice`, `dice/CLASS` and `dice_ceiling`
-    (the same auxiliary segmenter on the real images) for metrics.jsonl. It takes no random numbers from the training, at most
-    `live.share` of its time, and never ends it: after an error it says so and stays silent.
+    Each time it writes `previews/STEP.png` and `training.html` to the run and returns `dice`, `dice/CLASS` and
+    `dice_ceiling` (the same auxiliary segmenter on the real images) for metrics.jsonl. It takes no random numbers from
+    the training, at most `live.share` of its time, and never ends it: after an error it says so and stays silent.
 
     Args:
         dataset: The data set that is trained on; its split "val" is shown.
@@ -90,7 +90,9 @@ class Live:
         return measures
 
     def last(self) -> Path | None:
-        """Write the preview and the page of the finished training; returns the page, None where it could not be written."""
+        """Write the preview and the page of the finished training; returns the page, None where it could not be
+        written.
+        """
         try:
             model, about = load_denoiser(self.run)
             measures = self.show(about.steps or 0, model)
@@ -161,7 +163,8 @@ def live_for(
     device: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Live | None:
-    """The previews of a training, where `settings.live` and the data set allow them; trains the segmenter where it is wanted.
+    """The previews of a training, where `settings.live` and the data set allow them; trains the segmenter where it is
+    wanted.
 
     With `live.dice: auto` the segmenter is used where the data set has one already, or where the training is a long one
     (over 2,000 steps, or ten minutes): training it takes minutes on a CPU.

@@ -53,12 +53,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate a sample set, or a run, against `dataset` and write a report, a model card and a data sheet to `out`.
 
-    With the run at hand the report also shows classes left free one by one, how they vary with the seed, and Dice against
-    solver steps. Images are read block by block, whatever their count.
+    With the run at hand the report also shows classes left free one by one, how they vary with the seed, and Dice
+    against solver steps. Images are read block by block, whatever their count.
 
     Args:
-        subject: A run, which is sampled first, from `split` and, for utility, from the held-out patients; or a sample set,
-            or two: one from test maps and one from heldout maps.
+        subject: A run, which is sampled first, from `split` and, for utility, from the held-out patients; or a sample
+            set, or two: one from test maps and one from heldout maps.
         dataset: The prepared data set.
         out: Folder for the report.
         **options: See `EvaluateOptions`.

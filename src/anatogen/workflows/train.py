@@ -51,7 +51,10 @@ class TrainResult:
 
 
 def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResult:
-    """Train the model of `request`. Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far."""
+    """Train the model of `request`.
+
+    Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far.
+    """
     from anatogen.baselines.retrieval import RETRIEVAL
     from anatogen.check.patients import leak_in
     from anatogen.data.store import PreparedDataset

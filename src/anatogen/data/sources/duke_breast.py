@@ -40,8 +40,8 @@ from anatogen.volume import Volume
 
 CLASSES = ("breast", "blood vessels", "fibroglandular tissue")  # in the paper's order
 
-# Konz et al. 2024: 70 patients train the generator, 15 are held out for the segmenter, 15 test. The authors list the 70 in
-# issue 22 of mazurowski-lab/segmentation-guided-diffusion; the split of the other 30 is ours.
+# Konz et al. 2024: 70 patients train the generator, 15 are held out for the segmenter, 15 test. The authors list the 70
+# in issue 22 of mazurowski-lab/segmentation-guided-diffusion; the split of the other 30 is ours.
 PAPER_PATIENTS = {"train": 70, "heldout": 15, "test": 15}
 PAPER_TRAIN = tuple(
     f"Breast_MRI_{number:03d}"

@@ -94,7 +94,10 @@ def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, float] | None]:
 
 
 def read_labels(path: Path, table: ColourTable | None = None) -> NDArray[np.integer]:
-    """The label values (H, W) in `path`, or (X, Y, Z) of a stack. `table`: the classes of the colours of RGB pictures."""
+    """The label values (H, W) in `path`, or (X, Y, Z) of a stack.
+
+    `table`: the classes of the colours of RGB pictures.
+    """
     if pages(path) > 1:
         array = read_stack(path).array
         if array.dtype.kind not in "iu" or array.ndim != 3:

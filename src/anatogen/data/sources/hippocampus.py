@@ -26,8 +26,8 @@ NAME = "hippocampus"
 BUNDLE = Path(__file__).parents[1] / "bundled" / "hippocampus.npz"
 CLASSES = ("anterior", "posterior")
 NOTICE = (
-    "Real patients: T1 MRI of the hippocampus of 80 people, from the Medical Segmentation Decathlon, Task 04 (Vanderbilt "
-    "University Medical Center; Simpson et al. 2019), CC-BY-SA 4.0."
+    "Real patients: T1 MRI of the hippocampus of 80 people, from the Medical Segmentation Decathlon, Task 04 "
+    "(Vanderbilt University Medical Center; Simpson et al. 2019), CC-BY-SA 4.0."
 )
 TERMS = {
     "licence": "CC-BY-SA 4.0",

@@ -197,7 +197,8 @@ def find_schema(
         )
     if highest > 63 and len(first_file) - 1 < highest / 4:
         raise DataError(
-            f"contains label {highest}, but only {len(first_file)} values occur in total: gray levels, not class numbers",
+            f"contains label {highest}, but only {len(first_file)} values occur in total: gray levels, not class "
+            "numbers",
             path=first_file[highest],
             hint="Relabel the maps 0, 1, 2, ..., or name the classes",
         )

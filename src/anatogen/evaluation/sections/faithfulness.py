@@ -168,8 +168,8 @@ class Faithfulness(Section[FaithfulnessResult]):
 
     def _examples_figure(self) -> Figure:
         caption = (
-            "Label map, the real image it was drawn on, an image generated from the map alone, the same with the map's outlines, "
-            "and what the segmenter finds in it. One slice a patient first, none selected by quality."
+            "Label map, the real image it was drawn on, an image generated from the map alone, the same with the map's "
+            "outlines, and what the segmenter finds in it. One slice a patient first, none selected by quality."
         )
         return Figure("examples", "Do the images follow the maps?", figures.grid(self._examples), caption)
 
@@ -184,8 +184,8 @@ class Faithfulness(Section[FaithfulnessResult]):
             if found is not None
         }
         caption = (
-            "Dice with the label map of every patient, in generated and in real images; the bar is the mean. Numbers by patient, of this "
-            "and of every other measure, are in report.json."
+            "Dice with the label map of every patient, in generated and in real images; the bar is the mean. Numbers "
+            "by patient, of this and of every other measure, are in report.json."
         )
         return Figure("patients", "Is it so for every patient?", figures.points(values, "Dice"), caption)
 

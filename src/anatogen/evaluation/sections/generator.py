@@ -34,7 +34,10 @@ _SEEDS_SHOWN = 6
 
 
 class LeftFree(Section[None]):
-    """A figure: a map a line; everything given, then each class left free by itself, then all of them. The seed stays."""
+    """A figure: a map a line; everything given, then each class left free by itself, then all of them.
+
+    The seed stays.
+    """
 
     name: ClassVar[str] = "left_free"
     question: ClassVar[Question] = "model"
@@ -84,7 +87,9 @@ class Variation(Section[VariationResult]):
 
 @dataclass(frozen=True)
 class _Seeds:
-    """Images (maps x seeds, C, H, W) of some maps (maps, H, W), and what the segmenter found in them (maps, seeds, H, W)."""
+    """Images (maps x seeds, C, H, W) of some maps (maps, H, W), and what the segmenter found in them (maps, seeds, H,
+    W).
+    """
 
     maps: NDArray[np.int64]
     images: NDArray[np.float32]

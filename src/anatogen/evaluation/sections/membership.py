@@ -49,7 +49,9 @@ class Membership(Section[MembershipAttack]):
 
 
 def membership_attack(generator: HasDenoiser, dataset: PreparedDataset, most: int = _ATTACKED) -> MembershipAttack:
-    """Can training images be told from unseen patients' by the denoiser's loss, their difficulty accounted for? On at most `most` of each."""
+    """Can training images be told from unseen patients' by the denoiser's loss, their difficulty accounted for? On at
+    most `most` of each.
+    """
     unseen = [row for row in dataset.rows if row.split in UNSEEN]
     path, sides = generator.denoiser.path, []
     with stage("membership attack", 2.0, "s") as bar:

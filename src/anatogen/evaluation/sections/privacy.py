@@ -79,8 +79,8 @@ class Privacy(Section[PrivacyResult]):
             cells.append((f"generated, {made.distance[image]:.3f} from", figures.gray(generated)))
             cells.append((f"training: {row.id}", figures.gray(real)))
         caption = (
-            f"The {len(cells) // 2} generated images that are nearest to a training image, each beside it; the distance is 1 - correlation "
-            "of pixels under shifts of up to 2. Look: is it the same image?"
+            f"The {len(cells) // 2} generated images that are nearest to a training image, each beside it; the "
+            "distance is 1 - correlation of pixels under shifts of up to 2. Look: is it the same image?"
         )
         lines = [cells[start : start + 10] for start in range(0, len(cells), 10)]
         return Figure("closest", "The closest pairs", figures.grid(lines), caption, "privacy")
@@ -88,8 +88,8 @@ class Privacy(Section[PrivacyResult]):
     def _distances_figure(self, made: Neighbours, heldout: Neighbours, rate: CopyRate) -> Figure:
         values = {"generated": made.relative, "real, unseen patients": heldout.relative}
         caption = (
-            "Distance to the nearest training image, over the median distance to the 32 nearest. The dashed line is the threshold: "
-            f"about {100 * rate.level:g} % of unseen patients' real images lie below it."
+            "Distance to the nearest training image, over the median distance to the 32 nearest. The dashed line is "
+            f"the threshold: about {100 * rate.level:g} % of unseen patients' real images lie below it."
         )
         return Figure(
             "copies",

@@ -41,14 +41,15 @@ _IMAGES_HELD = 256
 _FEATURES_HELD = 5000
 _PAIRS = 128
 YARDSTICK = (
-    "generated images of patients A beside real images of patients B; _real: real images of A beside the same; means over halvings of "
-    "the patients"
+    "generated images of patients A beside real images of patients B; _real: real images of A beside the same; means "
+    "over halvings of the patients"
 )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), and whose they are (N,).
+    """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), and
+    whose they are (N,).
 
     images: (K, C, H, W), some of them, and their places (K,): the same ones of both sets where these are pairs.
     """
@@ -101,11 +102,11 @@ class Measuring:
 
 
 class Realism(Section[RealismResult]):
-    """Features, texture, noise and variety of generated images of patients A against real images of patients B, beside real images of A
-    against the same; see `metrics.halves`.
+    """Features, texture, noise and variety of generated images of patients A against real images of patients B, beside
+    real images of A against the same; see `metrics.halves`.
 
-    Of the images of one label map the first counts, so that both sides are equally many. Where the label maps are from elsewhere, the
-    real images are the data set's own test images.
+    Of the images of one label map the first counts, so that both sides are equally many. Where the label maps are from
+    elsewhere, the real images are the data set's own test images.
     """
 
     name: ClassVar[str] = "realism"
@@ -150,12 +151,12 @@ class Realism(Section[RealismResult]):
         own = f"{sampling.steps} steps" if sampling is not None else "generated"
         curves = {own: _power_ratio(made, real), **self.subject.power_curves}
         caption = (
-            "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above too "
-            "noisy. Dice does not see it."
+            "Power of generated over real images in rings of spatial frequency. 1 is right, below is too smooth, above "
+            "too noisy. Dice does not see it."
         )
         noise_caption = (
-            "The local noise (Immerkaer 1996) of each image, in units of the model's range, of the generated images and of the real "
-            "ones beside them. Too low is lost texture."
+            "The local noise (Immerkaer 1996) of each image, in units of the model's range, of the generated images "
+            "and of the real ones beside them. Too low is lost texture."
         )
         noise = {name: each.noise[np.isfinite(each.noise)] for name, each in (("generated", made), ("real", real))}
         return [
@@ -167,7 +168,8 @@ class Realism(Section[RealismResult]):
         heldout = {row.patient for row in self.subject.dataset.rows if row.split == "heldout"}
         if heldout & set(made.patients):
             return [
-                "The encoder was trained on real images of these patients (split heldout); evaluate images of test patients instead."
+                "The encoder was trained on real images of these patients (split heldout); evaluate images of test "
+                "patients instead."
             ]
         return []
 
@@ -180,8 +182,8 @@ def _power_ratio(made: Measured, real: Measured) -> NDArray[np.float64]:
 def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
     """What can be said of `made` beside `real`.
 
-    paired: the i-th image of `made` follows the label map of the i-th of `real`. With fewer than two patients on a side there is nothing
-    but the texture.
+    paired: the i-th image of `made` follows the label map of the i-th of `real`. With fewer than two patients on a side
+    there is nothing but the texture.
     """
     noise_ratio, noise_distance = compare_noise(made.noise, real.noise)
     patients = len(np.unique(made.patients))

@@ -1,4 +1,6 @@
-"""Images made similar to real ones: does the similarity follow --similarity, and is the anatomy still followed? (Konz et al. 2024, 3.2.2)"""
+"""Images made similar to real ones: does the similarity follow --similarity, and is the anatomy still followed? (Konz
+et al. 2024, 3.2.2)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from anatogen.reporting.results import SimilarityResult, SimilarityRow
 
 
 class Similarity(Section[SimilarityResult]):
-    """Correlation with the real image, and Dice on given and on free classes, at each similarity of an interpolated set."""
+    """Correlation with the real image, and Dice on given and on free classes, at each similarity of an interpolated
+    set.
+    """
 
     name: ClassVar[str] = "similarity"
     question: ClassVar[Question] = "faithfulness"
@@ -67,15 +71,17 @@ class Similarity(Section[SimilarityResult]):
         if len(rows) < 2:
             return Finding(result)
         caption = (
-            "Correlation of the generated with the real image, and Dice(m_gen, m) on the classes that were given, against --similarity; "
-            f"{rows[0].n} images at each."
+            "Correlation of the generated with the real image, and Dice(m_gen, m) on the classes that were given, "
+            f"against --similarity; {rows[0].n} images at each."
         )
         heading = "Does the similarity follow --similarity?"
         return Finding(result, [Figure("similarity", heading, figures.similarity(rows), caption)])
 
 
 def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Pearson's correlation of the pixels of two images, for each pair of (N, C, *spatial): (N,), 1 the same, 0 unrelated."""
+    """Pearson's correlation of the pixels of two images, for each pair of (N, C, *spatial): (N,), 1 the same, 0
+    unrelated.
+    """
     x, y = (v.reshape(len(v), -1).astype(np.float64) for v in (a, b))
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     return np.asarray((x * y).sum(axis=1) / np.maximum(np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1)), 1e-12))

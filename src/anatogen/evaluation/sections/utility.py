@@ -1,4 +1,6 @@
-"""Are the images useful for training? A segmenter trained on them is tested on real patients (Konz et al. 2024, Table 2)."""
+"""Are the images useful for training? A segmenter trained on them is tested on real patients (Konz et al. 2024, Table
+2).
+"""
 
 from __future__ import annotations
 
@@ -74,8 +76,9 @@ class Utility(Section[UtilityResult]):
     def _figure(self, results: Sequence[MixtureUtility]) -> Figure:
         steps, seeds = self.subject.settings.utility.steps, self.subject.settings.utility_seeds
         caption = (
-            "Dice on real test patients of a segmenter trained on real images, on synthetic ones made from the same patients' label maps, "
-            f"and on both; {steps} steps each, {seeds} training{'s' if seeds > 1 else ''} a bar, 95 % intervals by patient."
+            "Dice on real test patients of a segmenter trained on real images, on synthetic ones made from the same "
+            f"patients' label maps, and on both; {steps} steps each, {seeds} training{'s' if seeds > 1 else ''} a bar, "
+            "95 % intervals by patient."
         )
         if any(result.ci95 is None for result in results):
             caption += " Where no interval is drawn, there are too few patients for an interval, or they do not differ."

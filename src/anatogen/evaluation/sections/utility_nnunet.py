@@ -1,4 +1,6 @@
-"""Are the images useful for training nnU-Net? The comparison of `utility`, with nnU-Net v2 as the segmenter that is trained."""
+"""Are the images useful for training nnU-Net? The comparison of `utility`, with nnU-Net v2 as the segmenter that is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +94,8 @@ def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
     """Raises SettingsError where nnU-Net is not installed, has no trainer of so many `epochs` or gives a class's name a
     meaning of its own, or where `dataset` has no split test.
 
-    Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as background.
-    Leaving such slices out would compare other patients than the built-in segmenter's.
+    Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as
+    background. Leaving such slices out would compare other patients than the built-in segmenter's.
     """
     trainer_of(epochs)
     require_nnunet()
@@ -108,7 +110,8 @@ def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
         missing = [name for name in dataset.schema.names if name not in row.annotated]
         if missing:
             raise DataError(
-                f"{', '.join(missing)} is not annotated in case {row.case}, and nnU-Net takes no partly annotated cases",
+                f"{', '.join(missing)} is not annotated in case {row.case}, and nnU-Net takes no partly annotated "
+                "cases",
                 path=dataset.folder,
                 hint="Evaluate without --nnunet, or prepare fully annotated cases",
             )
@@ -124,15 +127,15 @@ def utility_by_nnunet(
     device: str = "auto",
     trainer: str | None = None,
 ) -> NnunetUtilityResult:
-    """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on test patients.
+    """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on
+    test patients.
 
-    Real and synthetic images are written by the same code, each in the place and the units of its scan. Each mixture is planned
-    by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only.
-    work: here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they
-    were made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of
-    `epochs`. Of more than 20,000 images, so many are drawn.
-    Raises what `require_for_nnunet`, `require_true_maps` and `train_with_nnunet`
-    do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
+    Real and synthetic images are written by the same code, each in the place and the units of its scan. Each mixture is
+    planned by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only. work:
+    here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they were
+    made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of `epochs`.
+    Of more than 20,000 images, so many are drawn. Raises what `require_for_nnunet`, `require_true_maps` and
+    `train_with_nnunet` do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
     """
     require_for_nnunet(dataset, epochs)
     require_true_maps(samples)

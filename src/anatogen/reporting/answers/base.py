@@ -17,7 +17,8 @@ Chapter = Literal["faithfulness", "utility", "realism", "privacy", "model"]
 class Answer:
     """The answer to one question. value, brief: a number and a few words, for the summary.
 
-    verdict: a sentence. notes: how to read it. measured: False where there are no numbers; then `hint` says how to get them.
+    verdict: a sentence. notes: how to read it. measured: False where there are no numbers; then `hint` says how to get
+    them.
     """
 
     chapter: Chapter

@@ -81,13 +81,14 @@ def _verdict(report: Report, obeyed: Score, highest: float | None) -> tuple[str,
 
 def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None) -> list[str]:
     notes = [
-        "m is the label map, m_gen the segmentation of the image that was generated from it, m_real that of the real image of the "
-        "map. (m_real, m) is the ceiling: what real images reach.",
-        "The auxiliary segmenter is a UNet, trained on real images of held-out patients that the generator never saw. Each measure is "
-        "taken over a patient's slices together, then averaged over patients; intervals are over patients, by Student's t after "
-        "Hall's removal of skewness. Only classes that were given and annotated count.",
-        "Closely means 95 % of the ceiling or more, largely 80 %, in part 50 %, poorly less; two words where the interval "
-        "spans two; without an interval, no word. More than 100 % is possible: generated images can be easier to segment than real ones.",
+        "m is the label map, m_gen the segmentation of the image that was generated from it, m_real that of the real "
+        "image of the map. (m_real, m) is the ceiling: what real images reach.",
+        "The auxiliary segmenter is a UNet, trained on real images of held-out patients that the generator never saw. "
+        "Each measure is taken over a patient's slices together, then averaged over patients; intervals are over "
+        "patients, by Student's t after Hall's removal of skewness. Only classes that were given and annotated count.",
+        "Closely means 95 % of the ceiling or more, largely 80 %, in part 50 %, poorly less; two words where the "
+        "interval spans two; without an interval, no word. More than 100 % is possible: generated images can be "
+        "easier to segment than real ones.",
     ]
     if highest is not None and highest < _POOR_SEGMENTER:
         notes.insert(0, f"The ceiling is low ({ratio(highest)}): the auxiliary segmenter does poorly on this data set.")

@@ -1,4 +1,6 @@
-"""What was measured of the generator itself: variation between seeds, Dice against solver steps, similarity to a real image."""
+"""What was measured of the generator itself: variation between seeds, Dice against solver steps, similarity to a real
+image.
+"""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def answer(report: Report) -> Answer:
         return Answer("privacy", question, topic, measured=False)
     status = privacy_status(report)
     notes = [
-        "A copy is suspected where an image lies nearer to a training image, relative to its further neighbours, than 99 % of real "
-        "images of unseen patients do. Chance alone flags some; the rate counts where it is above that."
+        "A copy is suspected where an image lies nearer to a training image, relative to its further neighbours, than "
+        "99 % of real images of unseen patients do. Chance alone flags some; the rate counts where it is above that."
     ]
     if status == "flagged by learned features":
         notes.insert(0, "The verdict above is by pixels; by learned features the images are flagged for copying.")
@@ -36,9 +36,10 @@ def answer(report: Report) -> Answer:
         tables.append(_membership(found.attack))
         if found.attack.difficulty_auc is not None:
             notes.append(
-                "Any model has a lower loss on easier images. The attack therefore subtracts from the loss what fixed filters, which were "
-                "trained on nothing, have as theirs on the same images. Differences between training and unseen patients that such "
-                "filters do not see still count; only a second model, trained on neither, would tell these from memorisation."
+                "Any model has a lower loss on easier images. The attack therefore subtracts from the loss what fixed "
+                "filters, which were trained on nothing, have as theirs on the same images. Differences between "
+                "training and unseen patients that such filters do not see still count; only a second model, trained "
+                "on neither, would tell these from memorisation."
             )
     else:
         notes.append(f"Membership inference was not measured: it needs the run ({Answer('privacy', '', '').hint}).")
@@ -76,7 +77,8 @@ def _verdict(found: PrivacyResult, status: str) -> str:
     generated, unseen = _counts(found)
     return (
         f"{capital(status)}: the copy rate of {generated} is {in_words(found.copy_rate, found.ci95, percent)}, "
-        f"{percent(found.expected)} expected by chance ({p_value(found.p_value)}), measured against {unseen} of unseen patients."
+        f"{percent(found.expected)} expected by chance ({p_value(found.p_value)}), measured against {unseen} of unseen "
+        "patients."
     )
 
 

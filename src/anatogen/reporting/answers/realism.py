@@ -121,14 +121,16 @@ def _too_few(found: RealismResult) -> str:
 
 def _how_to_read(test: RealismTest | None) -> tuple[str, ...]:
     read = (
-        "The patients are halved, again and again: generated images of patients A beside real images of patients B, and real images of "
-        "A beside the same, with equal counts. ± is the standard deviation over the halvings. The last column is how often chance "
-        "does as much in any of the measures: generated and real images of some patients change places."
+        "The patients are halved, again and again: generated images of patients A beside real images of patients B, "
+        "and real images of A beside the same, with equal counts. ± is the standard deviation over the halvings. The "
+        "last column is how often chance does as much in any of the measures: generated and real images of some "
+        "patients change places."
     )
     other = "Features are those of an encoder trained on the held-out patients of this data set; values of other encoders do not compare."
     if test is not None and test.same_maps is False:
         return (
-            f"{read} The label maps are of another data set: what differs between its patients and these counts as a difference.",
+            f"{read} The label maps are of another data set: what differs between its patients and these counts as a "
+            "difference.",
             other,
         )
     return read, other

@@ -53,12 +53,13 @@ def _gated(found: SelectionResult) -> str:
     asked = []
     if found.min_dice is not None:
         asked.append(
-            f"images in which a segmenter finds the given classes with a Dice of at least {general(found.min_dice)} (--min-dice)"
+            f"images in which a segmenter finds the given classes with a Dice of at least {general(found.min_dice)} "
+            "(--min-dice)"
         )
     if found.reject_copies is not None:
         asked.append(
-            f"images that lie no nearer to a training image than all but {percent(found.reject_copies)} of unseen patients' do "
-            "(--reject-copies)"
+            f"images that lie no nearer to a training image than all but {percent(found.reject_copies)} of unseen "
+            "patients' do (--reject-copies)"
         )
     without = found.requests_without_image or 0
     return (

@@ -30,8 +30,9 @@ def answer(report: Report, classes: Sequence[str]) -> Answer:
         return Answer("utility", question, topic, measured=False)
     apart = _between_seeds((real, synthetic, *mixtures))
     notes: tuple[str, ...] = (
-        "The same segmenter, steps, seeds and validation for each row, tested on real patients of the split test. Intervals are "
-        "over patients; differences are paired by patient. A difference whose interval holds 0 is not significant.",
+        "The same segmenter, steps, seeds and validation for each row, tested on real patients of the split test. "
+        "Intervals are over patients; differences are paired by patient. A difference whose interval holds 0 is not "
+        "significant.",
         "One training a row: variation between seeds is not in the intervals; --utility-seeds 3 measures it."
         if apart is None
         else f"Between seeds the mean Dice of a row differs by up to {ratio(apart)}: no smaller difference is claimed either.",
@@ -77,9 +78,9 @@ def _by_nnunet(found: NnunetUtilityResult | None, classes: Sequence[str]) -> tup
     if not found or not rows:
         return ()
     caption = (
-        f"nnU-Net {found.version or 'v2'} ({found.configuration}, {counted(found.epochs, 'epoch')}) "
-        "trained on the same images and tested on the same patients; it plans each training from the images that it is given. "
-        "One training a row: variation between two trainings on the same images is not in the intervals"
+        f"nnU-Net {found.version or 'v2'} ({found.configuration}, {counted(found.epochs, 'epoch')}) trained on the "
+        "same images and tested on the same patients; it plans each training from the images that it is given. One "
+        "training a row: variation between two trainings on the same images is not in the intervals"
     )
     return (Table(caption, ("trained on", *_HEADS, *classes), rows),)
 
@@ -91,7 +92,9 @@ def _between_seeds(trainings: Sequence[Trained]) -> float | None:
 
 
 def _compared(training: Trained, apart: float | None) -> str:
-    """In words, and no difference where it may be chance: of patients, by its interval, or of seeds, by how far they are `apart`."""
+    """In words, and no difference where it may be chance: of patients, by its interval, or of seeds, by how far they
+    are `apart`.
+    """
     ends, difference = interval(training.difference_ci95), training.difference_to_real
     if difference is None:
         return "was not compared with one trained on real ones"
