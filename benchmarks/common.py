@@ -36,7 +36,9 @@ def hippocampus(work: Path, raw: Path | None = None) -> PreparedDataset:
 
 
 def head_neck(work: Path, raw: Path | None = None) -> PreparedDataset:
-    """Axial slices of head-and-neck CT at 4 mm, 64 x 64, its seven organs partly annotated, prepared once under `work`."""
+    """Axial slices of head-and-neck CT at 4 mm, 64 x 64, its seven organs partly annotated, prepared once under
+    `work`.
+    """
     out = work / "head-neck"
     if out.exists():
         return PreparedDataset.open(out)

@@ -100,7 +100,9 @@ def slices_of(rows: list[Row], names: NDArray[np.str_]) -> list[NDArray[np.int64
 def verdicts(
     dataset: PreparedDataset, counts: tuple[int, ...], repetitions: int
 ) -> dict[str, dict[int, list[bool | None]]]:
-    """Verdicts by generator and number of patients, None for too few; * marks generators that differ from real images."""
+    """Verdicts by generator and number of patients, None for too few; * marks generators that differ from real
+    images.
+    """
     rows = [row for row in dataset.rows if row.split != "heldout"]
     counted: dict[str, int] = {}
     for row in rows:

@@ -34,7 +34,8 @@ GALLERY = {
     "similarity": "interpolate runs/hippocampus --masks data/hippocampus --count 3 --given anterior "
     "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
     "pairs": f"{SAMPLE} --count 12 --per-mask 4 --given anterior --paired --out pairs",
-    "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head --out elsewhere",
+    "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head "
+    "--out elsewhere",
 }
 
 

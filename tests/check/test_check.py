@@ -72,7 +72,9 @@ def memory_source(count: int = 24, change: Callable[[int, dict[str, Any]], None]
 
 
 def named_source(form: str) -> Source:
-    """A clean source of two scans each of patients whom only the names of their cases tell, "{p}" and "{s}" in `form`."""
+    """A clean source of two scans each of patients whom only the names of their cases tell, "{p}" and "{s}" in
+    `form`.
+    """
     source = memory_source()
     names = [form.format(p=number // 2, s=number % 2) for number in range(len(source.cases))]
     cases = tuple(replace(case, id=name, patient=name) for case, name in zip(source.cases, names, strict=True))

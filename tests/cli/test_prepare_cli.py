@@ -1,4 +1,6 @@
-"""`anatogen prepare`, `check`, `train` and `info` on sets with several scans a patient, equal images and broken files."""
+"""`anatogen prepare`, `check`, `train` and `info` on sets with several scans a patient, equal images and broken
+files.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def portable(count: int) -> list[SourceCase]:
 
 
 def test_what_a_worker_imports_is_light() -> None:
-    """All that unpickling a task imports: the work, its settings, a case of any layout, and what changes its classes."""
+    """All that unpickling a task imports: the work, its settings, a case of any layout, and what changes its
+    classes.
+    """
     code = (
         "import sys; import anatogen.data.worker, anatogen.data.sources, anatogen.data.relabel, anatogen.data.slicing;"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
@@ -56,7 +58,9 @@ def test_what_a_worker_imports_is_light() -> None:
 
 
 def test_a_task_names_no_heavy_module() -> None:
-    """A pickle imports the modules that it names: settings of a subclass would bring `prepare`, and with it the store."""
+    """A pickle imports the modules that it names: settings of a subclass would bring `prepare`, and with it the
+    store.
+    """
     import pickle
     import pickletools
 

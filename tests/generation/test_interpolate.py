@@ -25,7 +25,9 @@ Cli = Callable[..., tuple[int, str, str]]
 @pytest.mark.parametrize("path", [FlowPath(), DDPMPath()], ids=lambda p: p.name)
 @pytest.mark.parametrize("similarity", [0.0, 0.3, 0.5, 0.9])
 def test_which_mixture_has_the_noise_of_its_time(path: DiffusionPath, similarity: float) -> None:
-    """Of one image, real and generated: the literal mixture has sqrt((1-l)^2 + l^2) of the noise, the other all of it."""
+    """Of one image, real and generated: the literal mixture has sqrt((1-l)^2 + l^2) of the noise, the other all of
+    it.
+    """
     time = torch.tensor(0.3, dtype=torch.float64)
     alpha, sigma = float(path.alpha(time)), float(path.sigma(time))
     x0 = torch.full((8, 1, 64, 64), 0.4)

@@ -55,7 +55,9 @@ def their_loop(model: UNet2DModel, noise: torch.Tensor, labels: torch.Tensor | N
 
 @pytest.mark.parametrize("guided", [True, False])
 def test_ddim_50_gives_what_diffusers_gives(dataset: PreparedDataset, tmp_path: Path, guided: bool) -> None:
-    """A network that has learnt a little: one that has not turns a rounding error into another image within 20 steps."""
+    """A network that has learnt a little: one that has not turns a rounding error into another image within 20
+    steps.
+    """
     values = ["network.channels=[32,32,64]", "network.layers_per_block=1", "training.batch_size=4", "training.warmup_steps=5",
               "training.learning_rate=1e-3", *([] if guided else ["conditioning.encoding=none"])]  # fmt: skip
     settings = build_settings("paper", values=values, training={"steps": 150, "epochs": None})

@@ -61,7 +61,9 @@ def sampled(dataset: PreparedDataset, out: Path, image_format: str, rows: Any = 
 
 
 def assert_on_its_scan(raw: Path, image_file: Path, labels_file: Path, case: str, channel: int = 0) -> int:
-    """Every voxel holds the scan's own value, clipped to the window, where the scan has one at that place; how many do."""
+    """Every voxel holds the scan's own value, clipped to the window, where the scan has one at that place; how many
+    do.
+    """
     made, drawn = nibabel.load(image_file), nibabel.load(labels_file)
     scan = nibabel.load(raw / "imagesTr" / f"{case}_{channel:04d}.nii.gz")
     truth = np.asarray(nibabel.load(raw / "labelsTr" / f"{case}.nii.gz").dataobj)

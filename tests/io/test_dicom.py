@@ -59,7 +59,9 @@ def test_values_and_geometry(tmp_path: Path, affine: np.ndarray, big_endian: boo
 
 
 def test_axial_picture_is_the_right_way_up(tmp_path: Path) -> None:
-    """A voxel at the patient's left front near the head is found there after `canonical` (left, posterior, inferior)."""
+    """A voxel at the patient's left front near the head is found there after `canonical` (left, posterior,
+    inferior).
+    """
     array = np.zeros(SHAPE, np.int16)
     array[10, 1, 5] = 100  # last columns: left; first rows: front; last slice: head
     write_series(tmp_path, array, axial_affine())
@@ -305,7 +307,9 @@ STANDARD = Path(highdicom.__file__).parent / "_standard"  # the standard's table
 @pytest.mark.skipif(not STANDARD.is_dir(), reason="this highdicom keeps the standard's tables elsewhere")
 @pytest.mark.parametrize("modality", ["CT", "MR", "OT"])
 def test_what_the_standard_asks_for_is_there(tmp_path: Path, modality: str) -> None:
-    """Every attribute of type 1 (with a value) and 2 (maybe empty) of the mandatory modules of the object's definition."""
+    """Every attribute of type 1 (with a value) and 2 (maybe empty) of the mandatory modules of the object's
+    definition.
+    """
     definitions, modules, attributes = (
         json.loads((STANDARD / f"{name}.json").read_text())
         for name in ("sop_class_iod_map", "iod_module_map", "module_attribute_map")

@@ -1,4 +1,6 @@
-"""Small numbers that stand for label maps: the same measures from pieces as from the whole, and what is made of them."""
+"""Small numbers that stand for label maps: the same measures from pieces as from the whole, and what is made of
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The verdict on known generators of Gaussian features, whose images of one patient are alike, and of values of images."""
+"""The verdict on known generators of Gaussian features, whose images of one patient are alike, and of values of
+images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Patients from case names: known answers for real data sets, what is unclear, and that no patient reaches two splits."""
+"""Patients from case names: known answers for real data sets, what is unclear, and that no patient reaches two
+splits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A second system to train, far from the denoiser: a generator and a discriminator of points, two phases of one task."""
+"""A second system to train, far from the denoiser: a generator and a discriminator of points, two phases of one
+task.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checks across all cases, from their summaries: label values, duplicates, patients, splits, classes, geometry, ranges."""
+"""Checks across all cases, from their summaries: label values, duplicates, patients, splits, classes, geometry,
+ranges.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,8 @@ def split_findings(cases: Sequence[CaseSummary], location: str) -> list[Finding]
     if not splits:
         if patients == len(cases) > 1 and all(case.slices == 1 for case in cases):
             what = "every slice counts as a separate patient, because the patients are unknown"
-            hint = "Name the patients with --patient-pattern or --patients, or slices of one patient may be in train and test"
+            hint = "Name the patients with --patient-pattern or --patients, or slices of one patient may be in train and "
+                "test"
             findings.append(Finding("warning", "patients-unknown", location, what, hint))
         return findings + _few_patients(patients, location)
     findings += [
@@ -135,7 +138,8 @@ def _few_patients(patients: int, location: str) -> list[Finding]:
     if patients >= _FEW_PATIENTS:
         return []
     if patients < len(DEFAULT_SHARES):
-        what = f"{patients} {'patient' if patients == 1 else 'patients'} cannot fill the splits {', '.join(DEFAULT_SHARES)}"
+        noun = "patient" if patients == 1 else "patients"
+        what = f"{patients} {noun} cannot fill the splits {', '.join(DEFAULT_SHARES)}"
         hint = "Add patients; with --split train=100 you can prepare and train, but not evaluate"
         return [Finding("error", "few-patients", location, what, hint)]
     what = f"only {patients} patients: results on a test split of one or two are unreliable"
@@ -242,7 +246,8 @@ def _lacking(use: ClassUse, patients: dict[str, list[CaseSummary]], location: st
         findings.append(Finding("note", "class-lacking", location, what, hint))
     unannotated = [p for p, own in annotated.items() if not own]
     if unannotated:
-        what = f"class '{use.name}' was not annotated in {len(unannotated)} of {len(patients)} patients: {shown(unannotated)}"
+        count = f"{len(unannotated)} of {len(patients)} patients"
+        what = f"class '{use.name}' was not annotated in {count}: {shown(unannotated)}"
         findings.append(
             Finding("note", "class-not-annotated", location, what, "It is free in their cases; nothing to do")
         )
@@ -289,7 +294,8 @@ def intensity_findings(cases: Sequence[CaseSummary], channels: Sequence[str], lo
         what = f"intensities from {low:g} to {high:g} look like Hounsfield units"
         extended = [c.image_file for c in cases if c.high > _HIGHEST_HU]
         if extended:
-            what += f", except values above {_HIGHEST_HU} (metal, or a wrong slope) in {len(extended)} cases: {shown(extended, 3)}"
+            what += f", except values above {_HIGHEST_HU} (metal, or a wrong slope) in {len(extended)} cases: "
+            what += shown(extended, 3)
         findings.append(
             Finding("note", "hounsfield", location, what, "Prepare with a window, for instance --window -160 240")
         )

@@ -227,7 +227,8 @@ def mask_findings(picture: Picture, file: str, table: ColourTable | None = None)
         used = np.unique(picture.pixels)
         what = f"is a palette picture with the indices {shown(used, 8)}"
         hint = (
-            'The indices are read as labels here; .convert("L") would replace them with the brightness of their colours. '
+            'The indices are read as labels here; .convert("L") would replace them with the brightness of their '
+            "colours. "
             "--fix OUT saves them as gray pixels"
         )
         return [Finding("warning", "mask-palette", file, what, hint, True)]

@@ -12,7 +12,8 @@ from anatogen.cli.common import as_tuple, command_line, guarded, split_names
 @guarded
 def prepare(
     source: str = typer.Argument(
-        help="A folder of scans with label maps, hippocampus (80 bundled patients), phantom:ct-organ, or brain-template."
+        help="A folder of scans with label maps, hippocampus (80 bundled patients), phantom:ct-organ, or "
+        "brain-template."
     ),
     out: Path = typer.Argument(help="New folder for the prepared data set."),
     layout: str = typer.Option("auto", help="Layout of the data; auto detects it."),
@@ -29,7 +30,8 @@ def prepare(
         None,
         "--crop-to-labels",
         metavar="MARGIN",
-        help="Crop all cases to one field of view, centred on the labels: the largest labelled box plus this margin in mm.",
+        help="Crop all cases to one field of view, centred on the labels: the largest labelled box plus this margin in "
+        "mm.",
     ),
     window: tuple[float, float] | None = typer.Option(
         None, metavar="LOW HIGH", help="Intensities mapped to black and white, in the scanner's units (HU)."

@@ -122,5 +122,7 @@ class Window:
         return cls((x, y, z), size)
 
     def cut(self, volume: Volume, *, labels: bool = False) -> Volume:
-        """The window of `volume`, padded outside the scan with the darkest value of each channel, or with background."""
+        """The window of `volume`, padded outside the scan with the darkest value of each channel, or with
+        background.
+        """
         return crop(volume, self.start, self.size, np.zeros(()) if labels else volume.array.min(axis=(0, 1, 2)))

@@ -98,7 +98,9 @@ class Window:
     def _around(
         cls, centre: Sequence[float], shape: tuple[int, ...], size: tuple[int, ...], steps: Sequence[float]
     ) -> Window:
-        """The window centred on `centre`, in pixels from the grid's edge; whole pixels along axes without resampling."""
+        """The window centred on `centre`, in pixels from the grid's edge; whole pixels along axes without
+        resampling.
+        """
         edges = [c - n * step / 2 for c, n, step in zip(centre, size, steps, strict=True)]
         edges = [float(math.trunc(e)) if step == 1 else e for e, step in zip(edges, steps, strict=True)]
         offset = tuple(edge + step / 2 - 0.5 for edge, step in zip(edges, steps, strict=True))

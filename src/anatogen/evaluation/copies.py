@@ -115,7 +115,9 @@ def require_training_data(about_model: AboutModel, dataset: PreparedDataset) -> 
 
 
 class PrivacyNote(Document):
-    """privacy.json of a sample set: the finding of `CopyRate`, and its verdict in words. images: how many there were."""
+    """privacy.json of a sample set: the finding of `CopyRate`, and its verdict in words. images: how many there
+    were.
+    """
 
     HINT: ClassVar[str] = "Evaluate the sample set again"
 

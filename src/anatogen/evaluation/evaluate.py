@@ -88,7 +88,9 @@ def subject_of(
     device: str = "auto",
     work: Path | None = None,
 ) -> Subject:
-    """What is evaluated, with the auxiliary segmenter trained. work: folder for what takes too long to be done twice."""
+    """What is evaluated, with the auxiliary segmenter trained. work: folder for what takes too long to be done
+    twice.
+    """
     entries, rows = entries_and_rows(sets.main, dataset)
     of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main))
     segmenter = segmenter_for(dataset, of_segmenter, device=device)

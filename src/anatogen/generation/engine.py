@@ -220,7 +220,9 @@ class Generator:
 
 
 def _groups(batch: Sequence[Query]) -> list[list[int]]:
-    """The places of the queries that can be sampled together: from noise, or paused at one step and mixed in one way."""
+    """The places of the queries that can be sampled together: from noise, or paused at one step and mixed in one
+    way.
+    """
     groups: dict[tuple[int, str] | None, list[int]] = {}
     for place, query in enumerate(batch):
         key = None if query.start is None else (query.start.step, query.start.mixing)

@@ -32,7 +32,9 @@ from anatogen.volume import Volume, canonical, with_last_axis
 
 @dataclass(frozen=True)
 class Maker:
-    """What all images of a set have in common: the classes of their label maps, the model that made them, its channels."""
+    """What all images of a set have in common: the classes of their label maps, the model that made them, its
+    channels.
+    """
 
     schema: LabelSchema
     model: str

@@ -1,4 +1,6 @@
-"""The files of a sample set that grow line by line, so that the set is valid whenever its writer is stopped or killed."""
+"""The files of a sample set that grow line by line, so that the set is valid whenever its writer is stopped or
+killed.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ class Ledger:
                 yield requests[number]
 
     def name_of(self, own: str) -> str:
-        """The id that the request with the id `own` has in the set, after which its files are named; see `safe_name`."""
+        """The id that the request with the id `own` has in the set, after which its files are named; see
+        `safe_name`.
+        """
         name = safe_name(own)
         return name if self._names.get(name.lower(), name) == name else safe_name(own, {name.lower()})
 

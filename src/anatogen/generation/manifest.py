@@ -17,7 +17,9 @@ _FIRST_KEYS = ("format", "id", "file", "labels", "real", "given", "free", "seed"
 
 
 class NearestTraining(Part):
-    """The training image nearest to a generated one: its row (case and slice), the distance, and the gate's threshold."""
+    """The training image nearest to a generated one: its row (case and slice), the distance, and the gate's
+    threshold.
+    """
 
     row: str
     distance: float

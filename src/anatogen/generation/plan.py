@@ -346,7 +346,9 @@ class _Emptied:
 
 
 def maps_of(dataset: PreparedDataset, kind: Literal["data set", "another data set"]) -> LabelMaps:
-    """What a sample set says of the data set that its label maps are from: its source, and how it was cut and divided."""
+    """What a sample set says of the data set that its label maps are from: its source, and how it was cut and
+    divided.
+    """
     info = dataset.info
     parts = [info.source.get("fingerprint"), info.axis, info.size, info.fit, info.spacing_mm, info.split_seed]
     parts += [info.intensity_rule, dataset.schema.names, len(dataset.rows)]

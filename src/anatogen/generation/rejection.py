@@ -23,7 +23,9 @@ from anatogen.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an image is kept. measures: what was found, as the manifest is to hold it. reason: why it was rejected."""
+    """Whether an image is kept. measures: what was found, as the manifest is to hold it. reason: why it was
+    rejected.
+    """
 
     accepted: bool
     measures: Measures = Measures()

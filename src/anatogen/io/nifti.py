@@ -95,7 +95,8 @@ def geometry_remarks(affine: NDArray[np.float64]) -> tuple[Remark, ...]:
     if cosine <= MOST_ROUNDING:
         what = f"voxel axes deviate from right angles by {cosine:.1g} (rounding)"
         return (Remark("note", "affine-rounded", what, "Nothing to do"),)
-    what = f"voxel axes are {np.degrees(np.arcsin(min(cosine, 1))):.2g} degrees off right angles: sheared, or a tilted gantry"
+    degrees = np.degrees(np.arcsin(min(cosine, 1)))
+    what = f"voxel axes are {degrees:.2g} degrees off right angles: sheared, or a tilted gantry"
     hint = "Slices can be used as they are; for whole volumes resample to an orthogonal grid, which many programs need"
     return (Remark("warning", "sheared", what, hint),)
 

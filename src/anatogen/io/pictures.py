@@ -26,7 +26,7 @@ _FORMATS = ("PNG", "TIFF", "JPEG")
 _GRAY = ("1", "L", "I", "I;16", "I;16B", "F")
 # Pillow and tifffile raise these for damaged files (found by changing random bytes).
 _DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error,
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error,  # noqa: E501
 )  # fmt: skip
 _AGAIN = "Export or copy the file again"
 _GRAY_HINT = "Save the label values 0, 1, 2, ... as gray or palette pixels of a PNG"

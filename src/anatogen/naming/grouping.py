@@ -327,8 +327,8 @@ def _pattern(patients: Mapping[str, str]) -> str:
     names = list(patients)
     start = re.escape(re.match(r"\D*", _common_start(names))[0]).replace(r"\-", "-").replace(r"\ ", " ")  # type: ignore[index]
     candidates = [
-        ".+", rf"^{start}\d+", rf"^{start}\d+\D+\d+", r"^\D*\d+", r"^\D*\d+\D+\d+", r"^\D*(?:\d+\D+){2}\d+", r"\d+(?=\D*$)",
-        r"^[^_]+", r"^[^_]+_[^_]+", r"[^_]+$", r"^[^_]+_([^_]+)", r"^[^-]+", r"^.+(?=[-_ .][^-_ .]+$)", r"\d+(?=\D+\d+\D*$)",
+        ".+", rf"^{start}\d+", rf"^{start}\d+\D+\d+", r"^\D*\d+", r"^\D*\d+\D+\d+", r"^\D*(?:\d+\D+){2}\d+", r"\d+(?=\D*$)",  # noqa: E501
+        r"^[^_]+", r"^[^_]+_[^_]+", r"[^_]+$", r"^[^_]+_([^_]+)", r"^[^-]+", r"^.+(?=[-_ .][^-_ .]+$)", r"\d+(?=\D+\d+\D*$)",  # noqa: E501
     ]  # fmt: skip
     for candidate in candidates:
         expression = re.compile(candidate)

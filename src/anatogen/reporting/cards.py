@@ -167,7 +167,9 @@ def count_entries(entries: Iterable[Line], selection: Selection | None = None) -
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub's Markdown: its caption, its rows, each with its detail, and the headings of its groups below."""
+    """A table of GitHub's Markdown: its caption, its rows, each with its detail, and the headings of its groups
+    below.
+    """
     heads = " | ".join(_escape(name) for name in table.columns)
     rule = " | ".join([":---", *["---:"] * (len(table.columns) - 1)])
     caption = table.caption if table.caption.endswith("?") else f"{table.caption}:"

@@ -17,7 +17,9 @@ _AN_IMAGE = 64
 
 
 def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
-    """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return ""."""
+    """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return
+    "".
+    """
     if len(samples.label_map(samples.entries[0]).shape) != 2:
         return ""
     with writing(samples.folder / "overview.png") as path:

@@ -367,7 +367,9 @@ class MembershipResult(Result):
 
 
 class PrivacyResult(CopyFinding):
-    """By pixels; features: the same by learned features; attack: membership inference, None where it was not possible."""
+    """By pixels; features: the same by learned features; attack: membership inference, None where it was not
+    possible.
+    """
 
     verdict: str | None = None
     features: CopyFinding | None = None

@@ -35,7 +35,9 @@ def certainty(copies: CopyRate, attack: MembershipAttack | None = None) -> str:
 
 
 def membership_sentence(attack: MembershipAttack) -> str:
-    """What the model's loss reveals of its training images, beyond what their difficulty explains, in a plain sentence."""
+    """What the model's loss reveals of its training images, beyond what their difficulty explains, in a plain
+    sentence.
+    """
     low, high = attack.ci95
     calibrated = not math.isnan(attack.difficulty_auc)
     finding = (

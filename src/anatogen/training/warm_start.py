@@ -52,7 +52,9 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
 
 
 def _columns(source: Tensor, like: Tensor, places: Sequence[int | None], count: int, place: tuple[int, int]) -> Tensor:
-    """The weights (out, in, ...) of `source` with the input planes of its `count` classes put where `places` has them."""
+    """The weights (out, in, ...) of `source` with the input planes of its `count` classes put where `places` has
+    them.
+    """
     before, group = place
     theirs = _by_class(source[:, before * group :], count, group)
     found = torch.zeros_like(like)

@@ -51,7 +51,9 @@ class DemoRequest:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """evaluation: the report and its folder. seconds: each stage's wall-clock time, by name. note: what was shortened."""
+    """evaluation: the report and its folder. seconds: each stage's wall-clock time, by name. note: what was
+    shortened.
+    """
 
     evaluation: EvaluateResult
     seconds: dict[str, float]

@@ -1,4 +1,6 @@
-"""Adjustable similarity: real images and their label maps in, a sample set of images more or less similar to them out."""
+"""Adjustable similarity: real images and their label maps in, a sample set of images more or less similar to them
+out.
+"""
 
 from __future__ import annotations
 

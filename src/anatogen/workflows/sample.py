@@ -170,7 +170,9 @@ class GateChoice:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What `anatogen sample` is asked for. format: see `generation.formats`. command: as it was typed, for the record."""
+    """What `anatogen sample` is asked for. format: see `generation.formats`. command: as it was typed, for the
+    record.
+    """
 
     run: Path
     out: Path

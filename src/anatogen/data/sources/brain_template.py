@@ -74,7 +74,9 @@ def _template_folder() -> Path:
 
 @cache
 def _template() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """(T1, CSF, grey, white), each 0..255, stacked (4, X, Y, Z), smoothed for sampling at SPACING_MM; and the affine."""
+    """(T1, CSF, grey, white), each 0..255, stacked (4, X, Y, Z), smoothed for sampling at SPACING_MM; and the
+    affine.
+    """
     import nibabel
 
     maps = []

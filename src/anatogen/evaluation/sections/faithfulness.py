@@ -190,7 +190,10 @@ class Faithfulness(Section[FaithfulnessResult]):
         return Figure("patients", "Is it so for every patient?", figures.points(values, "Dice"), caption)
 
     def _worst_figure(self) -> Figure:
-        caption = f"The images, of {self._count}, in which the segmenter finds least of the given classes. The segmenter may as well be wrong."
+        caption = (
+            f"The images, of {self._count}, in which the segmenter finds least of the given classes. "
+            "The segmenter may as well be wrong."
+        )
         return Figure(
             "worst", "Where do they follow least?", figures.grid([line for _, _, line in self._worst]), caption
         )

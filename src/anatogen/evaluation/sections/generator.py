@@ -61,7 +61,8 @@ class LeftFree(Section[None]):
             "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
         )
         if trained_with_free_classes(self.subject):
-            caption += " This run was trained without mask ablation, so it has never seen a free class: train with --mask-ablation."
+            caption += " This run was trained without mask ablation, so it has never seen a free class: "
+            caption += "train with --mask-ablation."
         return Finding(
             None, [Figure("left_free", "What if a class is left free?", figures.grid(lines), caption, "model")]
         )

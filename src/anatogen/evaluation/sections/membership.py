@@ -24,7 +24,9 @@ _ATTACKED = 500
 
 
 class Membership(Section[MembershipAttack]):
-    """Membership inference by the denoiser's loss; it becomes a part of the result of `Privacy`, after which it is run."""
+    """Membership inference by the denoiser's loss; it becomes a part of the result of `Privacy`, after which it is
+    run.
+    """
 
     name: ClassVar[str] = "membership"
     question: ClassVar[Question] = "privacy"

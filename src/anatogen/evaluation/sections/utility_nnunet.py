@@ -240,7 +240,9 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
 
 
 def _raw_cases(cases: _Cases, bar: Stage, ignored: int, *, labelled: bool) -> Iterator[RawCase]:
-    """The cases as nnU-Net reads them. ignored: the label that it is told to ignore, for voxels whose class is unknown."""
+    """The cases as nnU-Net reads them. ignored: the label that it is told to ignore, for voxels whose class is
+    unknown.
+    """
     parts = zip(cases.ids, cases.places, each_of(cases.parts.images), each_of(cases.parts.labels), strict=True)
     for case, place, image, labels in parts:
         drawn = np.where(labels.numpy() < 0, ignored, labels.numpy())

@@ -23,7 +23,7 @@ _WALL = (
 )  # fmt: skip
 _CAGE = (
     (-290, 44, 42), (-250, 52, 50), (-215, 66, 58), (-175, 98, 64), (-130, 119, 70), (-80, 116, 72), (-30, 123, 78),
-    (20, 131, 86), (70, 135, 91), (115, 134, 89), (160, 126, 83), (200, 111, 74), (230, 92, 64), (252, 70, 52), (285, 46, 38),
+    (20, 131, 86), (70, 135, 91), (115, 134, 89), (160, 126, 83), (200, 111, 74), (230, 92, 64), (252, 70, 52), (285, 46, 38),  # noqa: E501
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def frame_of(canvas: Canvas, patient: Patient) -> Frame:
     heights = canvas.axes[2][None, None, :]
     sway = patient.curve * np.sin(heights / 95 + patient.curve_phase) * np.exp(-((heights / 260) ** 4))
     spine_x: Array = sway.astype(np.float32)
-    spine_y = profile(canvas, [(-290, 70), (-250, 78), (-205, 74), (-165, 48), (-100, 32), (-40, 34), (40, 46), (120, 54), (200, 40), (285, 18)])  # fmt: skip
+    spine_y = profile(canvas, [(-290, 70), (-250, 78), (-205, 74), (-165, 48), (-100, 32), (-40, 34), (40, 46), (120, 54), (200, 40), (285, 18)])  # noqa: E501  # fmt: skip
     spine_y = (spine_y * patient.depth).astype(np.float32)
     back = profile(canvas, [(-290, -6), (-160, -8), (-80, -8), (0, -2), (285, -2)])
     wall = _depth_below(canvas, _WALL, patient, canvas.x, canvas.y)

@@ -70,7 +70,7 @@ class _Parts:
 
 def _colon(canvas: Canvas, cavity: Mask, rng: np.random.Generator) -> None:
     sag = rng.uniform(-30, 10)
-    course: list[Point] = [(-88, 22, -160), (-96, 16, -62), (-70, -40, -58), (0, -58, -78 + sag), (66, -44, -38), (100, 26, -20), (98, 28, -130), (62, 12, -175), (8, 20, -185), (0, 42, -215)]  # fmt: skip
+    course: list[Point] = [(-88, 22, -160), (-96, 16, -62), (-70, -40, -58), (0, -58, -78 + sag), (66, -44, -38), (100, 26, -20), (98, 28, -130), (62, 12, -175), (8, 20, -185), (0, 42, -215)]  # fmt: skip  # noqa: E501
     for start, end in pairwise(course):
         middle = tuple((a + b) / 2 for a, b in zip(start, end, strict=True))
         reach = tuple(abs(a - b) / 2 + 24 for a, b in zip(start, end, strict=True))

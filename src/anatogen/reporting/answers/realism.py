@@ -26,8 +26,8 @@ _MEASURES: tuple[tuple[str, str, str, Show, str], ...] = (
     ("precision", "precision", "share of generated images among the real ones", ratio, ""),
     ("recall", "recall", "share of real images among the generated ones", ratio, ""),
     ("diversity", "diversity", "MS-SSIM of pairs of patients: higher than real is too similar", ratio, "diversity"),
-    ("variety", "variety", "distance of features to the nearest image of another patient: lower than real is too similar", general, "variety"),
-    ("noise_ratio", "noise ratio", "pixel-to-pixel noise over that of real images, below 1 is too smooth", ratio, "noise"),
+    ("variety", "variety", "distance of features to the nearest image of another patient: lower than real is too similar", general, "variety"),  # noqa: E501
+    ("noise_ratio", "noise ratio", "pixel-to-pixel noise over that of real images, below 1 is too smooth", ratio, "noise"),  # noqa: E501
     ("noise_distance", "noise distance", "of the two noises' distributions, 0 is best", ratio, ""),
 )  # fmt: skip
 _BY = {
@@ -106,7 +106,8 @@ def _told_apart(found: RealismResult) -> str:
         return _too_few(found)
     patients = counted(test.patients, "patient")
     if by := test.told_apart_by:
-        return f"They can be told from real images by {_listed([_BY.get(b, b) for b in by])} ({p_value(test.p_value)}, {patients})"
+        names = _listed([_BY.get(b, b) for b in by])
+        return f"They can be told from real images by {names} ({p_value(test.p_value)}, {patients})"
     small = test.p_value is not None and test.p_value < SIGNIFICANCE
     why = "all differences are too small to count" if small else p_value(test.p_value)
     return f"They cannot be told from real images ({why}, {patients})"
@@ -126,7 +127,10 @@ def _how_to_read(test: RealismTest | None) -> tuple[str, ...]:
         "last column is how often chance does as much in any of the measures: generated and real images of some "
         "patients change places."
     )
-    other = "Features are those of an encoder trained on the held-out patients of this data set; values of other encoders do not compare."
+    other = (
+        "Features are those of an encoder trained on the held-out patients of this data set; values of other encoders "
+        "do not compare."
+    )
     if test is not None and test.same_maps is False:
         return (
             f"{read} The label maps are of another data set: what differs between its patients and these counts as a "

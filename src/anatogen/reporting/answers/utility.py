@@ -35,7 +35,8 @@ def answer(report: Report, classes: Sequence[str]) -> Answer:
         "significant.",
         "One training a row: variation between seeds is not in the intervals; --utility-seeds 3 measures it."
         if apart is None
-        else f"Between seeds the mean Dice of a row differs by up to {ratio(apart)}: no smaller difference is claimed either.",
+        else f"Between seeds the mean Dice of a row differs by up to {ratio(apart)}: no smaller difference is claimed "
+        "either.",
     )
     rows = [_training(name, e, classes) for name, e in (("real", real), ("synthetic", synthetic)) if e]
     rows += [_training("mixed", e, classes) for e in mixtures]
