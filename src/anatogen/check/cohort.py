@@ -115,8 +115,7 @@ def split_findings(cases: Sequence[CaseSummary], location: str) -> list[Finding]
     if not splits:
         if patients == len(cases) > 1 and all(case.slices == 1 for case in cases):
             what = "every slice counts as a separate patient, because the patients are unknown"
-            hint = "Name the patients with --patient-pattern or --patients, or slices of one patient may be in train and "
-                "test"
+            hint = "Name the patients with --patient-pattern or --patients, or one patient may be in train and test"
             findings.append(Finding("warning", "patients-unknown", location, what, hint))
         return findings + _few_patients(patients, location)
     findings += [

@@ -228,8 +228,7 @@ def mask_findings(picture: Picture, file: str, table: ColourTable | None = None)
         what = f"is a palette picture with the indices {shown(used, 8)}"
         hint = (
             'The indices are read as labels here; .convert("L") would replace them with the brightness of their '
-            "colours. "
-            "--fix OUT saves them as gray pixels"
+            "colours. --fix OUT saves them as gray pixels"
         )
         return [Finding("warning", "mask-palette", file, what, hint, True)]
     return []

@@ -16,9 +16,8 @@ def export(
     to: str = typer.Option(..., help="nnunet: a raw data set. diffusers: a UNet2DModel."),
     dataset: Path | None = typer.Option(
         None,
-        help="What the model was trained on: to look for copies in, where evaluate has not looked yet, and for place and "
-        "units "
-        "of images whose sample set does not know them.",
+        help="What the model was trained on: to look for copies in, where evaluate has not looked yet, and for place "
+        "and units of images whose sample set does not know them.",
     ),
     stack: bool = typer.Option(
         False, "--stack", help="Join the slices of each map volume to one case, for 3D configurations of nnU-Net."

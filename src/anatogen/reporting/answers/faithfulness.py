@@ -31,8 +31,8 @@ from anatogen.reporting.tables import (
 _MEASURES: tuple[tuple[Measure, str, str, Show], ...] = (
     ("dice", "Dice", "Dice: overlap, 1 is best", ratio),
     ("hd95", "HD95", "HD95: 95 % Hausdorff distance in mm, where both have the class; 0 is best", millimetres),
-    ("missed", "missed", "Missed: share of the images whose map shows the class in which it is missing; 0 is best", percent),
-    ("nsd", "NSD", "NSD: normalised surface Dice, share of both surfaces within one pixel of the other; 1 is best", ratio),
+    ("missed", "missed", "Missed: share of the images with the class in their map that lack it; 0 is best", percent),
+    ("nsd", "NSD", "NSD: normalised surface Dice, share of surfaces within one pixel of the other; 1 is best", ratio),
     ("volume_error", "volume error", "Volume error: relative and signed, 0 is best", signed_percent),
 )  # fmt: skip
 _PAIRS: tuple[tuple[Pair, str, str], ...] = (
