@@ -139,7 +139,7 @@ def anatogen(*arguments: object, **options: object) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_while_training(dataset_folder: Path, tmp_path: Path, sent: signal.Signals) -> None:
     run = tmp_path / "run"
-    small = ("--set", "network.width=8", "--set", "live.dice=off", "--device", "cpu")
+    small = ("--set", "network.width=8", "--set", "live.dice=never", "--device", "cpu")
     process = anatogen("train", dataset_folder, "--out", run, "--steps", 100_000, *small)
     metrics = run / "metrics.jsonl"
     deadline = time.monotonic() + 120

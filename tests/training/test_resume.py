@@ -140,7 +140,7 @@ for number in range(10):
 @pytest.mark.slow
 def test_sigterm_and_resume_on_the_command_line(dataset_folder: Path, tmp_path: Path, whole: Path) -> None:
     out = tmp_path / "run"
-    long = ("--steps", "100000", "--set", "live.dice=off")
+    long = ("--steps", "100000", "--set", "live.dice=never")
     process = subprocess.Popen(command(dataset_folder, out, *long), stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if list((out / "checkpoints").glob("*.json")):

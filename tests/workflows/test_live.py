@@ -162,3 +162,8 @@ def test_a_training_can_be_resumed_with_and_without_previews(dataset: PreparedDa
         train(dataset, tmp_path / name, settings(), device="cpu", hooks=hooks[first], resume=True)
         resumed, whole = (read_tensors(tmp_path / run / "model.safetensors") for run in (name, "whole"))
         assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+def test_the_dice_can_be_turned_off_on_the_command_line(dataset: PreparedDataset, tmp_path: Path) -> None:
+    assert build_settings(values=["live.dice=never"]).live.dice == "never"
+    assert build_settings(values=["live.dice=always"]).live.dice == "always"

@@ -122,7 +122,8 @@ def run_sections(
         if not _asked(kind, subject, only, quick):
             continue
         if reason := not_applicable(kind, subject):
-            reasons[kind.name] = reason
+            if kind is not Similarity or any(entry.similarity is not None for entry in subject.entries):
+                reasons[kind.name] = reason  # of a set that was not meant to be similar, nothing is to be said
             report = report if kind.without is None else kind.place(report, kind.without)
         else:
             running.append(kind(subject))
@@ -145,8 +146,6 @@ def _asked(kind: type[Section[Any]], subject: Subject, only: Sequence[str], quic
     if kind.question == "model":
         return not quick
     if kind is NnunetUtility and subject.settings.nnunet_epochs is None:
-        return False
-    if kind is Similarity and all(entry.similarity is None for entry in subject.entries):
         return False
     return kind.question in only
 

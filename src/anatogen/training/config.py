@@ -143,7 +143,7 @@ class LiveSettings(Settings):
     """
 
     previews: bool = True
-    dice: Literal["auto", "on", "off"] = "auto"
+    dice: Literal["auto", "always", "never"] = "auto"
     maps: int = Field(8, ge=1)
     share: float = Field(0.05, gt=0, le=1)
     seed: int = 0

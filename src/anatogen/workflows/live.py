@@ -177,9 +177,9 @@ def live_for(
 def _segmenter(dataset: PreparedDataset, settings: RunSettings, device: str) -> Segmenter | None:
     from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 
-    if settings.live.dice == "off" or "heldout" not in dataset.split_names:
+    if settings.live.dice == "never" or "heldout" not in dataset.split_names:
         return None
-    if settings.live.dice == "on" or _is_long(settings.training) or has_segmenter(dataset):
+    if settings.live.dice == "always" or _is_long(settings.training) or has_segmenter(dataset):
         return segmenter_for(dataset, device=device)
     return None
 
