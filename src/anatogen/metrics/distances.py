@@ -161,7 +161,9 @@ def mmd(
         a: Features (N, F) of the generated images.
         b: Features (M, F) of the real images.
         bandwidth: h; by default the median distance in `b`, so that it is the same for every generator.
-        subsets, subset_size, seed: See `kernel_distance`.
+        subsets: See `kernel_distance`.
+        subset_size: See `kernel_distance`.
+        seed: See `kernel_distance`.
 
     Returns:
         (MMD^2, standard error), as in `kernel_distance`.

@@ -57,7 +57,12 @@ def surface_dice_by_group(
     is wrong.
 
     Args:
-        predicted, truth, groups, class_count, spacing_mm, counted: See `hd95_by_group`.
+        predicted: See `hd95_by_group`.
+        truth: See `hd95_by_group`.
+        groups: See `hd95_by_group`.
+        class_count: See `hd95_by_group`.
+        spacing_mm: See `hd95_by_group`.
+        counted: See `hd95_by_group`.
         tolerance_mm: By default one pixel of each image, the larger of its last two axes. Set it to compare images of
             different pixel sizes.
 
@@ -86,7 +91,12 @@ def volume_error_by_group(
     measures what was found of absent classes.
 
     Args:
-        predicted, truth, groups, class_count, spacing_mm, counted: See `hd95_by_group`.
+        predicted: See `hd95_by_group`.
+        truth: See `hd95_by_group`.
+        groups: See `hd95_by_group`.
+        class_count: See `hd95_by_group`.
+        spacing_mm: See `hd95_by_group`.
+        counted: See `hd95_by_group`.
 
     Returns:
         (groups, C-1); NaN where the true maps of a group lack a class.
@@ -109,7 +119,11 @@ def missed_by_group(
     `hd95_by_group` leaves these images out.
 
     Args:
-        predicted, truth, groups, class_count, counted: See `hd95_by_group`.
+        predicted: See `hd95_by_group`.
+        truth: See `hd95_by_group`.
+        groups: See `hd95_by_group`.
+        class_count: See `hd95_by_group`.
+        counted: See `hd95_by_group`.
 
     Returns:
         (groups, C-1) in [0, 1]; NaN where no true map of a group has the class.
