@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 1
 # COVERAGE=1 reports the lines that the tests run.
 COVERAGE ?=
-PYTEST := $(BIN)/python -m pytest $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+PYTEST := $(BIN)/python -m pytest $(if $(COVERAGE),--cov --cov-report=term:skip-covered) $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 ENVIRONMENT := $(if $(filter-out 1,$(JOBS)),OMP_NUM_THREADS=1)
 
 .PHONY: demo test fast lint docs clean

@@ -49,6 +49,12 @@ def write_nnunet(folder: Path, cases: int = 8, **more: object) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that at the end no process waits for another's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pseudonym(dataset: PreparedDataset, case: str) -> str:
     """What the case called `case` at its source is called in a prepared data set."""
     [found] = [name for name, line in dataset.names.items() if line.case == case]
