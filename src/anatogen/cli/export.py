@@ -16,8 +16,8 @@ def export(
     to: str = typer.Option(..., help="nnunet: a raw data set. diffusers: a UNet2DModel."),
     dataset: Path | None = typer.Option(
         None,
-        help="What the model was trained on: to look for copies in, where evaluate has not looked yet, and for place "
-        "and units of images whose sample set does not know them.",
+        help="The model's training data: searched for copies unless evaluate has done so, and the source of geometry "
+        "and units that the sample set lacks.",
     ),
     stack: bool = typer.Option(
         False, "--stack", help="Join the slices of each map volume to one case, for 3D configurations of nnU-Net."
@@ -26,7 +26,7 @@ def export(
         False, "--accept-copies", help="Export a sample set in which more training patients are copied than by chance."
     ),
 ) -> None:
-    """Turn a sample set or a run into what another program reads.
+    """Export a sample set or a run for another program.
 
     Images keep the place and the units (HU) of the scans that their label maps are from, whatever the format of the
     samples. A sample set that copies training patients is refused.

@@ -23,15 +23,17 @@ from anatogen.cli.common import (
 def interpolate(
     run: Path = typer.Argument(help="A run."),
     masks: Path = typer.Option(..., help="A prepared data set: its label maps and their real images."),
-    out: Path = typer.Option(..., help="Folder for the sample set; an unfinished one is finished."),
+    out: Path = typer.Option(..., help="Output folder; an incomplete sample set is resumed."),
     similarity: str = typer.Option(
-        "0.25,0.5,0.75", help="How alike to the real image, each in [0, 1): 1 - lambda of the paper."
+        "0.25,0.5,0.75", help="Similarities to the real image, each in [0, 1): 1 - lambda of the paper."
     ),
     split: str = typer.Option("test", help="Which label maps of the data set."),
-    given: str | None = typer.Option(None, metavar="A,B", help="Classes that are obeyed; the others are free."),
-    free: str | None = typer.Option(None, metavar="A,B", help="Classes that the model infers; the others are given."),
+    given: str | None = typer.Option(None, metavar="A,B", help="Given classes; the others are left free."),
+    free: str | None = typer.Option(
+        None, metavar="A,B", help="Classes left free for the model to infer; the others are given."
+    ),
     count: int | None = typer.Option(None, min=1, help="Label maps to take, spread over the split."),
-    step: int = typer.Option(240, help="Where the generation is halted: a step of the paper's 1000."),
+    step: int = typer.Option(240, help="Timestep of 1000 at which sampling is paused and the real image mixed in."),
     mixing: str = typer.Option("variance_preserving", help="variance_preserving, or literal (the paper's formula)."),
     solver: str | None = solver_option,
     steps: int | None = steps_option,
@@ -40,9 +42,9 @@ def interpolate(
     format: str = typer.Option("png", help="png, npy, nifti or dicom."),
     device: str = device_option,
 ) -> None:
-    """Make images that are more or less alike to the real images of their label maps.
+    """Make images of adjustable similarity to the real images of their label maps.
 
-    Example: anatogen interpolate runs/liver --masks data/liver --similarity 0.25,0.5,0.75 --given bone --out alike
+    Example: anatogen interpolate runs/liver --masks data/liver --similarity 0.25,0.5,0.75 --given bone --out similar
     """
     from typing import cast
 

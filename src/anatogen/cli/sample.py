@@ -28,13 +28,17 @@ _RETRIES = 3
 @guarded
 def sample(
     run: Path = typer.Argument(help="A run."),
-    masks: Path = typer.Option(..., help="Where the label maps are: a prepared data set, or a folder of PNG or NPY."),
-    out: Path = typer.Option(..., help="Folder for the sample set; an unfinished one is finished."),
+    masks: Path = typer.Option(
+        ..., help="The label maps: a prepared data set, or a folder of PNG, NPY, NIfTI or NRRD."
+    ),
+    out: Path = typer.Option(..., help="Output folder; an incomplete sample set is resumed."),
     split: str = typer.Option("test", help="Which label maps of the data set."),
-    given: str | None = typer.Option(None, metavar="A,B", help="Classes that are obeyed; the others are free."),
-    free: str | None = typer.Option(None, metavar="A,B", help="Classes that the model infers; the others are given."),
+    given: str | None = typer.Option(None, metavar="A,B", help="Given classes; the others are left free."),
+    free: str | None = typer.Option(
+        None, metavar="A,B", help="Classes left free for the model to infer; the others are given."
+    ),
     absent: str | None = typer.Option(
-        None, metavar="A,B", help="Classes erased from the label maps, and obeyed: none there."
+        None, metavar="A,B", help="Classes removed from the label maps and enforced as absent."
     ),
     combine: str | None = typer.Option(
         None, metavar="A,B|all", help="Every combination of these classes given or free, with a labelled grid."
@@ -47,7 +51,10 @@ def sample(
         None, min=1, help="Images in all, spread over the label maps, --per-mask of each."
     ),
     rename: list[str] = typer.Option(
-        [], "--rename", metavar="OURS=THEIRS", help="A class that another data set calls otherwise: liver=liver+tumour."
+        [],
+        "--rename",
+        metavar="OURS=THEIRS",
+        help="A class that has another name in the other data set: liver=liver+tumour.",
     ),
     fit: str = typer.Option("crop", help="Label maps of another geometry: crop to the field of view, or pad (shrink)."),
     solver: str | None = solver_option,
@@ -59,19 +66,21 @@ def sample(
     ),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
     min_dice: float | None = typer.Option(
-        None, metavar="DICE", help="Keep only images in which a segmenter finds the given classes with this Dice: 0.8."
+        None, metavar="DICE", help="Reject images whose segmentation Dice on the given classes is below this: 0.8."
     ),
     reject_copies: bool = typer.Option(
-        False, "--reject-copies", help="Keep no image that is nearer to a training image than unseen patients' are."
+        False,
+        "--reject-copies",
+        help="Reject images that are nearer to a training image than those of unseen patients.",
     ),
     retries: int | None = typer.Option(
-        None, min=0, help=f"How often an image that was rejected is made again.  [default: {_RETRIES}]"
+        None, min=0, help=f"How often a rejected image is resampled.  [default: {_RETRIES}]"
     ),
     judge: Path | None = typer.Option(
         None,
         metavar="DATASET",
-        help="Prepared data set: its held-out patients train the segmenter, copies are looked for among its training "
-        "patients. [default: --masks, if the model was trained on it]",
+        help="Prepared data set whose held-out patients train the segmenter and whose training patients are searched "
+        "for copies. [default: --masks, if the model was trained on it]",
     ),
     device: str = device_option,
 ) -> None:
@@ -79,7 +88,7 @@ def sample(
 
     Example: anatogen sample runs/liver --masks data/liver --free tumour --per-mask 4 --out samples
 
-    Pairs of real and generated images that share the bones alone:
+    Pairs of real and generated images that share only the bones:
     anatogen sample runs/ct --masks data/ct --given bone --paired --out pairs
 
     Label maps of another data set, its classes matched by name:
