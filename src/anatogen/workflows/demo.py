@@ -91,8 +91,8 @@ def demo(request: DemoRequest, *, monitor: Monitor | None = None) -> DemoResult:
 def paced(speed: float) -> EvaluationSettings:
     """The auxiliary models' trainings, shorter where `speed` (images/s of the generator's training) is low.
 
-    So the demo takes minutes on a slow machine, too. At least a third of the segmenter's steps are left: after 400 steps
-    its Dice on real test patients was 0.82.
+    So the demo takes minutes on a slow machine, too. At least a third of the segmenter's steps are left: after 400
+    steps its Dice on real test patients was 0.82.
     """
     from anatogen.evaluation.subject import EvaluationSettings
     from anatogen.judges.encoder import EncoderSettings

@@ -99,6 +99,8 @@ class Live:
             with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": about.steps or 0, **measures}) + "\n")
             return write_training_page(self.run, finished=True)
+        except Interrupted:
+            raise
         except (AnatogenError, OSError, RuntimeError, ValueError) as error:
             _log.warning("the last preview was not written: %s", error)
             return None
