@@ -117,9 +117,16 @@ def test_without_previews_nothing_is_written(dataset: PreparedDataset, tmp_path:
     assert result.page is None and not (tmp_path / "run" / "previews").exists()
 
 
-def test_a_short_training_does_not_train_a_segmenter(dataset: PreparedDataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained_before", [False, True])
+def test_a_short_training_uses_a_segmenter_but_does_not_train_one(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_before: bool
+) -> None:
+    # Other tests may have trained the segmenter of this data set, so what is there is said here.
+    known = TrueSegmenter(dataset)
+    monkeypatch.setattr("anatogen.judges.of_dataset.has_segmenter", lambda dataset: trained_before)
+    monkeypatch.setattr("anatogen.judges.of_dataset.segmenter_for", lambda dataset, device: known)
     live = live_for(dataset, tmp_path, settings(), device="cpu")
-    assert live is not None and live.segmenter is None
+    assert live is not None and live.segmenter is (known if trained_before else None)
 
 
 def test_the_page_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
