@@ -14,15 +14,31 @@ class AnatogenError(Exception):
         problem: What is wrong, without a final full stop.
         path: The file or folder that has the problem.
         hint: What to do about it.
+
+    Attributes:
+        told: Another process of a group prints the message.
     """
 
     exit_code = 2
+    told = False
 
     def __init__(self, problem: str, *, path: str | Path | None = None, hint: str | None = None) -> None:
         self.problem, self.path, self.hint = problem, path, hint
         place = f"{path}: " if path is not None else ""
         end = "" if hint and hint.endswith("?") else "."
         super().__init__(f"{place}{problem}." + (f" {hint}{end}" if hint else ""))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Rebuild the error in another process from its parts."""
+        return _rebuilt, (type(self), self.problem, self.path, self.hint, self.told)
+
+
+def _rebuilt(
+    kind: type[AnatogenError], problem: str, path: str | Path | None, hint: str | None, told: bool
+) -> AnatogenError:
+    error = kind(problem, path=path, hint=hint)
+    error.told = told
+    return error
 
 
 class DataError(AnatogenError):
@@ -39,6 +55,12 @@ class ModelError(AnatogenError):
 
 class OutputError(AnatogenError):
     """Results could not be written; files written before stay valid."""
+
+
+class GroupError(AnatogenError):
+    """Another process of the same work has ended, so that this one cannot go on."""
+
+    exit_code = 1
 
 
 class Interrupted(AnatogenError):

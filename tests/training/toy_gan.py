@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anatogen.distributed import WHOLE, Shard
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
@@ -41,7 +42,7 @@ class Gaussian:
         self.faulty = faulty or {}  # batch number -> item that is NaN, in the first attempt
         self.asked: list[tuple[int, int]] = []
 
-    def stream(self, start: int = 0, attempt: int = 0) -> Generator[Points, None, None]:
+    def stream(self, start: int = 0, attempt: int = 0, shard: Shard = WHOLE) -> Generator[Points, None, None]:
         self.asked.append((start, attempt))
         number = start
         while True:
@@ -49,7 +50,8 @@ class Gaussian:
             x = MEAN + SPREAD * Draws(seeds).normal(1)
             if number in self.faulty and attempt == 0:
                 x[self.faulty[number]] = torch.nan
-            yield Points(x)
+            mine = shard.of(self.batch_size)
+            yield Points(x[mine.start : mine.stop])
             number += 1
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import typer
 
 from anatogen import __version__
+from anatogen.distributed import is_first_process
 from anatogen.errors import AnatogenError
 from anatogen.progress import Bars, watched_by
 
@@ -22,15 +23,19 @@ R = TypeVar("R")
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Wrap `command`: show progress, print user errors in one line, and exit with the code of their kind."""
+    """Wrap `command`: show progress, print user errors in one line, and exit with the code of their kind.
+
+    Of several processes of one training the first one shows the progress, and the one that raised an error prints it.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            with watched_by(Bars()):
+            with watched_by(Bars() if is_first_process() else None):
                 return command(*args, **kwargs)
         except AnatogenError as error:
-            print(f"error: {error}", file=sys.stderr)
+            if not error.told:
+                print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -49,7 +49,10 @@ def train(
     Example: anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
 
     Fine-tune it on other patients: anatogen train data/ours --out runs/ours --from runs/hippocampus --steps 2000
+
+    On four GPUs: torchrun --nproc-per-node 4 -m anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
     """
+    from anatogen.distributed import is_first_process
     from anatogen.progress import format_duration, parse_duration
     from anatogen.training.config import build_settings
     from anatogen.workflows.train import TrainRequest
@@ -70,6 +73,8 @@ def train(
     settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
 
     result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model))
+    if not is_first_process():
+        return
     if result.steps:
         print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
     else:

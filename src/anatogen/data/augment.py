@@ -47,20 +47,22 @@ class AugmentSettings(BaseModel):
 
 
 class Augment:
-    """Augment a batch by a seed: item i depends only on (settings, seed, i)."""
+    """Augment a batch by a seed: item i depends only on (settings, seed, i), in a part of a batch too."""
 
     def __init__(self, settings: AugmentSettings) -> None:
         self.settings = settings
 
-    def __call__(self, batch: Batch, seed: int) -> Batch:
-        """`batch` with images (B, C, *spatial), clipped to [-1, 1], and label maps (B, *spatial) augmented."""
+    def __call__(self, batch: Batch, seed: int, first: int = 0) -> Batch:
+        """`batch`, items `first`, `first` + 1, ... of the whole one, with images (B, C, *spatial), clipped to [-1, 1],
+        and label maps (B, *spatial) augmented.
+        """
         if self.settings == AugmentSettings():
             return batch
         transform = _transform(self.settings, tuple(batch.labels.shape[1:]))  # stateful, so one per call
         images, labels = torch.empty_like(batch.images), torch.empty_like(batch.labels)
         given = batch.labels if batch.ignored is None else batch.labels.masked_fill(batch.ignored, _IGNORED)
         for i, (image, label) in enumerate(zip(batch.images, given, strict=True)):
-            transform.set_random_state(derive_seed("augment", seed, i) % 2**32)
+            transform.set_random_state(derive_seed("augment", seed, first + i) % 2**32)
             changed = transform({"image": image, "label": label[None].float()})
             images[i] = changed["image"].as_tensor().clamp(-1, 1)
             labels[i] = changed["label"].as_tensor()[0].round().long()

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from anatogen.data.store import Batch, PreparedDataset, Row
+from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import SettingsError
 from anatogen.seeds import derive_seed
 
@@ -24,7 +25,8 @@ class Loader:
     With fewer rows than `batch_size`, a batch contains all rows.
 
     Args:
-        augment: Augments a batch with a seed that depends only on (seed, attempt, n).
+        augment: Augments items `first`, `first` + 1, ... of a batch with a seed that depends only on (seed, attempt,
+            n).
         ahead: The number of batches that a thread keeps ready.
         pin: Put batches into pinned memory, from which a GPU copies asynchronously.
     """
@@ -37,7 +39,7 @@ class Loader:
         seed: int,
         *,
         ahead: int = 5,
-        augment: Callable[[Batch, int], Batch] | None = None,
+        augment: Callable[[Batch, int, int], Batch] | None = None,
         pin: bool = False,
     ) -> None:
         if not rows:
@@ -57,12 +59,14 @@ class Loader:
         """The number of images in an epoch."""
         return len(self.rows)
 
-    def batch(self, number: int, attempt: int = 0) -> Batch:
-        """Batch `number` = 0, 1, ...; another `attempt` has the same images with other augmentation."""
-        first = number * self.batch_size
-        batch = self.dataset.load([self._row(position) for position in range(first, first + self.batch_size)])
-        if self.augment is not None:
-            batch = self.augment(batch, derive_seed("augment", self.seed, attempt, number))
+    def batch(self, number: int, attempt: int = 0, shard: Shard = WHOLE) -> Batch:
+        """What `shard` has of batch `number` = 0, 1, ...; another `attempt` augments the same images in another way."""
+        mine = shard.of(self.batch_size)
+        first = number * self.batch_size + mine.start
+        rows = [self._row(first + place) for place in range(max(1, len(mine)))]
+        batch = self.dataset.load(rows).part(0, len(mine))
+        if self.augment is not None and len(batch):
+            batch = self.augment(batch, derive_seed("augment", self.seed, attempt, number), mine.start)
         if not self.pin:
             return batch
         tensors = (batch.images, batch.labels, batch.annotated)
@@ -78,8 +82,8 @@ class Loader:
             )
         return self.rows[self._orders[epoch][place]]
 
-    def stream(self, start: int = 0, attempt: int = 0) -> Generator[Batch, None, None]:
-        """Batches start, start + 1, ... without end. Close the generator to stop the thread."""
+    def stream(self, start: int = 0, attempt: int = 0, shard: Shard = WHOLE) -> Generator[Batch, None, None]:
+        """What `shard` has of batches start, start + 1, ... without end. Close the generator to stop the thread."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=self.ahead)
         stop = threading.Event()
 
@@ -87,7 +91,7 @@ class Loader:
             number = start
             while not stop.is_set():
                 try:
-                    item: Batch | BaseException = self.batch(number, attempt)
+                    item: Batch | BaseException = self.batch(number, attempt, shard)
                 except BaseException as error:  # the consumer raises it
                     item = error
                 number += 1

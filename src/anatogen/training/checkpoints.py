@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anatogen.distributed import current_group
 from anatogen.errors import ModelError, SettingsError
 from anatogen.files import writing
 from anatogen.io.tensors import read_tensors, write_tensors
@@ -95,6 +96,8 @@ class Checkpoints:
     def restore(self) -> int | None:
         """Restore the parts from the latest intact checkpoint; a damaged one is skipped with a warning.
 
+        The first process of a group reads it for all.
+
         Returns:
             Its step, or None if there are no checkpoints.
 
@@ -102,6 +105,18 @@ class Checkpoints:
             ModelError: All checkpoints are damaged, or one is of a newer version.
             SettingsError: The recipe differs.
         """
+        found = current_group().first(self._latest)
+        if found is None:
+            return None
+        document, tensors = found
+        self._check(document["recipe"])
+        for name, state in document["parts"].items():
+            if name in self.parts:  # other processes have no hooks
+                self.parts[name].load_state_dict(from_json(state, tensors))
+        return int(document["step"])
+
+    def _latest(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """The document and the tensors of the latest intact checkpoint."""
         files = self._files()
         for file in reversed(files):
             try:
@@ -110,14 +125,11 @@ class Checkpoints:
                 _log.warning("%s: is damaged (%s); using the previous checkpoint", file, error)
                 continue
             self._check(document["recipe"])
-            states = {name: from_json(state, tensors) for name, state in document["parts"].items()}
-            if missing := set(self.parts) ^ set(states):
+            if missing := set(self.parts) ^ set(document["parts"]):
                 raise ModelError(
                     f"does not hold the parts of this training (they differ in {', '.join(sorted(missing))})", path=file
                 )
-            for name, part in self.parts.items():
-                part.load_state_dict(states[name])
-            return int(document["step"])
+            return document, tensors
         if files:
             raise ModelError("no checkpoint is intact", path=self.folder, hint="Train into another folder")
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from anatogen.device import autocast
+from anatogen.distributed import Group, current_group
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.checkpoints import Checkpoints, Part
@@ -50,6 +52,9 @@ def fit(
     rounding only, and a resumed training is bit-identical to an uninterrupted one (with steps or epochs as its length,
     on the CPU).
 
+    In a group (`distributed.joined`) every process computes its share of each batch, and the gradients are summed: the
+    same training, but for rounding. The first process writes the files, calls the hooks and shows the progress.
+
     Args:
         task: What is trained.
         data: Where batches come from.
@@ -67,8 +72,11 @@ def fit(
         Interrupted: Ctrl-C or a signal stopped the training; a checkpoint and the current model are saved.
         DataError: The loss stays non-finite after returning to a checkpoint with other random numbers and half the
             learning rate.
+        GroupError: Another process of the group has ended.
         SettingsError: The device is out of memory, or a checkpoint belongs to other settings.
     """
+    group = current_group()
+    _require_same(task, group)
     state = TrainingState()
     length = Length(settings, data.images, data.batch_size)
     checkpoints = Checkpoints(
@@ -79,16 +87,17 @@ def fit(
     )
     if resume and (step := checkpoints.restore()) is not None:
         _log.info("%s: resumes after step %d", out, step)
-    events = Events(out / "tensorboard", after=state.step)
-    log = MetricsLog(out / "metrics.jsonl", after=state.step, events=events)
+    events = Events(out / "tensorboard", after=state.step) if group.is_first else None
+    log = MetricsLog(out / "metrics.jsonl" if group.is_first else None, after=state.step, events=events)
     skipped = SkippedSteps(state)
     pace = Pace(settings, state, clock)
-    stream = data.stream(state.step, state.attempt)
+    stream = data.stream(state.step, state.attempt, group.shard)
+    mine = group.shard.of(data.batch_size)
     micro = settings.micro_batch_size or data.batch_size
     whole = True  # no step is half done
     with stop_signals() as asked:
         try:
-            if progress is not None:
+            if progress is not None and group.is_first:
                 progress(length.shown(state.step, state.seconds), "")
             while (share := length.share(state.step)) < 1 and not state.finished:
                 batch = next(stream)
@@ -97,16 +106,16 @@ def fit(
                 noted: list[Suspects] = []
                 bad: list[Tensor] = []
                 for phase in task.phases:
-                    for group in phase.optimizer.param_groups:
-                        group["lr"] = phase.learning_rate * factor
+                    for options in phase.optimizer.param_groups:
+                        options["lr"] = phase.learning_rate * factor
                     phase.optimizer.zero_grad(set_to_none=True)
                     for first in range(0, len(batch), micro):
                         part = batch.part(first, first + micro)
-                        weight = len(part) / len(batch)
+                        weight = len(part) / data.batch_size
                         random = Draws(
                             [
                                 derive_seed(settings.seed, state.attempt, state.step, position, phase.name)
-                                for position in range(first, first + len(part))
+                                for position in mine[first : first + len(part)]
                             ],
                             task.device,
                         )
@@ -117,6 +126,7 @@ def fit(
                         for name, value in measured.items():
                             mean = value.detach().mean() * weight
                             measures[name] = measures[name] + mean if name in measures else mean
+                    group.sum_gradients(list(phase.module.parameters()))
                     norm = torch.nn.utils.clip_grad_norm_(phase.module.parameters(), settings.gradient_norm)
                     whole = False
                     bad.append(step_where_finite(phase.optimizer, norm))
@@ -124,7 +134,7 @@ def fit(
                         phase.average.update(phase.module)
                 skipped.note(state.step, torch.stack(bad).amax(), noted)
                 state.step += 1
-                state.images += len(batch)
+                state.images += data.batch_size
                 state.seconds = pace.seconds()
                 whole = True
 
@@ -134,29 +144,32 @@ def fit(
                     "seconds": round(state.seconds, 1),
                     "learning_rate": task.phases[0].learning_rate * factor,
                 }
-                text = log.add(now, measures, len(batch))
+                log.add(now, measures, data.batch_size)
                 if state.step % _LOOK_EVERY == 0 and skipped.look() >= settings.most_skipped:
                     _go_back(checkpoints, state, skipped)
                     stream = _another(stream, data, state)
                     pace.go_back()
                     continue
-                for hook in hooks:
+                for hook in hooks if group.is_first else ():
                     if state.step % hook.every == 0:
                         _run(hook, task, state, length.share(state.step), log)
-                if pace.due(length):
+                said = _agree(group, state, pace, asked=bool(asked), log=log.due, save=pace.due(length))
+                text = log.flush() if said.log else ""
+                if said.save:
                     skipped.look()
-                    length.plan(state.step, state.seconds, pace.seconds_per_step())
+                    length.plan(state.step, state.seconds, said.seconds_per_step)
                     _save(checkpoints, state.step)
                     pace.saved(length)
-                if progress is not None:
+                if progress is not None and group.is_first:
                     progress(length.shown(state.step, state.seconds), text)
-                if asked:
+                if said.asked:
                     raise KeyboardInterrupt
             skipped.look()
             log.flush()
             state.finished = True
-            task.export(out, state)
-            checkpoints.clear()
+            group.first(lambda: task.export(out, state))
+            if group.is_first:
+                checkpoints.clear()
             return state
         except (KeyboardInterrupt, Interrupted) as stopped:  # the latter: cancelled by a monitor
             raise _interrupted(task, checkpoints, state, out, whole=whole) from stopped
@@ -171,6 +184,35 @@ def fit(
         finally:
             stream.close()
             log.close()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the processes of a group do after a step."""
+
+    asked: bool
+    log: bool
+    save: bool
+    seconds_per_step: float
+
+
+def _agree(group: Group, state: TrainingState, pace: Pace, *, asked: bool, log: bool, save: bool) -> Agreement:
+    """Stop where any process was asked to; for all else the first process decides, with its clock and its hooks."""
+    own = (state.finished, log, save, state.seconds, pace.seconds_per_step())
+    said = group.totals([float(asked), *(float(value) * group.is_first for value in own)])
+    state.finished, state.seconds = said[1] > 0, said[4]
+    return Agreement(asked=said[0] > 0, log=said[2] > 0, save=said[3] > 0, seconds_per_step=said[5])
+
+
+def _require_same(task: Task[Any], group: Group) -> None:
+    """Raise SettingsError where the processes of a group have other settings or data."""
+    recipes = group.gather(dict(task.recipe))
+    for rank, recipe in enumerate(recipes):
+        for name in recipe:
+            if recipe[name] != recipes[0].get(name):
+                raise SettingsError(
+                    f"process {rank} has other {name} than process 0", hint="Give every process the same data set"
+                )
 
 
 def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
@@ -211,7 +253,9 @@ def _run(hook: Hook, task: Task[Any], state: TrainingState, share: float, log: M
 
 
 def _save(checkpoints: Checkpoints, step: int) -> bool:
-    """Save a checkpoint; returns whether it was saved. A full disk does not end the training."""
+    """Save a checkpoint, in the first process; returns whether it was saved. A full disk does not end the training."""
+    if not current_group().is_first:
+        return False
     try:
         checkpoints.save(step)
     except OutputError as error:
@@ -238,13 +282,17 @@ def _go_back(checkpoints: Checkpoints, state: TrainingState, skipped: SkippedSte
 
 def _another(stream: Generator[B, None, None], data: Batches[B], state: TrainingState) -> Generator[B, None, None]:
     stream.close()
-    return data.stream(state.step, state.attempt)
+    return data.stream(state.step, state.attempt, current_group().shard)
 
 
 def _interrupted(
     task: Task[Any], checkpoints: Checkpoints, state: TrainingState, out: Path, *, whole: bool
 ) -> Interrupted:
-    """Save the current model and state, and report what was saved."""
+    """Save the current model and state, in the first process, and report what was saved."""
+    if not current_group().is_first:
+        stopped = Interrupted(f"training was stopped after step {state.step}", path=out)
+        stopped.told = True
+        return stopped
     if state.step == 0:
         return Interrupted("training was stopped before its first step; nothing was saved", path=out)
     saved = []

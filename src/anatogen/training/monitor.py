@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anatogen.distributed import current_group
 from anatogen.training.events import Events
 from anatogen.training.state import TrainingState
 
@@ -24,37 +25,44 @@ class MetricsLog:
     """Collects the metrics of every step and writes their means as a line every `every` seconds.
 
     A line holds step, share (of the training, in [0, 1]), seconds, loss, learning_rate, images_per_s and what a task
-    and its hooks measure. Values stay on the device until a line is written.
+    and its hooks measure. Values stay on the device until a line is written. In a group a line holds the values of all
+    processes, so all must call `flush` after the same step.
 
     Args:
-        path: The file; lines of steps after `after` are removed, because these steps were lost.
+        path: The file, or None in all processes of a group but the first; lines of steps after `after` are removed,
+            because these steps were lost.
         after: The step that the training starts from.
         every: Seconds between two lines.
         events: Also receives each line.
     """
 
-    def __init__(self, path: Path, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:
-        _keep_lines(path, after)
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path | None, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:
+        if path is not None:
+            _keep_lines(path, after)
+        self._file = path.open("a", encoding="utf-8") if path is not None else None
         self._events = events
         self._every, self._last = every, time.monotonic()
         self._measures: dict[str, list[Tensor]] = {}
         self._now: dict[str, float] = {}
         self._images = 0
 
-    def add(self, now: Mapping[str, float], measures: Mapping[str, Tensor], images: int) -> str:
-        """Add one step of `images` images; returns a summary if a line was written, otherwise "".
+    def add(self, now: Mapping[str, float], measures: Mapping[str, Tensor], images: int) -> None:
+        """Add one step of `images` images.
 
         Args:
             now: Numbers of which a line has the last ones, "step" among them.
-            measures: Values of which a line has the means.
+            measures: This process's part of the values of which a line has the means.
             images: In the step.
         """
         self._now = dict(now)
         for name, value in measures.items():
             self._measures.setdefault(name, []).append(value)
         self._images += images
-        return self.flush() if time.monotonic() - self._last >= self._every else ""
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a line."""
+        return time.monotonic() - self._last >= self._every
 
     def flush(self) -> str:
         """Write the means since the last line, if any; returns a summary."""
@@ -62,7 +70,9 @@ class MetricsLog:
             return ""
         now = time.monotonic()
         speed = self._images / max(now - self._last, 1e-9)
-        means = {name: _mean(values) for name, values in self._measures.items()}
+        parts = current_group().gather({name: torch.stack(values).cpu() for name, values in self._measures.items()})
+        names = dict.fromkeys(name for part in parts for name in part)
+        means = {name: _mean(torch.stack([part[name] for part in parts if name in part]).sum(0)) for name in names}
         self.write({**self._now, **means, "images_per_s": speed})
         self._last, self._measures, self._images = now, {}, 0
         loss = means.get("loss", float("nan"))
@@ -71,6 +81,8 @@ class MetricsLog:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one line; non-finite numbers become null."""
+        if self._file is None:
+            return
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self._file.write(json.dumps(known) + "\n")
         self._file.flush()
@@ -79,14 +91,14 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._events is not None:
             self._events.close()
 
 
-def _mean(values: list[Tensor]) -> float:
+def _mean(numbers: Tensor) -> float:
     """The mean of the finite values, NaN if there are none: skipped steps do not count."""
-    numbers = torch.stack(values)
     return numbers[torch.isfinite(numbers)].mean().item()
 
 
@@ -108,7 +120,7 @@ Suspects = tuple[Tensor | None, Callable[[], Sequence[str]]]
 class SkippedSteps:
     """Counts the steps skipped because of a non-finite gradient, and names the items that caused it.
 
-    Whether a step was skipped stays on the device until `look`.
+    Whether a step was skipped stays on the device until `look`. All processes of a group call it after the same step.
     """
 
     def __init__(self, state: TrainingState) -> None:
@@ -124,6 +136,7 @@ class SkippedSteps:
         """Read the recorded steps and log the skipped ones; returns the number of latest steps skipped in a row."""
         found: list[int] = []
         names: list[str] = []
+        group = current_group()
         flags = torch.stack([skipped for _, skipped, _ in self._noted]).cpu().numpy().tolist() if self._noted else []
         for flag, (step, _, parts) in zip(flags, self._noted, strict=True):
             self._state.skipped_in_a_row = self._state.skipped_in_a_row + 1 if flag else 0
@@ -132,12 +145,14 @@ class SkippedSteps:
                 names += _whose(parts)
         self._noted = []
         if found:
+            names = [name for part in group.gather(names) for name in part]
             self._state.skipped += len(found)
             for name in names:
                 self.suspects[name] = self.suspects.get(name, 0) + 1
             whose = f"; the loss was not finite for {', '.join(dict.fromkeys(names))}" if names else ""
             steps = ", ".join(map(str, found))
-            _log.warning("skipped step %s: a gradient was not finite%s", steps, whose)
+            if group.is_first:
+                _log.warning("skipped step %s: a gradient was not finite%s", steps, whose)
         return self._state.skipped_in_a_row
 
 

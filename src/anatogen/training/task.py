@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from anatogen.distributed import WHOLE, Shard
 from anatogen.seeds import Draws
 from anatogen.training.state import MovingAverage, TrainingState
 
@@ -42,8 +43,10 @@ class Batches(Protocol[B_co]):
         """Images in a batch."""
         ...
 
-    def stream(self, start: int = 0, attempt: int = 0) -> Generator[B_co, None, None]:
-        """Batches start, start + 1, ... without end; an index and an attempt always give the same batch."""
+    def stream(self, start: int = 0, attempt: int = 0, shard: Shard = WHOLE) -> Generator[B_co, None, None]:
+        """What `shard` has of batches start, start + 1, ... without end: items `shard.of(batch_size)`, which may be
+        none. An index and an attempt always give the same batch.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -15,7 +15,8 @@ from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.device import pick_device
-from anatogen.errors import Interrupted, SettingsError
+from anatogen.distributed import current_group
+from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
 from anatogen.training.config import RunSettings, build_settings, first_difference
@@ -42,6 +43,8 @@ def train(
 ) -> Path:
     """Train a denoiser on the split "train" of `dataset` and write the run to the folder `out`.
 
+    Inside `distributed.joined()`, in each process that `torchrun` has started, they train it together.
+
     Args:
         dataset: A prepared data set or its folder.
         out: The folder of the run.
@@ -61,12 +64,13 @@ def train(
         Interrupted: Ctrl-C or a signal stopped the training; a checkpoint and the current model are saved.
     """
     out = Path(out)
-    settings = settings_of(out, settings, resume=resume)
-    resume = resume and (out / "config.yaml").is_file()
+    group = current_group()
+    settings = group.first(lambda: settings_of(out, settings, resume=resume))
+    resume = resume and group.first((out / "config.yaml").is_file)
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
 
     # Build everything that can fail before writing anything.
-    place = pick_device(device)
+    place = pick_device(group.device(device))
     task = DenoiserTask(dataset, settings, place)
     how = settings.training
     loader = Loader(
@@ -86,20 +90,30 @@ def train(
             )
     elif resume and (out / _START).is_file():
         task.started_from = StartingPoint.read(out / _START)
+    with ExitStack() as stack:
+        group.first(lambda: stack.enter_context(_begun(out, settings, task.started_from, resume=resume)))
+        try:
+            fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
+        except (Interrupted, GroupError) as stopped:
+            hint = _how_to_resume(dataset, out) if _checkpoints(out) else stopped.hint
+            again = type(stopped)(stopped.problem, path=out, hint=hint)
+            again.told = stopped.told
+            raise again from stopped
+    return out
+
+
+@contextmanager
+def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, resume: bool) -> Iterator[None]:
+    """The folder of a run, locked, with what describes the training, while the block trains."""
     with locked(out, hint="Another training is running there: wait for it to finish, or choose another folder"):
         if not resume:
             _require_free(out)  # again: another process may have written it since
         with _removed_if_nothing_was_saved(out):
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-            if task.started_from is not None:
-                task.started_from.write(out / _START)
-            try:
-                fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
-            except Interrupted as stopped:
-                hint = _how_to_resume(dataset, out) if _checkpoints(out) else None
-                raise Interrupted(stopped.problem, path=out, hint=hint) from stopped
-    return out
+            if start is not None:
+                start.write(out / _START)
+            yield
 
 
 def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSettings:

@@ -12,6 +12,7 @@ from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
+    from anatogen.distributed import Group
     from anatogen.training.config import RunSettings
 
 
@@ -51,27 +52,42 @@ class TrainResult:
 
 
 def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResult:
-    """Train the model of `request`.
+    """Train the model of `request`; together, if `torchrun` has started several processes.
 
     Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far.
     """
     from anatogen.baselines.retrieval import RETRIEVAL
-    from anatogen.check.patients import leak_in
     from anatogen.data.store import PreparedDataset
+    from anatogen.distributed import joined
     from anatogen.generation.kinds import require_kind
-    from anatogen.model import read_about
-    from anatogen.training.train import settings_of
-    from anatogen.training.train import train as run
-    from anatogen.workflows.live import live_for
 
     require_kind(request.model)
     dataset = PreparedDataset.open(request.dataset)
+    with joined() as group, watched_by(monitor):
+        warning = group.first(lambda: _leak(dataset, request))
+        if request.model == RETRIEVAL:
+            return group.first(lambda: _made_retrieval(dataset, request, warning))
+        page = _trained(dataset, request, group)
+        return group.first(lambda: _result(request, warning, page))
+
+
+def _leak(dataset: PreparedDataset, request: TrainRequest) -> str:
+    """What the names of cases say of patients in two splits; also logged."""
+    from anatogen.check.patients import leak_in
+
     warning = leak_in(dataset)
     if warning:
         warning = f"{request.dataset}: {warning}. Prepare the data again: cases of one patient stay in one split now"
         logging.getLogger(__name__).warning(warning)
-    if request.model == RETRIEVAL:
-        return _made_retrieval(dataset, request, warning)
+    return warning
+
+
+def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> Path | None:
+    """Train the run; returns training.html, in the first process, where previews were written."""
+    from anatogen.training.train import settings_of
+    from anatogen.training.train import train as run
+    from anatogen.workflows.live import Live, live_for
+
     begun = False
 
     def moved(share: float, text: str) -> None:
@@ -81,20 +97,32 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
             begun = True
         bar.update(share, text or None)
 
-    with watched_by(monitor):
+    live: Live | None = None
+
+    def prepared() -> RunSettings:
+        # The first process trains the segmenter of the previews before the others begin.
+        nonlocal live
         settings = settings_of(request.out, request.settings, resume=request.resume)
-        live = live_for(dataset, request.out, settings, device=request.device)
-        with stage("training", 1.0, "s") as bar:
-            run(
-                dataset,
-                request.out,
-                settings,
-                device=request.device,
-                resume=request.resume,
-                hooks=[live.hook()] if live is not None else [],
-                progress=moved,
-            )
-        page = live.last() if live is not None else None
+        live = live_for(dataset, request.out, settings, device=group.device(request.device))
+        return settings
+
+    settings = group.first(prepared)
+    with stage("training", 1.0, "s") as bar:
+        run(
+            dataset,
+            request.out,
+            settings,
+            device=request.device,
+            resume=request.resume,
+            hooks=[live.hook()] if live is not None else [],
+            progress=moved,
+        )
+    return live.last() if live is not None else None
+
+
+def _result(request: TrainRequest, warning: str, page: Path | None) -> TrainResult:
+    from anatogen.model import read_about
+
     about = read_about(request.out)
     return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning, page)
 
