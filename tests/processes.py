@@ -21,7 +21,8 @@ def in_group(size: int, folder: Path, work: Callable[..., Any], *args: Any) -> l
     `folder` takes the results; `work` and what it returns can be pickled.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "anatogen.training.fit", "anatogen.training.denoiser_task"])
+    # An optimizer imports torch._dynamo, which takes seconds.
+    context.set_forkserver_preload(["torch._dynamo", "tensorboardX", "monai.transforms", "anatogen.workflows.live"])
     port, folder = _free_port(), folder / "results"
     folder.mkdir()
     processes = [context.Process(target=_one, args=(rank, size, port, folder, work, args)) for rank in range(size)]

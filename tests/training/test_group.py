@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from processes import in_group
 from torch import Tensor
 from toy_gan import Gaussian, Points, ToyGan
 
@@ -24,6 +23,7 @@ from anatogen.training.config import TrainingSettings, build_settings
 from anatogen.training.fit import fit
 from anatogen.workflows.train import TrainRequest
 from anatogen.workflows.train import train as train_workflow
+from processes import in_group
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forkserver")
 SHORT = TrainingSettings(steps=20, batch_size=8, warmup_steps=5, checkpoint_every=4, precision="float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import Interrupted
 from anatogen.io.tensors import read_tensors
+from anatogen.judges.of_dataset import has_segmenter, segmenter_for
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.reporting.training_page import read_metrics, series, write_training_page
 from anatogen.training.config import RunSettings, build_settings
 from anatogen.training.hooks import Moment
@@ -174,3 +177,12 @@ def test_a_training_can_be_resumed_with_and_without_previews(dataset: PreparedDa
 def test_the_dice_can_be_turned_off_on_the_command_line(dataset: PreparedDataset, tmp_path: Path) -> None:
     assert build_settings(values=["live.dice=never"]).live.dice == "never"
     assert build_settings(values=["live.dice=always"]).live.dice == "always"
+
+
+def test_a_segmenter_of_other_settings_is_not_the_one_of_the_previews(dataset_folder: Path, tmp_path: Path) -> None:
+    """Otherwise a training of two steps trains a whole segmenter first."""
+    shutil.copytree(dataset_folder, tmp_path / "data", ignore=shutil.ignore_patterns("segmenter-*"))
+    dataset = PreparedDataset.open(tmp_path / "data")
+    short = SegmenterSettings(steps=2, batch_size=2, validations=1)
+    segmenter_for(dataset, short, device="cpu")
+    assert has_segmenter(dataset, short) and not has_segmenter(dataset)

@@ -11,7 +11,7 @@ from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.judges.encoder import Encoder, EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy, Part
-from anatogen.judges.segmenter import Segmenter, SegmenterSettings, train_segmenter
+from anatogen.judges.segmenter import Segmenter, SegmenterSettings, segmenter_file, train_segmenter
 from anatogen.progress import stage
 
 HELD_BYTES = 256 << 20
@@ -61,9 +61,13 @@ def segmenter_for(
         )
 
 
-def has_segmenter(dataset: PreparedDataset) -> bool:
-    """Whether the folder of `dataset` has a trained segmenter, of whatever settings."""
-    return any(dataset.folder.glob("segmenter-*.safetensors"))
+def has_segmenter(dataset: PreparedDataset, settings: SegmenterSettings | None = None) -> bool:
+    """Whether `segmenter_for` with these settings reads a segmenter, and trains none."""
+    kept = {file.name for file in dataset.folder.glob("segmenter-*.safetensors")}
+    if not kept:
+        return False
+    parts = (part_of(dataset, dataset.split("heldout")), part_of(dataset, dataset.split("val")))
+    return segmenter_file(*parts, dataset.schema.count, settings or SegmenterSettings()) in kept
 
 
 def encoder_for(

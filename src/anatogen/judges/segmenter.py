@@ -124,7 +124,7 @@ def train_segmenter(
     _check(train, weights)
     kept = None
     if cache is not None:
-        kept = cache / f"segmenter-{_digest(train, validation, class_count, settings, weights)}.safetensors"
+        kept = cache / segmenter_file(train, validation, class_count, settings, weights)
     training = _Training.begin(train[0], class_count, settings, device)
     if kept is not None and read_weights(kept, training.network):
         return Segmenter(training.network, device)
@@ -344,8 +344,10 @@ def _loss(logits: Tensor, labels: Tensor, annotated: Tensor) -> Tensor:
     return entropy + (1 - (2 * overlap + 1e-5) / (total + 1e-5))[1:].mean()
 
 
-def _digest(
+def segmenter_file(
     train: Part, validation: Part, class_count: int, settings: SegmenterSettings, weights: Tensor | None = None
 ) -> str:
+    """The name of the file in which `train_segmenter` keeps the result of these arguments."""
     drawn = () if weights is None else (weights.double(),)
-    return digest_of(*train, *validation, str(class_count), json.dumps(asdict(settings)), *drawn)
+    digest = digest_of(*train, *validation, str(class_count), json.dumps(asdict(settings)), *drawn)
+    return f"segmenter-{digest}.safetensors"

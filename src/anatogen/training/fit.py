@@ -162,7 +162,7 @@ def fit(
                     pace.saved(length)
                 if progress is not None and group.is_first:
                     progress(length.shown(state.step, state.seconds), text)
-                if said.asked:
+                if said.asked or (asked and group.size == 1):
                     raise KeyboardInterrupt
             skipped.look()
             log.flush()
