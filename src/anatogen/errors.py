@@ -60,8 +60,6 @@ class OutputError(AnatogenError):
 class GroupError(AnatogenError):
     """Another process of the same work has ended, so that this one cannot go on."""
 
-    exit_code = 1
-
 
 class Interrupted(AnatogenError):
     """The user stopped the work; the message says what was saved."""

@@ -456,6 +456,6 @@ def _read(document: type[D], folder: FilePath) -> D:
 
 
 def _how_to_get_a_model(folder: FilePath) -> str:
-    if any((folder / "checkpoints").glob("*.json")):
+    if any((folder / "checkpoints").glob("[0-9]*.json")):
         return "Its training is not finished: go on with anatogen train DATASET --out RUN --resume"
     return "Name the folder that anatogen train wrote, or train again"

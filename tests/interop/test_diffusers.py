@@ -60,7 +60,7 @@ def test_ddim_50_gives_what_diffusers_gives(dataset: PreparedDataset, tmp_path: 
     """
     values = ["network.channels=[32,32,64]", "network.layers_per_block=1", "training.batch_size=4", "training.warmup_steps=5",
               "training.learning_rate=1e-3", *([] if guided else ["conditioning.encoding=none"])]  # fmt: skip
-    settings = build_settings("paper", values=values, training={"steps": 150, "epochs": None})
+    settings = build_settings("paper", values=values, training={"steps": 60, "epochs": None})
     trained = load_denoiser(train(dataset, tmp_path / "trained", settings, device="cpu"))[0].network
     folder = tmp_path / "ddim-breast_mri-256-segguided"
     trained.unet.save_pretrained(folder / "unet", safe_serialization=True)  # type: ignore[operator,union-attr]

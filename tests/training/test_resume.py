@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,3 +371,16 @@ def test_a_time_limit_on_an_injected_clock(dataset: PreparedDataset, tmp_path: P
     about = read_about(run)
     assert about.finished and about.seconds == pytest.approx(200, rel=0.05)
     assert rates == sorted(rates) and rates[-1] == 1 and rates[-2] > 0.97
+
+
+def test_killed_inside_its_first_save(dataset: PreparedDataset, tmp_path: Path, whole: Path) -> None:
+    """A half-written checkpoint is none: the run starts anew, and a plain rerun says nothing else."""
+    out = tmp_path / "run"
+    (out / "checkpoints").mkdir(parents=True)
+    shutil.copy(whole / "config.yaml", out)
+    (out / "checkpoints" / ".partial-7-ab-000000005.json").write_text("{")
+    (out / "checkpoints" / "000000005.safetensors").write_bytes(b"")
+    copy = shutil.copytree(out, tmp_path / "copy")
+    train(dataset, out, SETTINGS, device="cpu", resume=True)
+    train(dataset, copy, SETTINGS, device="cpu")
+    assert weights(out) == weights(copy) == weights(whole)

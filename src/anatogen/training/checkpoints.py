@@ -148,7 +148,7 @@ class Checkpoints:
             self.folder.rmdir()
 
     def _files(self) -> list[Path]:
-        return sorted(file for file in self.folder.glob("*.json") if file.stem.isdecimal())
+        return checkpoint_files(self.folder)
 
     def _read(self, file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         document = json.loads(file.read_text(encoding="utf-8"))
@@ -191,6 +191,11 @@ class Checkpoints:
             if tensors.stem.isdecimal() and not tensors.with_suffix(".json").exists():
                 self._before("remove stray")
                 tensors.unlink(missing_ok=True)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The JSON files of the checkpoints in `folder`, the latest last; half-written ones of a killed process excluded."""
+    return sorted(file for file in folder.glob("*.json") if file.stem.isdecimal())
 
 
 def to_json(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:

@@ -19,6 +19,7 @@ from anatogen.distributed import current_group
 from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
+from anatogen.training.checkpoints import checkpoint_files
 from anatogen.training.config import RunSettings, build_settings, first_difference
 from anatogen.training.denoiser_task import FREE_ON_RESUME, DenoiserTask
 from anatogen.training.fit import ProgressCallback, fit
@@ -129,7 +130,7 @@ def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSet
 
 
 def _checkpoints(out: Path) -> list[Path]:
-    return sorted((out / "checkpoints").glob("*.json"))
+    return checkpoint_files(out / "checkpoints")
 
 
 def _require_free(out: Path) -> None:

@@ -92,6 +92,6 @@ def _finished(run: Path) -> bool:
     from anatogen.model import read_about
 
     try:
-        return read_about(run).finished and not any((run / "checkpoints").glob("*.json"))
+        return read_about(run).finished and not any((run / "checkpoints").glob("[0-9]*.json"))
     except ModelError:
         return False
