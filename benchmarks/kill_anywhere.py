@@ -75,7 +75,7 @@ def main() -> None:
             f"Killed before: {places}.",
         ]
     )
-    write_section("Killed at any moment", table, "python benchmarks/kill_anywhere.py")
+    write_section("Killed at any moment", table)
     assert equal == readable == options.kills
 
 

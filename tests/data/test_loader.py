@@ -1,5 +1,7 @@
+import shutil
 import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from anatogen.data.augment import Augment, AugmentSettings
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
+from anatogen.errors import DataError
 
 
 def ids(dataset: PreparedDataset, start: int, count: int, seed: int = 0) -> list[tuple[str, ...]]:
@@ -34,7 +37,7 @@ def test_batches_are_made_ahead(dataset: PreparedDataset) -> None:
     made: list[int] = []
     loader = Loader(dataset, dataset.split("train"), 2, 0, ahead=5)
     original = loader.batch
-    loader.batch = lambda number, attempt=0: (made.append(number), original(number, attempt))[1]  # type: ignore[method-assign]
+    loader.batch = lambda number, *more: (made.append(number), original(number, *more))[1]  # type: ignore[method-assign]
     stream = loader.stream()
     next(stream)
     for _ in range(200):
@@ -48,7 +51,7 @@ def test_batches_are_made_ahead(dataset: PreparedDataset) -> None:
 def test_an_error_in_the_thread_reaches_the_trainer(dataset: PreparedDataset) -> None:
     loader = Loader(dataset, dataset.split("train"), 2, 0)
 
-    def fail(number: int, attempt: int) -> None:
+    def fail(number: int, *more: object) -> None:
         raise RuntimeError("disk on fire")
 
     loader.batch = fail  # type: ignore[assignment,method-assign]
@@ -83,3 +86,15 @@ def test_an_item_is_augmented_by_its_place_and_not_by_the_batch_it_is_in(dataset
     whole, part = augment(batch, 5), augment(batch.part(0, 2), 5)
     assert torch.equal(whole.part(0, 2).images, part.images) and torch.equal(whole.labels[:2], part.labels)
     assert part.rows == batch.rows[:2] and len(part) == 2
+
+
+def test_data_that_vanish_end_the_stream_with_a_reason(dataset_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(dataset_folder, tmp_path / "data")
+    dataset = PreparedDataset.open(folder)
+    dataset.hold = lambda limit_bytes=0: False  # type: ignore[method-assign]
+    stream = Loader(dataset, dataset.split("train"), 2, 0, ahead=1).stream()
+    next(stream)
+    (folder / "images.b2nd").write_bytes(b"")
+    with pytest.raises(DataError, match="data: cannot be read any more"):
+        for _ in range(4):
+            next(stream)

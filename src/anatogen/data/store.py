@@ -139,15 +139,15 @@ class PreparedDataset:
         return True
 
     def load(self, rows: Sequence[Row]) -> Batch:
-        """The images and label maps of `rows`, in their order."""
+        """The images and label maps of `rows`, in their order.
+
+        Raises:
+            DataError: They cannot be read any more.
+        """
         import torch
 
         index = [row.row for row in rows]
-        if isinstance(self._images, np.ndarray):
-            images, labels = self._images[index], self._labels[index]
-        else:
-            images = np.stack([self._images[i] for i in index])
-            labels = np.stack([self._labels[i] for i in index])
+        images, labels = self._read(index)
         gain, offset = self._to_model[:, index]
         spatial = (1,) * len(self.size)
         x = torch.from_numpy(images).float()
@@ -157,6 +157,15 @@ class PreparedDataset:
             ignored = classes == self.info.ignored
             classes = classes.masked_fill(ignored, 0)
         return Batch(x, classes, self._annotated[index], tuple(rows), ignored)
+
+    def _read(self, index: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self._images, np.ndarray):
+            return self._images[index], self._labels[index]
+        try:
+            return np.stack([self._images[i] for i in index]), np.stack([self._labels[i] for i in index])
+        except (OSError, RuntimeError, ValueError) as error:  # Blosc2 raises RuntimeError
+            hint = "Make the folder available again, or prepare the data again"
+            raise DataError(f"cannot be read any more ({error})", path=self.folder, hint=hint) from error
 
     def batches(self, rows: Sequence[Row], size: int = 256) -> Iterator[Batch]:
         """`rows` in their order, `size` at a time, for data that does not fit into memory at once."""

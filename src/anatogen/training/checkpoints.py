@@ -194,7 +194,7 @@ class Checkpoints:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The JSON files of the checkpoints in `folder`, the latest last; half-written ones of a killed process excluded."""
+    """The JSON files of the checkpoints in `folder`, the latest last; without half-written ones of a killed process."""
     return sorted(file for file in folder.glob("*.json") if file.stem.isdecimal())
 
 
