@@ -18,7 +18,13 @@ from anatogen.training.train import train
 from anatogen.workflows import live as live_module
 from common import hippocampus, machine, write_section
 
-VALUES = ("network.width=16", "training.batch_size=8", "augment.noise=0.02", "training.checkpoint_every=500", "live.dice=never")
+VALUES = (
+    "network.width=16",
+    "training.batch_size=8",
+    "augment.noise=0.02",
+    "training.checkpoint_every=500",
+    "live.dice=never",
+)
 MOST = 1.02  # of the memory at step 100, which noise of the allocator may reach
 
 

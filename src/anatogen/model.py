@@ -258,7 +258,15 @@ class Denoiser(nn.Module):
         self.register_buffer("data_std", torch.tensor(config.data_std), persistent=False)
         planes = Planes(config.encoding, self.schema.count)
         if isinstance(config.network, HourglassConfig):
-            self.network: Network = Hourglass(config.network, config.image_channels, planes, config.size)
+            maker = None if config.encoding == "embedding" else planes
+            self.network: Network = Hourglass(
+                config.network, config.image_channels, maker, config.size, classes=self.schema.count
+            )
+        elif config.encoding == "embedding":
+            raise SettingsError(
+                "paper_unet takes the label map as planes, not as an embedding",
+                hint="Use --set conditioning.encoding=onehot or index",
+            )
         else:
             self.network = PaperUNet(config.network, config.image_channels, planes, config.size)
         self.padding = Padding(config.size, self.network.multiples)

@@ -43,9 +43,11 @@ def denoiser(
     return made.requires_grad_(False)
 
 
-@pytest.mark.parametrize("network", [SMALL, PAPER], ids=["hourglass", "paper_unet"])
-def test_classes_are_matched_by_name(network: HourglassConfig | PaperUNetConfig) -> None:
-    old, new = denoiser("abc", network), denoiser("cxa", network)
+@pytest.mark.parametrize(
+    ("network", "encoding"), [(SMALL, "embedding"), (SMALL, "onehot"), (PAPER, "onehot")], ids=["embedding", "hourglass", "paper_unet"]
+)  # fmt: skip
+def test_classes_are_matched_by_name(network: HourglassConfig | PaperUNetConfig, encoding: Encoding) -> None:
+    old, new = denoiser("abc", network, encoding), denoiser("cxa", network, encoding)
     assert start_from(new, old, Path("run")) == ("x",)
     x, t = torch.randn(3, 2, 16, 16), torch.tensor([0.1, 0.5, 0.9])
     theirs = torch.randint(0, 4, (3, 16, 16))
@@ -58,7 +60,7 @@ def test_classes_are_matched_by_name(network: HourglassConfig | PaperUNetConfig)
         a = old(x, t, Condition.of(theirs * given_mask(theirs, given), given))
         b = new(x, t, Condition.of(ours * given_mask(ours, mapped), mapped))
         assert torch.allclose(a, b, atol=1e-5)
-    assert not torch.allclose(a, denoiser("cxa", network)(x, t, Condition.of(ours, mapped)), atol=1e-2)
+    assert not torch.allclose(a, denoiser("cxa", network, encoding)(x, t, Condition.of(ours, mapped)), atol=1e-2)
 
 
 def given_mask(labels: torch.Tensor, given: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Encoding = Literal["onehot", "index", "none"]
+Encoding = Literal["embedding", "onehot", "index", "none"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Planes:
     `onehot`: C-1 planes that are 1 where a given class is, then C-1 planes that are 1 where the class is given
     (constant without regions). A class that is given but absent thus differs from a free class. `index`: one plane,
     label/255, free classes 0, as in the paper; absent, free and background are the same. `none`: no planes, for the
-    unconditional model.
+    unconditional model. (`embedding` makes no planes: the network has a `LabelEmbedding`.)
     """
 
     encoding: Encoding
@@ -85,7 +85,7 @@ class Planes:
     @property
     def count(self) -> int:
         """The number of planes."""
-        return {"onehot": 2 * (self.class_count - 1), "index": 1, "none": 0}[self.encoding]
+        return {"onehot": 2 * (self.class_count - 1), "index": 1, "none": 0, "embedding": 0}[self.encoding]
 
     def __call__(self, labels: Tensor, states: Tensor, region: Tensor | None = None) -> Tensor:
         """The planes of a condition's `labels`, `states` and `region`."""

@@ -10,7 +10,10 @@ from anatogen.errors import ModelError
 
 
 class PlaneMaker(Protocol):
-    """Turns a condition into planes (B, count, *spatial); `conditioning.encode.Planes` is one."""
+    """Turns a condition into planes (B, count, *spatial); `conditioning.encode.Planes` is one.
+
+    The hourglass also takes a `LabelEmbedding`, whose planes are the learned features of cells.
+    """
 
     @property
     def count(self) -> int:

@@ -24,6 +24,7 @@ from anatogen.networks.blocks import (
     zeroed,
 )
 from anatogen.networks.contract import PlaneMaker, PlaneNetwork
+from anatogen.networks.embedding import LabelEmbedding
 
 
 class HourglassConfig(BaseModel):
@@ -35,6 +36,7 @@ class HourglassConfig(BaseModel):
         blocks: Residual blocks per level, in the encoder and in the decoder.
         smallest: The hourglass halves the image until its longest side is at most this many pixels.
         attention_up_to: Levels of at most this many pixels a side have self-attention.
+        label_channels: Features of a cell of the label map, with the encoding "embedding".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +47,7 @@ class HourglassConfig(BaseModel):
     blocks: int = Field(2, ge=1)
     smallest: int = Field(8, ge=2)
     attention_up_to: int = Field(8, ge=0)
+    label_channels: int = Field(32, ge=1)
 
 
 def level_channels(width: int, pixels: int) -> int:
@@ -74,13 +77,26 @@ class Hourglass(PlaneNetwork):
     Args:
         config: The size of the network.
         image_channels: C.
-        maker: Makes the planes.
+        maker: Makes the planes; None for an embedding of the label map, which is learned.
+        classes: C, the background included; for the embedding.
         size: Of the images, (H, W) or (D, H, W); the network takes them padded to `multiples`.
     """
 
-    def __init__(self, config: HourglassConfig, image_channels: int, maker: PlaneMaker, size: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        config: HourglassConfig,
+        image_channels: int,
+        maker: PlaneMaker | None,
+        size: tuple[int, ...],
+        *,
+        classes: int = 0,
+    ) -> None:
+        dim = len(size)
+        embedding = None
+        if maker is None:
+            embedding = maker = LabelEmbedding(classes, config.patch, dim, config.label_channels)
         super().__init__(maker)
-        dim, planes = len(size), maker.count
+        planes = self.planes.count
         sides = [-(-max(size) // config.patch)]  # of the padded image, once the number of levels is known
         while sides[-1] > config.smallest:
             sides.append(-(-sides[-1] // 2))
@@ -91,7 +107,9 @@ class Hourglass(PlaneNetwork):
         channels = [level_channels(config.width, side) for side in sides]
         time_channels = 4 * config.width
         self.time = TimeEmbedding(time_channels)
-        self.stem = convolution(dim, (image_channels + planes) * per_patch, channels[0])
+        inputs = image_channels if embedding is not None else image_channels + planes
+        self.stem = convolution(dim, inputs * per_patch, channels[0])
+        self.stem_map = convolution(dim, planes, channels[0], kernel=1) if embedding is not None else None
 
         def stage(level: int, planes: int) -> nn.Module:
             return Stage(dim, channels[level], time_channels, config.blocks, planes)
@@ -109,13 +127,19 @@ class Hourglass(PlaneNetwork):
 
     def plane_inputs(self) -> dict[str, tuple[int, int]]:
         """See `PlaneNetwork`."""
+        if self.stem_map is not None:
+            return {}
         of_maps = [name for name, _ in self.named_parameters() if name.endswith("from_map.weight")]
         return {"stem.weight": self._stem_inputs, **dict.fromkeys(of_maps, (0, 1))}
 
     def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
         time = functional.silu(self.time(t))
-        h = self.stem(space_to_depth(torch.cat([x, planes], dim=1), self.patch))
-        pooled = [_area_pool(planes, self.patch)]
+        if self.stem_map is not None:
+            h = self.stem(space_to_depth(x, self.patch)) + self.stem_map(planes)
+            pooled = [planes]
+        else:
+            h = self.stem(space_to_depth(torch.cat([x, planes], dim=1), self.patch))
+            pooled = [_area_pool(planes, self.patch)]
         skips: list[Tensor] = []
         for level, stage in enumerate(self.down):
             h = stage(h, time)

@@ -29,12 +29,13 @@ class ConditioningSettings(Settings):
     """How the label map conditions the network.
 
     Attributes:
-        encoding: How label map and class states are encoded as planes.
+        encoding: How label map and class states enter: a learned `embedding`, whose cost does not depend on the number of
+            classes (hourglass only), or planes, `onehot` (the default of paper_unet), `index` (the paper's) or `none`.
         mask_ablation: Train with classes left free (MAT).
         ablated_share: Share of training images with ablated classes; see `draw_given`.
     """
 
-    encoding: Encoding = "onehot"
+    encoding: Encoding = "embedding"
     mask_ablation: bool = True
     ablated_share: float = Field(0.3, ge=0, le=1)
 
@@ -160,6 +161,15 @@ class RunSettings(Settings):
     augment: AugmentSettings = AugmentSettings()
     sampling: SamplingSettings = SamplingSettings()
     live: LiveSettings = LiveSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _planes_for_the_paper_unet(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Without an encoding of its own, paper_unet gets planes: it has no embedding."""
+        network, conditioning = (tree.get(name, {}) for name in ("network", "conditioning"))
+        if isinstance(network, dict) and network.get("name") == "paper_unet" and isinstance(conditioning, dict):
+            return {**tree, "conditioning": {"encoding": "onehot", **conditioning}}
+        return tree
 
 
 # Konz et al. 2024, section 3 and Appendix A. The reference implementation has no moving average of the weights.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from anatogen.model import (
     load_denoiser,
     save_denoiser,
 )
+from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
@@ -65,6 +67,14 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
     )
 
 
+def _with_decay(denoiser: Denoiser, weight_decay: float) -> list[dict[str, Any]]:
+    """All parameters, with the decay of each: none for tables, of which a step may use a few rows only."""
+    tables = [p for module in denoiser.modules() if isinstance(module, LabelEmbedding) for p in [module.table]]
+    others = [p for p in denoiser.parameters() if not any(p is table for table in tables)]
+    groups: list[dict[str, Any]] = [{"params": others, "weight_decay": weight_decay}]
+    return [*groups, {"params": tables, "weight_decay": 0.0}] if tables else groups
+
+
 class DenoiserTask:
     """Trains a denoiser on the split "train" of a data set; a `Task` of one phase.
 
@@ -88,9 +98,8 @@ class DenoiserTask:
             self.denoiser = Denoiser(self.config)
         self.denoiser.placed(device)
         optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(),
+            _with_decay(self.denoiser, how.weight_decay),
             lr=how.learning_rate,
-            weight_decay=how.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
         self.average = MovingAverage(self.denoiser, how.ema_decay)

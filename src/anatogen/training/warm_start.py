@@ -38,6 +38,10 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
     inputs = network.plane_inputs() if isinstance(network, PlaneNetwork) else {}
     for name, tensor in own.items():
         source, place = weights.get(name), inputs.get(name.removeprefix("network."))
+        if source is not None and name == "network.planes.table":
+            source = _rows(source, tensor, places, len(theirs))
+        elif source is not None and name == "network.planes.of_states.weight":
+            source = _matched(source[:, None, :], places)[:, 0]
         same_layer = source is not None and (len(source), *source.shape[2:]) == (len(tensor), *tensor.shape[2:])
         if source is not None and place is not None and same_layer and denoiser.config.encoding == "onehot":
             source = _columns(source, tensor, places, len(theirs), place)
@@ -64,6 +68,23 @@ def _columns(source: Tensor, like: Tensor, places: Sequence[int | None], count: 
         if their_place is not None:
             ours[:, :, number] = theirs[:, :, their_place]
     found[:, before * group :] = ours.flatten(1, 3)
+    return found
+
+
+def _rows(source: Tensor, like: Tensor, places: Sequence[int | None], count: int) -> Tensor:
+    """The rows (1 + cell classes, channels) of `source` with those of its `count` classes put where `places` has them."""
+    if count == 0 or (len(source) - 1) * len(places) != (len(like) - 1) * count:
+        return source  # of cells of another size, which is refused
+    by_class = source[1:].T.reshape(source.shape[1], -1, count)  # (channels, cell, classes)
+    return torch.cat([source[:1], _matched(by_class, places).flatten(1).T])
+
+
+def _matched(source: Tensor, places: Sequence[int | None]) -> Tensor:
+    """`source` (..., their classes) as (..., our classes); zero where they have none."""
+    found = source.new_zeros(*source.shape[:-1], len(places))
+    for number, their_place in enumerate(places):
+        if their_place is not None:
+            found[..., number] = source[..., their_place]
     return found
 
 
