@@ -94,7 +94,7 @@ def whole(dataset: PreparedDataset, settings: RunSettings, device: torch.device,
     task, loader = parts(dataset, settings, device)
     times: list[float] = []
 
-    def progress(share: float, text: str) -> None:
+    def progress(share: float, text: str) -> None:  # noqa: ARG001
         if len(times) == WARM or share == 1:
             wait(device)
         times.append(time.perf_counter())  # the first before step 1

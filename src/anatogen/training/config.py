@@ -29,8 +29,9 @@ class ConditioningSettings(Settings):
     """How the label map conditions the network.
 
     Attributes:
-        encoding: How label map and class states enter: a learned `embedding`, whose cost does not depend on the number of
-            classes (hourglass only), or planes, `onehot` (the default of paper_unet), `index` (the paper's) or `none`.
+        encoding: How label map and class states enter the network: as a learned `embedding`, whose cost does not grow
+            with the number of classes (hourglass only), or as planes: `onehot` (default of paper_unet), `index` (the
+            paper's) or `none`.
         mask_ablation: Train with classes left free (MAT).
         ablated_share: Share of training images with ablated classes; see `draw_given`.
     """

@@ -72,7 +72,7 @@ def _columns(source: Tensor, like: Tensor, places: Sequence[int | None], count: 
 
 
 def _rows(source: Tensor, like: Tensor, places: Sequence[int | None], count: int) -> Tensor:
-    """The rows (1 + cell classes, channels) of `source` with those of its `count` classes put where `places` has them."""
+    """The rows (1 + cell classes, channels) of a table, those of its `count` classes put where `places` has them."""
     if count == 0 or (len(source) - 1) * len(places) != (len(like) - 1) * count:
         return source  # of cells of another size, which is refused
     by_class = source[1:].T.reshape(source.shape[1], -1, count)  # (channels, cell, classes)
