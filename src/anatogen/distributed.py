@@ -36,6 +36,10 @@ class Shard:
         """The positions, out of 0 .. total - 1, that belong to this part: contiguous, sizes differ by at most one."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
+    def split(self, part: Shard) -> Shard:
+        """Part `part` of this part, as a part of the whole."""
+        return Shard(self.index * part.count + part.index, self.count * part.count)
+
 
 WHOLE = Shard()
 
@@ -169,10 +173,13 @@ def is_first_process() -> bool:
     return group is None or group.is_first
 
 
-def shard_from_environment() -> Shard | None:
-    """The share of the process that `torchrun` has started; None where it has not."""
-    group = _of_environment()
-    return group.shard if group is not None else None
+def share_and_device(device: str) -> tuple[Shard, str]:
+    """The share and the device of a process that `torchrun` has started and that joins no group; otherwise everything.
+
+    Raises SettingsError as `Group.device`.
+    """
+    group = _of_environment() or ALONE
+    return group.shard, group.device(device)
 
 
 @contextmanager

@@ -102,8 +102,8 @@ def is_locked(folder: Path) -> bool:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove half-written files of killed processes in `folder` and one level below. The caller must hold its lock."""
-    for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")):
+    """Remove half-written files of killed processes in `folder` and two levels below. The caller must hold its lock."""
+    for left in (left for depth in ("", "*/", "*/*/") for left in folder.glob(f"{depth}{_PARTIAL}*")):
         with suppress(OSError):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 

@@ -17,9 +17,10 @@ from anatogen.data.sources.base import Source, SourceCase
 from anatogen.errors import AnatogenError
 from anatogen.generation.formats import FORMATS
 from anatogen.generation.header import Header
-from anatogen.generation.ledger import HEADER, MANIFEST, PLACES, read_lines, whole_lines
+from anatogen.generation.ledger import HEADER, MANIFEST, PLACES, read_places, whole_lines
 from anatogen.generation.manifest import Line, PlaceLine
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.sample_set import SampleSet, said_of_unfinished
+from anatogen.generation.shards import parts_of, unfinished
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
@@ -43,11 +44,13 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
     lines, findings = _lines(folder)
     listed = {name for line in lines for name in line.files}
     endings = {"images": form.ending, "labels": form.ending_of_labels, "real": form.ending}
-    stray = [f"{name}/{p.name}" for name, ending in endings.items() for p in sorted((folder / name).glob(f"*{ending}"))]
+    stray = [
+        p.relative_to(folder).as_posix() for name, ending in endings.items() for p in _files(folder / name, ending)
+    ]
     findings += [
         Finding("note", "file-not-listed", name, "is not listed in manifest.jsonl", "Sample again to recreate it")
         for name in stray
-        if name not in listed and not Path(name).name.startswith(".")
+        if name not in listed and Path(name).parent.as_posix() not in listed and not Path(name).name.startswith(".")
     ]
     findings += _places(folder, lines)
     cases = tuple(
@@ -71,6 +74,11 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
     return replace(report, findings=(*findings, *kept), real=False)
 
 
+def _files(folder: Path, ending: str) -> list[Path]:
+    """The files of images in `folder` and in its numbered subfolders."""
+    return sorted([*folder.glob(f"*{ending}"), *folder.glob(f"[0-9]*/*{ending}")])
+
+
 def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
     """One name for each channel of the first readable image, because sets of version 0.1 may not name them."""
     for line in lines:
@@ -81,8 +89,17 @@ def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
 
 def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
     """The readable lines of manifest.jsonl, and findings on the others and their files."""
-    path = folder / MANIFEST
-    lines, findings = [], []
+    lines: list[Line] = []
+    findings: list[Finding] = []
+    for part in parts_of(folder):
+        _lines_of(folder, part / MANIFEST, lines, findings)
+    if missing := unfinished(folder):
+        hint = "Run the anatogen sample commands of these shards"
+        findings.append(Finding("warning", "unfinished-shards", HEADER, said_of_unfinished(missing), hint))
+    return lines, findings
+
+
+def _lines_of(folder: Path, path: Path, lines: list[Line], findings: list[Finding]) -> None:
     texts, torn = whole_lines(path)
     for number, text in enumerate(texts, start=1):
         try:
@@ -108,13 +125,12 @@ def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
             "Run the same anatogen sample command again",
         )
         findings.append(Finding("note", "interrupted", MANIFEST, what, hint))
-    return lines, findings
 
 
 def _places(folder: Path, lines: list[Line]) -> list[Finding]:
     """Findings on places.jsonl."""
     try:
-        known = {place.id for place in read_lines(folder / PLACES, PlaceLine)}
+        known = read_places(folder).keys()
     except AnatogenError as error:
         return [Finding("error", "damaged", PLACES, error.problem, PlaceLine.HINT)]
     missing = {line.place.scan for line in lines if line.place is not None and line.place.scan is not None} - known

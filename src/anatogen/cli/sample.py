@@ -82,6 +82,9 @@ def sample(
         help="Prepared data set whose held-out patients train the segmenter and whose training patients are searched "
         "for copies. [default: --masks, if the model was trained on it]",
     ),
+    shard: str = typer.Option(
+        "1/1", metavar="I/N", help="Make part I of N of the images into the same folder, for job arrays: 3/200."
+    ),
     device: str = device_option,
 ) -> None:
     """Make images from label maps.
@@ -96,7 +99,11 @@ def sample(
 
     Only images that follow their label map, and copy no training patient; the manifest says what was rejected:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
+
+    One of 200 jobs that fill one folder; a job that was stopped is started again, and makes what it lacks:
+    anatogen sample runs/liver --masks data/liver --per-mask 500 --out million --shard 3/200
     """
+    from anatogen.generation.shards import parse_shard
     from anatogen.workflows.sample import GateChoice, MapChoice, SampleRequest, SolverChoice
     from anatogen.workflows.sample import sample as run_workflow
 
@@ -127,6 +134,7 @@ def sample(
             batch_size=batch_size,
             device=device,
             command=command_line(),
+            shard=parse_shard(shard),
         )
     )
     for note in result.notes:

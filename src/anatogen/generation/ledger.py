@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from anatogen.data.placement import Placement
+from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import DataError, SettingsError
 from anatogen.files import is_empty, safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, PlaceInScan, PlaceLine, RejectedLine
 from anatogen.generation.request import Request, Requests
+from anatogen.generation.shards import claimed, other_parts, part_of, parts_of
 from anatogen.settings import Document
 
 HEADER, MANIFEST, REJECTED, PLACES = "samples.json", "manifest.jsonl", "rejected.jsonl", "places.jsonl"
+MOST_IN_A_FOLDER = 10_000  # images
 _REJECTED_OF_OLD = "refused.jsonl"  # of version 0.1
 
 D = TypeVar("D", bound=Document)
@@ -42,8 +46,19 @@ def whole_lines(path: Path) -> tuple[list[str], bool]:
 
 
 def read_manifest(folder: Path) -> list[Line]:
-    """The lines of the manifest. Raises DataError where one is damaged or its image is missing."""
-    path = folder / MANIFEST
+    """The lines of the manifest, those of all shards in the order of the set, each image once.
+
+    Raises DataError where a line is damaged or its image is missing.
+    """
+    found: dict[str, tuple[int, Line]] = {}
+    for part in parts_of(folder):
+        for number, line in enumerate(_read_part(folder, part)):
+            found.setdefault(line.id, (number if line.position is None else line.position, line))
+    return [line for _, line in sorted(found.values(), key=lambda each: each[0])]
+
+
+def _read_part(folder: Path, part: Path) -> list[Line]:
+    path = part / MANIFEST
     lines = read_lines(path, Line)
     for number, line in enumerate(lines, start=1):
         for name in line.files:
@@ -55,7 +70,13 @@ def read_manifest(folder: Path) -> list[Line]:
 
 def read_rejected(folder: Path) -> list[RejectedLine]:
     """The requests of which every try was rejected. Raises DataError where a line is damaged."""
-    return [line for name in (_REJECTED_OF_OLD, REJECTED) for line in read_lines(folder / name, RejectedLine)]
+    paths = [folder / _REJECTED_OF_OLD, *(part / REJECTED for part in parts_of(folder))]
+    return list({line.id: line for path in paths for line in read_lines(path, RejectedLine)}.values())
+
+
+def read_places(folder: Path) -> dict[str, PlaceLine]:
+    """The scans that images are placed in, by their id. Raises DataError where a line is damaged."""
+    return {line.id: line for part in parts_of(folder) for line in read_lines(part / PLACES, PlaceLine)}
 
 
 def _split(path: Path) -> tuple[bytes, bytes]:
@@ -87,32 +108,52 @@ def _mend_end(path: Path) -> None:
 
 
 class Ledger:
-    """The lines of a sample set that is being written. Only for who holds the lock of `folder`."""
+    """The lines of a sample set, or of a shard of it, that are being written. Only for who holds its lock.
 
-    def __init__(self, folder: Path, lines: list[Line], rejected: list[RejectedLine]) -> None:
-        self.folder, self.lines, self.rejected = folder, lines, rejected
-        self._settled = {line.id for line in lines} | {line.id for line in rejected}
+    Attributes:
+        folder: The set's.
+        lines, rejected: What is there.
+        positions: The place in the whole set of each image that is still to be made, by its id; see `todo`.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        self.folder, self.shard, self._part = folder, shard, part_of(folder, shard)
+        for name in (MANIFEST, REJECTED, PLACES):
+            _mend_end(self._part / name)
+        (self._part / MANIFEST).touch()
+        self.positions: dict[str, int] = {}
+        if shard.count == 1:
+            self.lines, self.rejected = read_manifest(folder), read_rejected(folder)
+            elsewhere: set[str] = set()
+        else:
+            self.lines = _read_part(folder, self._part)
+            self.rejected = read_lines(self._part / REJECTED, RejectedLine)
+            elsewhere = _settled_in(other_parts(folder, shard))
+        self._has_shards = len(parts_of(folder)) > 1
+        self._settled = elsewhere | {line.id for line in self.lines} | {line.id for line in self.rejected}
         self._names = {name.lower(): name for name in self._settled}
-        self._places = {line.id for line in read_lines(folder / PLACES, PlaceLine)}
+        self._places = {line.id for line in read_lines(self._part / PLACES, PlaceLine)}
 
     @classmethod
-    def open(cls, folder: Path, header: Header) -> tuple[Ledger, Header]:
+    @contextmanager
+    def opened(cls, folder: Path, header: Header, shard: Shard = WHOLE) -> Iterator[tuple[Ledger, Header]]:
         """The ledger of the set in `folder`, which is new or was made with the same `header`, and the header that is
-        there now.
+        there now; the set, or its part, is locked for the block.
 
-        Raises SettingsError where the set was made with other settings, DataError where it is damaged.
+        Raises SettingsError where the set was made with other settings, DataError where it is damaged, OutputError
+        where another process is writing it.
         """
-        header = _extended(folder, header)
-        for name in (MANIFEST, REJECTED, PLACES):
-            _mend_end(folder / name)
-        (folder / MANIFEST).touch()
-        return cls(folder, read_manifest(folder), read_rejected(folder)), header
+        require_own_folder(folder)
+        there: list[Header] = []
+        with claimed(folder, shard, lambda: there.append(_extended(folder, header))):
+            yield cls(folder, shard), there[0]
 
-    def open_requests(self, requests: Sequence[Request]) -> Iterator[Request]:
-        """Those of `requests` that have neither an image nor been rejected to the end.
+    def todo(self, requests: Sequence[Request]) -> list[int]:
+        """The numbers of those `requests` of this shard that have neither an image nor been rejected to the end.
 
-        Raises SettingsError where two of them have one id.
+        Raises SettingsError where two requests have one id.
         """
+        own_part, numbers = self.shard.of(len(requests)), []
         seen: set[str] = set()
         for number in range(len(requests)):
             # The label map of a request that is settled is not read again.
@@ -122,8 +163,19 @@ class Ledger:
                 raise SettingsError(f"two images are both called '{own}'", hint="Give each request its own id")
             seen.add(name)
             self._names[name.lower()] = name
-            if name not in self._settled:
-                yield requests[number]
+            if number in own_part and name not in self._settled:
+                self.positions[name] = number
+                numbers.append(number)
+        return numbers
+
+    def position_of(self, name: str) -> int | None:
+        """What the manifest line of the image `name` says of its place in the set; nothing where lines are in order."""
+        return self.positions.get(name) if self._has_shards else None
+
+    def subfolder_of(self, name: str) -> str:
+        """The folder of the files of image `name`, "" or for instance "003/": at most 10,000 images are in one."""
+        number = self.positions.get(name, 0) // MOST_IN_A_FOLDER
+        return f"{number:03d}/" if number else ""
 
     def name_of(self, own: str) -> str:
         """The id that the request with the id `own` has in the set, after which its files are named; see
@@ -153,8 +205,14 @@ class Ledger:
     def _append(self, name: str, line: Document) -> None:
         # One write of a whole line, handed to the system before anything else happens: a process may be killed at any
         # moment.
-        with (self.folder / name).open("ab", buffering=0) as file:
+        with (self._part / name).open("ab", buffering=0) as file:
             file.write(f"{line.text_on_disk()}\n".encode())
+
+
+def _settled_in(parts: Sequence[Path]) -> set[str]:
+    """The ids of what `parts` hold."""
+    images = {line.id for part in parts for line in read_lines(part / MANIFEST, Line)}
+    return images | {line.id for part in parts for line in read_lines(part / REJECTED, RejectedLine)}
 
 
 def require_own_folder(folder: Path) -> None:

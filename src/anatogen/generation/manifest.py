@@ -89,7 +89,8 @@ class Line(Document, Origin, Measures):
     """A line of manifest.jsonl: one image. file, labels, real: below the set's folder. given, free: names of classes.
 
     seed: with which `Generator.sample` makes the image again. rejected: the tries before it. solver, steps, model: how
-    and by what it was made (None in sets of version 0.1, whose header has them). place: of items of scans.
+    and by what it was made (None in sets of version 0.1, whose header has them). place: of items of scans. position: in
+    a set that was made in shards, whose lines are not in order.
     """
 
     FORMAT: ClassVar[int] = FORMAT
@@ -107,6 +108,7 @@ class Line(Document, Origin, Measures):
     steps: int | None = None
     model: str | None = None
     place: PlaceInScan | None = None
+    position: int | None = None
 
     @classmethod
     def upgraded(cls, raw: dict[str, Any], format: int) -> dict[str, Any]:  # noqa: ARG003

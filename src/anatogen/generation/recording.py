@@ -88,14 +88,15 @@ class ImageFiles:
         request, folder, schema = outcome.request, self.ledger.folder, self.maker.schema
         sampling = self.header.sampling
         name = self.ledger.name_of(request.id)
+        below = f"{self.ledger.subfolder_of(name)}{name}"
         place = self.ledger.place(request.place) if request.place is not None else None
         line = Line(
             **dict(request.origin),
             **dict(outcome.measures),
             id=name,
-            file=f"images/{name}{self.form.ending}",
-            labels=f"labels/{name}{self.form.ending_of_labels}",
-            real=f"real/{name}{self.form.ending}" if self.paired else None,
+            file=f"images/{below}{self.form.ending}",
+            labels=f"labels/{below}{self.form.ending_of_labels}",
+            real=f"real/{below}{self.form.ending}" if self.paired else None,
             given=tuple(request.states.given_names(schema)),
             free=tuple(request.states.free_names(schema)),
             seed=request.seed,
@@ -104,6 +105,7 @@ class ImageFiles:
             steps=sampling.steps if sampling is not None else None,
             model=self.header.model,
             place=place,
+            position=self.ledger.position_of(name),
         )
         for left in line.files:  # a folder that a killed process wrote, and has no line, cannot be replaced by renaming
             if (folder / left).is_dir():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.placement import Placement
+from anatogen.distributed import WHOLE, Shard
 from anatogen.generation.header import Asked
 from anatogen.generation.manifest import Origin
 from anatogen.model import Query
@@ -50,7 +51,7 @@ class Requests(Sequence[Request]):
         *,
         name: Callable[[int], str] | None = None,
     ) -> None:
-        self._count, self._make, self.asked = count, make, asked
+        self._count, self._make, self.asked, self.shard = count, make, asked, WHOLE
         self._name = name if name is not None else lambda number: make(number).id
 
     def __len__(self) -> int:
@@ -66,9 +67,20 @@ class Requests(Sequence[Request]):
             return Requests(len(chosen), lambda i: self[chosen[i]], self.asked, name=lambda i: self._name(chosen[i]))
         return self._make(chosen)
 
+    def only(self, shard: Shard) -> Requests:
+        """The same requests, of which `write_sample_set` makes the images of `shard` only."""
+        same = Requests(self._count, self._make, self.asked, name=self._name)
+        same.shard = shard
+        return same
+
     def id_of(self, number: int) -> str:
         """The id of request `number`."""
         return self._name(number)
+
+
+def shard_of(requests: Sequence[Request]) -> Shard:
+    """The part of `requests` that is to be made."""
+    return requests.shard if isinstance(requests, Requests) else WHOLE
 
 
 def asked_of(requests: Sequence[Request]) -> Asked:

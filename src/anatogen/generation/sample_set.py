@@ -9,6 +9,7 @@ any format can be put back in their place.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from anatogen.data.placement import Placement
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
-from anatogen.files import locked
 from anatogen.generation.formats import FORMATS, FORMATS_OF_SCANS, Item, Maker, Scale, require_format
 from anatogen.generation.header import GateSettings, Header, run_beside
 from anatogen.generation.ledger import (
@@ -27,18 +27,20 @@ from anatogen.generation.ledger import (
     MANIFEST,
     PLACES,
     Ledger,
-    read_lines,
     read_manifest,
+    read_places,
     read_rejected,
-    require_own_folder,
 )
 from anatogen.generation.manifest import Line, PlaceLine, RejectedLine
 from anatogen.generation.recording import ImageFiles, gate_settings, header_of
 from anatogen.generation.rejection import Gating, generate_gated
-from anatogen.generation.request import Request
+from anatogen.generation.request import Request, shard_of
+from anatogen.generation.shards import mark_finished, parts_of, unfinished
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.model import ImageModel
 from anatogen.settings import last_part
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,18 @@ class SampleSet:
         Raises DataError where there is none, an image is missing, or all were rejected.
         """
         folder = Path(folder)
-        if not (folder / HEADER).is_file() or not (folder / MANIFEST).is_file():
+        if not (folder / HEADER).is_file() or not any((part / MANIFEST).is_file() for part in parts_of(folder)):
             what = "is not a sample set" if folder.exists() else "there is no such folder"
             raise DataError(what, path=folder, hint="Make one with: anatogen sample RUN --masks DATASET --out DIR")
-        return cls(folder, Header.read(folder / HEADER), read_manifest(folder)).not_empty()
+        samples = cls(folder, Header.read(folder / HEADER), read_manifest(folder)).not_empty()
+        if missing := samples.unfinished:
+            _log.warning("%s: %s", folder, said_of_unfinished(missing))
+        return samples
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The shards that are not finished, as "3/200"."""
+        return unfinished(self.folder)
 
     def not_empty(self) -> SampleSet:
         """Itself. Raises DataError where it has no image."""
@@ -114,7 +124,7 @@ class SampleSet:
 
     @cached_property
     def _places(self) -> dict[str, PlaceLine]:
-        return {line.id: line for line in read_lines(self.folder / PLACES, PlaceLine)}
+        return read_places(self.folder)
 
     def placement(self, line: Line) -> Placement | None:
         """Where in a scan the image of a line belongs;
@@ -205,7 +215,8 @@ def write_sample_set(
 ) -> SampleSet:
     """Make the images of `requests` and write them to `out`; an incomplete set there is resumed.
 
-    A manifest line is written after its files, so that the set is valid at any moment.
+    A manifest line is written after its files, so that the set is valid at any moment. Several processes may each write
+    a shard of one set (`Requests.only`), which is then the same set.
 
     Args:
         model: Makes the images.
@@ -232,17 +243,17 @@ def write_sample_set(
         )
     gate = gate_settings(gating.gates, gating.retries) if gating.gates else None
     header = header_of(model, requests, image_format, gate, command)
-    require_own_folder(out)
-    with locked(out):
-        ledger, header = Ledger.open(out, header)
-        written, settled = len(ledger.lines), len(ledger.lines) + len(ledger.rejected)
-        written, settled = (min(count, len(requests)) for count in (written, settled))
+    shard = shard_of(requests)
+    with Ledger.opened(out, header, shard) as (ledger, header):
+        numbers, wanted = ledger.todo(requests), len(shard.of(len(requests)))
+        settled = wanted - len(numbers)
+        written = min(len(ledger.lines), settled)
         files = ImageFiles(ledger, form, Maker(model.spec.schema, header.model, header.channels), header, paired)
         try:
             files.make_folders()
             for outcome in generate_gated(
                 model,
-                ledger.open_requests(requests),
+                (requests[number] for number in numbers),
                 gates=gating.gates,
                 retries=gating.retries,
                 batch_size=batch_size,
@@ -252,15 +263,24 @@ def write_sample_set(
                 if gating.judged is not None:
                     gating.judged(outcome)
                 if progress is not None:
-                    progress(settled, len(requests))
+                    progress(settled, wanted)
+            mark_finished(out, shard)
         except OSError as error:
             problem = f"cannot be written ({error.strerror or error})"
-            raise _stopped(OutputError, problem, written, len(requests), out) from error
+            raise _stopped(OutputError, problem, written, wanted, out) from error
         except OutputError as error:
-            raise _stopped(OutputError, error.problem, written, len(requests), out) from error
+            raise _stopped(OutputError, error.problem, written, wanted, out) from error
         except KeyboardInterrupt as error:
-            raise _stopped(Interrupted, "sampling was stopped", written, len(requests), out) from error
-    return SampleSet(out, header, ledger.lines).not_empty()
+            raise _stopped(Interrupted, "sampling was stopped", written, wanted, out) from error
+    in_order = shard.count == 1 and len(parts_of(out)) == 1
+    return SampleSet(out, header, ledger.lines if in_order else read_manifest(out)).not_empty()
+
+
+def said_of_unfinished(missing: Sequence[str]) -> str:
+    """What users are told of shards that are not finished."""
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    count = missing[0].partition("/")[2]
+    return f"{len(missing)} of {count} shards are not finished ({shown}): their images are missing"
 
 
 def _stopped(

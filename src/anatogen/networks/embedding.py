@@ -30,7 +30,8 @@ class LabelEmbedding(nn.Module):
         self.classes, self.patch, self.channels = classes, patch, channels
         self.cell = patch**dim
         # Row 0 is the background; then the classes at the first pixel of a cell, at the second, and so on.
-        self.table = nn.Parameter(torch.randn(1 + self.cell * (classes - 1), channels) / math.sqrt(self.cell))
+        self.table = nn.Parameter(torch.empty(1 + self.cell * (classes - 1), channels))
+        nn.init.normal_(self.table, std=1 / math.sqrt(self.cell))
         self.of_states = nn.Linear(classes - 1, channels)
 
     @property

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
 
@@ -170,8 +171,13 @@ class GateChoice:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What `anatogen sample` is asked for. format: see `generation.formats`. command: as it was typed, for the
-    record.
+    """What `anatogen sample` is asked for.
+
+    Attributes:
+        format: See `generation.formats`.
+        command: As it was typed, for the record.
+        shard: The part of the images to make; of several processes that `torchrun` has started each makes its share of
+            it.
     """
 
     run: Path
@@ -183,11 +189,15 @@ class SampleRequest:
     batch_size: int = 16
     device: str = "auto"
     command: str = ""
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True)
 class SampleResult:
-    """The sample set, its overview where one was drawn, and what the user should be told."""
+    """The sample set, its overview where one was drawn, and what the user should be told.
+
+    There is no overview while shards of the set are not finished.
+    """
 
     samples: SampleSet
     overview: Path | None
@@ -201,11 +211,14 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
     """
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan
+    from anatogen.generation.sample_set import said_of_unfinished
 
     gate, maps = request.gate, request.maps
     gate.check()
     maps.check()
-    model = request.solver.applied(load_model(request.run, device=request.device), request.run)
+    share, device = share_and_device(request.device)
+    request = replace(request, shard=request.shard.split(share), device=device)
+    model = request.solver.applied(load_model(request.run, device=device), request.run)
     states = model.spec.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
     with watched_by(monitor):
         source, notes = _source(model, maps)
@@ -224,8 +237,10 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             notes.append("note: these are real patients' images, not synthetic ones, and cannot be exported")
         if maps.per_mask > 1 and not model.spec.seeds_vary:
             notes.append("note: the seed makes no difference to this kind of model")
-        gates = gate.build(model, maps.masks, request.device) if gate.wanted else []
-        samples = _written(model, plan.requests(source), request, gates)
+        gates = gate.build(model, maps.masks, device) if gate.wanted else []
+        samples = _written(model, plan.requests(source).only(request.shard), request, gates)
+    if missing := samples.unfinished:
+        return SampleResult(samples, None, (*notes, f"note: {said_of_unfinished(missing)}"))
     return SampleResult(samples, overview_of(samples), tuple(notes))
 
 
@@ -239,7 +254,7 @@ def _written(model: ImageModel, requests: Requests, request: SampleRequest, gate
         nonlocal tries_rejected
         tries_rejected += len(outcome.rejected)
 
-    with stage("sampling", len(requests), "images") as bar:
+    with stage("sampling", len(request.shard.of(len(requests))), "images") as bar:
         return write_sample_set(
             model,
             requests,
