@@ -20,7 +20,8 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.files import locked
 from anatogen.model import load_denoiser, read_about
-from anatogen.training.config import build_settings
+from anatogen.training.checkpoints import checkpoint_files
+from anatogen.training.config import RunSettings, build_settings
 from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.train import train
@@ -135,7 +136,14 @@ for number in range(10):
         train(dataset, out, SETTINGS, device="cpu", resume=True)
         assert weights(out) == weights(whole), number
         left = sorted(f.name for f in out.iterdir() if f.name != ".lock")
-        assert left == ["config.yaml", "metrics.jsonl", "model.json", "model.safetensors", "tensorboard"], number
+        assert left == [
+            "before_decay",
+            "config.yaml",
+            "metrics.jsonl",
+            "model.json",
+            "model.safetensors",
+            "tensorboard",
+        ], number
 
 
 @pytest.mark.slow
@@ -384,3 +392,41 @@ def test_killed_inside_its_first_save(dataset: PreparedDataset, tmp_path: Path, 
     train(dataset, out, SETTINGS, device="cpu", resume=True)
     train(dataset, copy, SETTINGS, device="cpu")
     assert weights(out) == weights(copy) == weights(whole)
+
+
+def longer(steps: int, **more: object) -> RunSettings:
+    return build_settings(values=VALUES, training={"steps": steps, **more})
+
+
+def test_a_finished_run_is_extended_as_if_it_had_been_longer(dataset: PreparedDataset, tmp_path: Path) -> None:
+    out = train(dataset, tmp_path / "run", longer(10), device="cpu")
+    whole = train(dataset, tmp_path / "whole", longer(25), device="cpu")
+    assert [file.stem for file in checkpoint_files(out / "before_decay")] == ["000000007"]
+    first = weights(out)
+    with pytest.raises(SettingsError, match="finished, after 10 steps.*To extend it.*--steps 20"):
+        train(dataset, out, resume=True, device="cpu")
+    with pytest.raises(SettingsError, match="no longer than that"):
+        train(dataset, out, longer(9), resume=True, device="cpu")
+    with pytest.raises(SettingsError, match="different training.learning_rate"):
+        train(dataset, out, longer(25, learning_rate=1e-4), resume=True, device="cpu")
+    with pytest.raises(Killed):
+        train(dataset, out, longer(25), resume=True, device="cpu", progress=kill_after(5))
+    assert weights(out) == first  # usable until the longer one is there
+    train(dataset, out, resume=True, device="cpu")
+    assert weights(out) == weights(whole) and read_about(out).steps == 25
+    assert [file.stem for file in checkpoint_files(out / "before_decay")] == ["000000018"]
+
+
+def test_another_length_while_the_rate_decays_goes_back_to_before(dataset: PreparedDataset, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(dataset, out, longer(16), device="cpu", progress=kill_after(16))  # decays from step 12 on; saved at 15
+    train(dataset, out, longer(25), resume=True, device="cpu")
+    assert weights(out) == weights(train(dataset, tmp_path / "whole", longer(25), device="cpu"))
+
+
+def test_without_the_checkpoint_there_is_no_extension(dataset: PreparedDataset, tmp_path: Path, whole: Path) -> None:
+    out = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(out / "before_decay")
+    with pytest.raises(SettingsError, match="cannot be extended.*--from"):
+        train(dataset, out, longer(40), resume=True, device="cpu")

@@ -36,7 +36,10 @@ def train(
         [], "--set", metavar="KEY=VALUE", help="One setting, for instance network.width=96."
     ),
     resume: bool = typer.Option(
-        False, "--resume", help="Continue the unfinished run in --out with its own settings; start it if there is none."
+        False,
+        "--resume",
+        help="Continue the unfinished run in --out with its own settings; start it if there is none. With a new length "
+        "it also extends a finished run.",
     ),
     device: str = device_option,
 ) -> None:
@@ -49,6 +52,8 @@ def train(
     Example: anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
 
     Fine-tune it on other patients: anatogen train data/ours --out runs/ours --from runs/hippocampus --steps 2000
+
+    Make a finished run longer: anatogen train data/ours --out runs/ours --resume --steps 40000
 
     On four GPUs: torchrun --nproc-per-node 4 -m anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
     """

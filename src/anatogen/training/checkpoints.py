@@ -63,6 +63,10 @@ class Checkpoints:
         self.folder, self.parts, self.keep = folder, dict(parts), keep
         self._recipe, self._before = dict(recipe or {}), before
 
+    def beside(self, folder: Path) -> Checkpoints:
+        """The same parts, of which one checkpoint is kept in another folder."""
+        return Checkpoints(folder, self.parts, recipe=self._recipe, keep=1, before=self._before)
+
     def save(self, step: int) -> None:
         """Write a checkpoint of `step`, flush it to disk, then remove the oldest ones beyond `keep`.
 

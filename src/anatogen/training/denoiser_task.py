@@ -35,8 +35,10 @@ from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
 from anatogen.training.warm_start import start_from
 
-# Settings that affect neither the data nor the resulting weights: a resume may change them.
+# What a resume may change: the length, and settings that affect neither the data nor the resulting weights.
+LENGTHS = ("training.steps", "training.epochs", "training.max_time_s")
 FREE_ON_RESUME = (
+    *LENGTHS,
     "training.micro_batch_size",
     "training.checkpoint_every",
     "training.checkpoints_kept",

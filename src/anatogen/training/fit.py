@@ -24,13 +24,15 @@ from anatogen.training.hooks import Hook, Moment
 from anatogen.training.interrupt import stop_signals
 from anatogen.training.monitor import MetricsLog, SkippedSteps, Suspects
 from anatogen.training.pace import Pace
-from anatogen.training.schedule import Length, rate_factor
+from anatogen.training.schedule import Length, begins_decay, may_change, rate_factor
 from anatogen.training.state import OptimizerState, TrainingState
 from anatogen.training.task import B, Batches, Task
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 10  # steps between two reads of the skipped steps from the device
 _MOST_ATTEMPTS = 4
+
+BEFORE_DECAY = "before_decay"  # the folder of the checkpoint from which a finished run can be extended
 
 ProgressCallback = Callable[[float, str], None]
 
@@ -47,6 +49,9 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingState:
     """Train `task` on `data`; writes checkpoints/, metrics.jsonl and finally the model to the folder `out`.
+
+    A checkpoint from before the decay of the learning rate stays in before_decay/: with it a resume can have another
+    length, also of a finished training.
 
     All random numbers derive from (seed, attempt, step, position in the batch, phase). So the micro-batch size affects
     rounding only, and a resumed training is bit-identical to an uninterrupted one (with steps or epochs as its length,
@@ -85,7 +90,8 @@ def fit(
         recipe=task.recipe,
         keep=settings.checkpoints_kept,
     )
-    if resume and (step := checkpoints.restore()) is not None:
+    before_decay = checkpoints.beside(out / BEFORE_DECAY)
+    if resume and (step := restored(checkpoints, before_decay, settings, length)) is not None:
         _log.info("%s: resumes after step %d", out, step)
     events = Events(out / "tensorboard", after=state.step) if group.is_first else None
     log = MetricsLog(out / "metrics.jsonl" if group.is_first else None, after=state.step, events=events)
@@ -100,6 +106,8 @@ def fit(
             if progress is not None and group.is_first:
                 progress(length.shown(state.step, state.seconds), "")
             while (share := length.share(state.step)) < 1 and not state.finished:
+                if begins_decay(settings, length, state.step):
+                    _save(before_decay, state.step)
                 batch = next(stream)
                 factor = state.rate_scale * rate_factor(settings, state.step, share)
                 measures: dict[str, Tensor] = {}
@@ -213,6 +221,24 @@ def _require_same(task: Task[Any], group: Group) -> None:
                 raise SettingsError(
                     f"process {rank} has other {name} than process 0", hint="Give every process the same data set"
                 )
+
+
+def restored(
+    checkpoints: Checkpoints, before_decay: Checkpoints, settings: TrainingSettings, length: Length
+) -> int | None:
+    """Restore the latest checkpoint; for another length than its own, one from before the rate depends on the length.
+
+    Returns:
+        Its step, or None if there are no checkpoints.
+    """
+    step = checkpoints.restore()
+    if step is None or length.former is None or may_change(settings, length.former, step):
+        return step
+    hint = "Resume it with its own length, or start another run from its model with --from"
+    if (step := before_decay.restore()) is None:
+        problem = "its learning rate depends on its length already, and no checkpoint from before that was kept"
+        raise SettingsError(problem, path=checkpoints.folder.parent, hint=hint)
+    return step
 
 
 def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:

@@ -20,15 +20,16 @@ from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
 from anatogen.training.checkpoints import checkpoint_files
-from anatogen.training.config import RunSettings, build_settings, first_difference
-from anatogen.training.denoiser_task import FREE_ON_RESUME, DenoiserTask
-from anatogen.training.fit import ProgressCallback, fit
+from anatogen.training.config import RunSettings, TrainingSettings, build_settings, first_difference
+from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTask
+from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
-from anatogen.training.schedule import Length
+from anatogen.training.schedule import Length, may_change
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
-_OURS = (_START, "config.yaml", "metrics.jsonl", "checkpoints", "previews", "training.html", "tensorboard")
+_LIVE = ("previews", "training.html", "tensorboard")
+_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
 
 
 def train(
@@ -51,7 +52,8 @@ def train(
         out: The folder of the run.
         settings: By default the preset `fast`; on a resume, those of the run.
         device: auto, cpu, cuda, cuda:1 or mps.
-        resume: Continue the unfinished run in `out`; if there is none, start it.
+        resume: Continue the unfinished run in `out`; if there is none, start it. With another length in `settings`,
+            also extend a finished run, from its checkpoint before the decay of the learning rate.
         hooks: Called at intervals; their names and state are in the checkpoints.
         progress: Called at the start and after each step as progress(completed share in [0, 1], text).
         clock: Monotonic seconds; for tests.
@@ -82,7 +84,9 @@ def train(
         augment=Augment(settings.augment),
         pin=place.type == "cuda",
     )
-    Length(how, loader.images, loader.batch_size)
+    length = Length(how, loader.images, loader.batch_size)
+    if resume:
+        _require_longer(out, how, length)
     if how.start_from is not None and not resume:
         new = task.start_from(Path(how.start_from))
         if new:
@@ -110,6 +114,8 @@ def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, res
         if not resume:
             _require_free(out)  # again: another process may have written it since
         with _removed_if_nothing_was_saved(out):
+            if resume and not _checkpoints(out):
+                _go_on_before_decay(out)
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
             if start is not None:
@@ -160,16 +166,50 @@ def _settings_to_resume(out: Path, asked: RunSettings | None) -> RunSettings:
         if not (out / "model.json").is_file():
             return asked or own  # stopped before its first checkpoint: start anew
         about = read_about(out)
-        if about.finished:
-            hint = "There is nothing to resume; train into another folder"
+        if not about.finished:
+            raise SettingsError("holds a model but no checkpoint", path=out, hint="Train into another folder")
+        if asked is None or not _another_length(own, asked):
+            hint = "To extend it, give a longer length, for instance --steps " + str(2 * (about.steps or 1000))
             raise SettingsError(f"is finished, after {about.steps} steps", path=out, hint=hint)
-        raise SettingsError("holds a model but no checkpoint", path=out, hint="Train into another folder")
+        if not checkpoint_files(out / BEFORE_DECAY):
+            hint = f"Start a new run from its model: --from {out}"
+            raise SettingsError(
+                "has no checkpoint from before its decay, so it cannot be extended", path=out, hint=hint
+            )
     if asked is None:
         return own
     if (name := first_difference(own, asked, but=FREE_ON_RESUME)) is not None:
         hint = "Leave it out to resume, or train into another folder"
         raise SettingsError(f"was started with a different {name}", path=out, hint=hint)
     return asked
+
+
+def _another_length(own: RunSettings, asked: RunSettings) -> bool:
+    names = [name.removeprefix("training.") for name in LENGTHS]
+    return any(getattr(own.training, name) != getattr(asked.training, name) for name in names)
+
+
+def _require_longer(out: Path, how: TrainingSettings, length: Length) -> None:
+    """Raise SettingsError where a finished run in `out` would be extended to a length that it has already."""
+    files = checkpoint_files(out / BEFORE_DECAY)
+    if _checkpoints(out) or not files:
+        return
+    about, step = read_about(out), int(files[-1].stem)
+    short = length.end is not None and not may_change(how, length, step)
+    if short or (length.seconds is not None and length.seconds <= (about.seconds or 0)):
+        raise SettingsError(
+            f"is finished after {about.steps} steps, and the new length is no longer than that",
+            path=out,
+            hint=f"Give a longer one, for instance --steps {2 * (about.steps or 1000)}",
+        )
+
+
+def _go_on_before_decay(out: Path) -> None:
+    """Make the checkpoint from before the decay the last one of the run, which is unfinished then."""
+    for file in checkpoint_files(out / BEFORE_DECAY):
+        for name in (file.with_suffix(".safetensors").name, file.name):  # JSON last, as when it was written
+            with writing(out / "checkpoints" / name) as path:
+                shutil.copyfile(out / BEFORE_DECAY / name, path)
 
 
 @contextmanager
