@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,8 +139,13 @@ def test_a_gated_set_is_judged_by_another_segmenter(
     monkeypatch.setattr(evaluate_module, "segmenter_for", recorded)
     brief = EvaluationSettings(segmenter=SegmenterSettings(steps=2, batch_size=2, validations=1))
     reports = {}
-    for name, gates in (("gated", [DarkGate()]), ("plain", [])):
-        write_sample_set(generator, requests, tmp_path / name, image_format="npy", gating=Gating(gates, 1))
+    chosen = shutil.copytree(run_folder, tmp_path / "chosen-run")
+    about = json.loads((chosen / "model.json").read_text())
+    about["about"] |= {"selected_step": 2, "selected_dice": 0.5}  # as live.best leaves it
+    (chosen / "model.json").write_text(json.dumps(about))
+    of_chosen = Generator.load(chosen, device="cpu")
+    for name, gates, model in (("gated", [DarkGate()], generator), ("plain", [], generator), ("chosen", [], of_chosen)):
+        write_sample_set(model, requests, tmp_path / name, image_format="npy", gating=Gating(gates, 1))
         more = {"settings": brief, "device": "cpu", "quick": True, "only": ("faithfulness",)}
         evaluate(tmp_path / name, own_dataset, tmp_path / f"{name}-report", **more)
         reports[name] = json.loads((tmp_path / f"{name}-report" / "report.json").read_text())
@@ -151,6 +157,9 @@ def test_a_gated_set_is_judged_by_another_segmenter(
     }  # fmt: skip
     assert gated["judge"] == {"seed": seeds[0], "independent_of_gate": True} and seeds[0] != 0
     assert plain["selection"] is None and plain["judge"] == {"seed": 0} and seeds[1] == 0
+    assert reports["chosen"]["judge"] == {"seed": seeds[2], "independent_of_training": True} and seeds[2] == seeds[0]
+    assert "A chosen model" in (tmp_path / "chosen-report" / "report.html").read_text()
+    assert "A chosen model" not in (tmp_path / "plain-report" / "report.html").read_text()
     assert gated["maps"] == plain["maps"] == {"used": len(rows), "of": len(own_dataset.split("test"))}
     absent = plain["faithfulness"]["absent"]
     lacking = sum((own_dataset.load([row]).labels == 2).sum() == 0 for row in rows)

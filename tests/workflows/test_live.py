@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import Interrupted
+from anatogen.errors import Interrupted, SettingsError
 from anatogen.io.tensors import read_tensors
 from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.model import read_about
 from anatogen.reporting.training_page import read_metrics, series, write_training_page
 from anatogen.training.config import RunSettings, build_settings
-from anatogen.training.hooks import Moment
+from anatogen.training.hooks import Hook, Moment
 from anatogen.training.train import train
 from anatogen.workflows.live import Live, live_for
 from anatogen.workflows.train import TrainRequest
@@ -186,3 +187,87 @@ def test_a_segmenter_of_other_settings_is_not_the_one_of_the_previews(dataset_fo
     short = SegmenterSettings(steps=2, batch_size=2, validations=1)
     segmenter_for(dataset, short, device="cpu")
     assert has_segmenter(dataset, short) and not has_segmenter(dataset)
+
+
+class Script:
+    """Gives the previews the Dice of a list, one after the other, as if a segmenter had measured them."""
+
+    def __init__(self, live: Live, values: list[float]) -> None:
+        self.values, self.steps = values, list[int]()
+        live._dice = self.__call__  # type: ignore[method-assign]
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        self.steps.append(len(self.steps))
+        return {"dice": self.values[min(len(self.steps), len(self.values)) - 1]}
+
+
+def choosing(dataset: PreparedDataset, run: Path, values: list[float], **more: object) -> Live:
+    """Previews every five steps, with these Dice."""
+    how = settings(live={"best": True, "share": 1.0, **more})
+    live = Live(dataset, run, how, TrueSegmenter(dataset), device="cpu", clock=Clock(1e4))  # type: ignore[arg-type]
+    Script(live, values)
+    return live
+
+
+def test_the_best_weights_become_the_model(dataset: PreparedDataset, tmp_path: Path) -> None:
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def note(moment: Moment) -> None:
+        kept[moment.step] = {name: tensor.clone() for name, tensor in moment.model().state_dict().items()}
+
+    out = tmp_path / "run"
+    live = choosing(dataset, out, [0.3, 0.7, 0.5, 0.6])
+    watch = Hook("watch", 5, note, remembered=False)
+    train(dataset, out, live.settings, device="cpu", hooks=[watch, live.hook()])
+    about = read_about(out)
+    assert (about.selected_step, about.selected_dice, about.steps) == (10, 0.7, 30)
+    model = read_tensors(out / "model.safetensors")
+    assert all(torch.equal(model[name], kept[10][name]) for name in model)
+    assert not all(torch.equal(model[name], kept[30][name]) for name in model)
+    assert not list(out.glob("best*"))
+
+
+def test_what_was_best_survives_a_kill(dataset: PreparedDataset, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(share: float, text: str) -> None:
+        if share > 0.7:
+            raise Killed
+
+    out = tmp_path / "run"
+    how = settings(live={"best": True, "share": 1.0}).model_copy(
+        update={"training": settings().training.model_copy(update={"checkpoint_every": 7})}
+    )
+    for values, progress in (([0.9, 0.2], kill), ([0.3], None)):
+        live = choosing(dataset, out, values)
+        if progress is not None:
+            with pytest.raises(Killed):
+                train(dataset, out, how, device="cpu", hooks=[live.hook()], progress=progress)
+        else:
+            train(dataset, out, device="cpu", hooks=[live.hook()], resume=True)
+    assert read_about(out).selected_dice == 0.9
+
+
+def test_without_a_gain_the_training_is_finished_early_and_decays(dataset: PreparedDataset, tmp_path: Path) -> None:
+    rates: list[float] = []
+    task_rate = Hook("rates", 1, lambda moment: rates.append(moment.share), remembered=False)
+    out = tmp_path / "run"
+    how = settings(live={"patience": 2, "share": 1.0})
+    how = how.model_copy(update={"training": how.training.model_copy(update={"steps": 1000})})
+    live = Live(dataset, out, how, TrueSegmenter(dataset), device="cpu", clock=Clock(1e4))  # type: ignore[arg-type]
+    Script(live, [0.5, 0.501, 0.4, 0.3, 0.2])
+    train(dataset, out, how, device="cpu", hooks=[task_rate, live.hook()])
+    about = read_about(out)
+    # Previews after 5, 10, 15 steps; two without a gain; after step 20 the decay begins, for 0.3 of the whole length.
+    assert about.finished and about.steps == 29 and about.selected_step == 10
+    assert rates[18] < 0.03 and rates[20] == pytest.approx(0.7 + 0.3 / 9) and rates == sorted(rates)
+    assert (out / "before_decay").is_dir()
+
+
+def test_choosing_needs_a_segmenter(dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="best and patience need previews"):
+        settings(live={"best": True, "dice": "never"})
+    dataset.rows = tuple(row for row in dataset.rows if row.split != "heldout")
+    with pytest.raises(SettingsError, match="has no split heldout"):
+        live_for(dataset, tmp_path, settings(live={"best": True}), device="cpu")

@@ -25,6 +25,7 @@ from anatogen.evaluation.selection import (
     segmenter_choice,
     segmenter_settings,
     selection_of,
+    was_chosen,
 )
 from anatogen.evaluation.subject import EvaluationSettings, SampleSets, Subject, blocks
 from anatogen.judges.of_dataset import segmenter_for
@@ -92,7 +93,7 @@ def subject_of(
     twice.
     """
     entries, rows = entries_and_rows(sets.main, dataset)
-    of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main))
+    of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main), model_chosen=was_chosen(sets.main))
     segmenter = segmenter_for(dataset, of_segmenter, device=device)
     return Subject(dataset, sets, entries, rows, segmenter, settings, device, work)
 
@@ -153,14 +154,18 @@ def _asked(kind: type[Section[Any]], subject: Subject, only: Sequence[str], quic
 def _described(subject: Subject, command: str, version: str) -> Report:
     """The report before anything is measured: which images they are, what made them, and of what."""
     dataset, samples, rows = subject.dataset, subject.samples, subject.rows
-    selection = selection_of(samples)
+    selection, chosen = selection_of(samples), was_chosen(samples)
     about = {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)}
     return Report(
         n=ImageCount(images=len(subject.entries), patients=len(set(subject.patients()))),
         split=tuple(sorted({row.split for row in rows})) if rows is not None else ("elsewhere",),
         maps=maps_used(dataset, rows),
         selection=selection,
-        judge=segmenter_choice(segmenter_settings(subject.settings.segmenter, selection), selection),
+        judge=segmenter_choice(
+            segmenter_settings(subject.settings.segmenter, selection, model_chosen=chosen),
+            selection,
+            model_chosen=chosen,
+        ),
         seed=samples.header.request.seed,
         command=command or command_of_process(),
         version=version or __version__,

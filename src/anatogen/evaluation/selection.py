@@ -58,22 +58,33 @@ def selection_of(samples: SampleSet) -> SelectionResult | None:
     )
 
 
-def segmenter_settings(settings: SegmenterSettings, selection: SelectionResult | None) -> SegmenterSettings:
-    """`settings`, with a seed derived from theirs where a segmenter chose the images: a gate may not evaluate its own
-    work.
+def segmenter_settings(
+    settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
+) -> SegmenterSettings:
+    """`settings`, with a seed derived from theirs where a segmenter chose the images, or the model (`live.best`): what
+    chose may not evaluate its own work.
 
     What differs are the first weights and the order of the images; the patients that it is trained on stay the same.
     """
-    if selection is None or selection.min_dice is None:
+    if not model_chosen and (selection is None or selection.min_dice is None):
         return settings
     return replace(settings, seed=derive_seed("judge of a gated set", settings.seed) % 2**31)
 
 
-def segmenter_choice(settings: SegmenterSettings, selection: SelectionResult | None) -> SegmenterChoice:
-    """The seed of the segmenter; of a set that a segmenter's gate chose, that it is another one."""
-    if selection is not None and selection.min_dice is not None:
-        return SegmenterChoice(seed=settings.seed, independent_of_gate=True)
-    return SegmenterChoice(seed=settings.seed)
+def segmenter_choice(
+    settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
+) -> SegmenterChoice:
+    """The seed of the segmenter; where another one chose the images or the model, that it is not that one."""
+    return SegmenterChoice(
+        seed=settings.seed,
+        independent_of_gate=True if selection is not None and selection.min_dice is not None else None,
+        independent_of_training=True if model_chosen else None,
+    )
+
+
+def was_chosen(samples: SampleSet) -> bool:
+    """Whether the weights of the model were chosen by a segmenter while it trained."""
+    return samples.header.about_model.selected_step is not None
 
 
 def maps_used(dataset: PreparedDataset, rows: Sequence[Row] | None) -> MapsUsed | None:

@@ -53,6 +53,7 @@ class AboutModel(BaseModel):
     channels: tuple[str, ...] | None = None
     notice: str | None = None
     mask_ablation: bool | None = None
+    selected_step: int | None = None
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> AboutModel:

@@ -409,10 +409,13 @@ class MapsUsed(Result):
 
 
 class SegmenterChoice(Result):
-    """The auxiliary segmenter. independent_of_gate: it is another one than the gate's that chose the images."""
+    """The auxiliary segmenter. independent_of_gate, independent_of_training: it is another one than that which chose
+    the images, or the model while it trained.
+    """
 
     seed: int | None = None
     independent_of_gate: bool | None = None
+    independent_of_training: bool | None = None
 
 
 class AboutDataset(Result):

@@ -139,6 +139,9 @@ class LiveSettings(Settings):
         previews: Write `previews/` and `training.html`.
         dice: Measure the Dice of the previews. The data set's auxiliary segmenter is trained first if it is missing.
             `auto`: if it exists, or if the training is longer than 2,000 steps or ten minutes.
+        best: Keep the averaged weights of the preview with the highest mean Dice, and make them the model.
+        patience: After so many previews in a row without a better Dice (by more than 0.002), finish the training: the
+            learning rate decays now. It implies `best`.
         maps: Number of label maps.
         share: The largest share of training time for previews.
         seed: Of the noise.
@@ -146,9 +149,22 @@ class LiveSettings(Settings):
 
     previews: bool = True
     dice: Literal["auto", "always", "never"] = "auto"
+    best: bool = False
+    patience: int | None = Field(None, ge=1)
     maps: int = Field(8, ge=1)
     share: float = Field(0.05, gt=0, le=1)
     seed: int = 0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the Dice of the previews decides on the model."""
+        return self.best or self.patience is not None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> LiveSettings:
+        if self.chooses and (self.dice == "never" or not self.previews):
+            raise ValueError("best and patience need previews and their Dice")
+        return self
 
 
 class RunSettings(Settings):

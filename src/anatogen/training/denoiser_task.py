@@ -30,6 +30,7 @@ from anatogen.model import (
 )
 from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
+from anatogen.training.best import Best, forget_best
 from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
@@ -175,8 +176,11 @@ class DenoiserTask:
         return averaged.placed(self.device).eval().requires_grad_(False)
 
     def export(self, folder: Path, state: TrainingState) -> None:
-        """Write model.safetensors and model.json."""
+        """Write model.safetensors and model.json: the averaged weights, or with `live.best` the best of a finished
+        training.
+        """
         info, settings = self.dataset.info, self.settings
+        best = Best.of(folder) if settings.live.chooses and state.finished else None
         about = AboutModel(
             steps=state.step,
             images=state.images,
@@ -193,6 +197,10 @@ class DenoiserTask:
             notice=info.notice,
             mask_ablation=settings.conditioning.mask_ablation,
             started_from=self.started_from,
+            selected_step=best.step if best is not None else None,
+            selected_dice=best.dice if best is not None else None,
             sampling=settings.sampling,
         )
-        save_denoiser(folder, self.config, self.average.weights, about)
+        save_denoiser(folder, self.config, best.weights(folder) if best is not None else self.average.weights, about)
+        if state.finished:
+            forget_best(folder)

@@ -24,7 +24,7 @@ from anatogen.training.hooks import Hook, Moment
 from anatogen.training.interrupt import stop_signals
 from anatogen.training.monitor import MetricsLog, SkippedSteps, Suspects
 from anatogen.training.pace import Pace
-from anatogen.training.schedule import Length, begins_decay, may_change, rate_factor
+from anatogen.training.schedule import Length, begins_decay, decay_from, may_change, rate_factor
 from anatogen.training.state import OptimizerState, TrainingState
 from anatogen.training.task import B, Batches, Task
 
@@ -158,10 +158,14 @@ def fit(
                     stream = _another(stream, data, state)
                     pace.go_back()
                     continue
+                finish = False
                 for hook in hooks if group.is_first else ():
                     if state.step % hook.every == 0:
-                        _run(hook, task, state, length.share(state.step), log)
-                said = _agree(group, state, pace, asked=bool(asked), log=log.due, save=pace.due(length))
+                        finish = _run(hook, task, state, length.share(state.step), log) or finish
+                own = Agreement(bool(asked), finish, log.due, pace.due(length))
+                said = _agree(group, state, pace, own)
+                if said.finish:
+                    length.finish(state.step, decay_from(settings) or 1.0)
                 text = log.flush() if said.log else ""
                 if said.save:
                     skipped.look()
@@ -174,6 +178,9 @@ def fit(
                     raise KeyboardInterrupt
             skipped.look()
             log.flush()
+            for hook in hooks if group.is_first else ():
+                if hook.last:
+                    _run(hook, task, state, 1.0, log)
             state.finished = True
             group.first(lambda: task.export(out, state))
             if group.is_first:
@@ -199,17 +206,26 @@ class Agreement:
     """What the processes of a group do after a step."""
 
     asked: bool
+    finish: bool
     log: bool
     save: bool
-    seconds_per_step: float
+    seconds_per_step: float = 0.0
 
 
-def _agree(group: Group, state: TrainingState, pace: Pace, *, asked: bool, log: bool, save: bool) -> Agreement:
-    """Stop where any process was asked to; for all else the first process decides, with its clock and its hooks."""
-    own = (state.finished, log, save, state.seconds, pace.seconds_per_step())
-    said = group.totals([float(asked), *(float(value) * group.is_first for value in own)])
-    state.finished, state.seconds = said[1] > 0, said[4]
-    return Agreement(asked=said[0] > 0, log=said[2] > 0, save=said[3] > 0, seconds_per_step=said[5])
+def _agree(group: Group, state: TrainingState, pace: Pace, own: Agreement) -> Agreement:
+    """Stop where any process was `asked` to; for all else the first process decides, with its clock and its hooks.
+
+    Args:
+        group: The processes.
+        state: Its `finished` and `seconds` become those of the first process.
+        pace: Of this process.
+        own: What this process would do.
+    """
+    first = (own.finish, own.log, own.save, state.finished, state.seconds, pace.seconds_per_step())
+    said = group.totals([float(own.asked), *(float(value) * group.is_first for value in first)])
+    asked, finish, log, save, finished = (flag > 0 for flag in said[:5])
+    state.finished, state.seconds = finished, said[5]
+    return Agreement(asked, finish, log, save, said[6])
 
 
 def _require_same(task: Task[Any], group: Group) -> None:
@@ -270,12 +286,14 @@ def step_where_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> Tensor:
     return bad
 
 
-def _run(hook: Hook, task: Task[Any], state: TrainingState, share: float, log: MetricsLog) -> None:
+def _run(hook: Hook, task: Task[Any], state: TrainingState, share: float, log: MetricsLog) -> bool:
+    """Call `hook`; returns whether it asks to finish the training."""
     answer = hook.call(Moment(state.step, share, task.model, hook.memory))
     if answer == "stop":
         state.finished = True
     elif isinstance(answer, Mapping):
         log.write({"step": state.step, **{name: float(value) for name, value in answer.items()}})
+    return answer == "finish"
 
 
 def _save(checkpoints: Checkpoints, step: int) -> bool:

@@ -27,21 +27,23 @@ class Moment:
     memory: dict[str, Any]
 
 
-Answer = Mapping[str, float] | Literal["stop"] | None
+Answer = Mapping[str, float] | Literal["stop", "finish"] | None
 
 
 @dataclass
 class Hook:
     """Calls `call` after every `every` steps.
 
-    `call` returns metrics, which go to metrics.jsonl, "stop", which ends the training as if it were complete, or None.
-    It must not draw from global random state, so that the training is the same with and without it.
+    `call` returns metrics, which go to metrics.jsonl; "finish", which begins the decay of the learning rate, after
+    which the training ends; "stop", which ends it as if it were complete; or None. It must not draw from global random
+    state, so that the training is the same with and without it.
 
     Attributes:
         name: Unique in a training; names the memory in checkpoints.
         every: Steps between two calls, at least 1.
         call: The function.
         memory: State of `call`, for instance the best score so far.
+        last: Also call it after the last step, whatever `every` is.
         remembered: Whether checkpoints keep the memory, and a resume needs the hook again. A hook that only looks does
             not.
     """
@@ -51,6 +53,7 @@ class Hook:
     call: Callable[[Moment], Answer]
     memory: dict[str, Any] = field(default_factory=dict)
     remembered: bool = True
+    last: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1:

@@ -28,7 +28,7 @@ from anatogen.training.schedule import Length, may_change
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
-_LIVE = ("previews", "training.html", "tensorboard")
+_LIVE = ("previews", "training.html", "tensorboard", "best.json")
 _OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
 
 

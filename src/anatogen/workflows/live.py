@@ -7,14 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
-from anatogen.errors import AnatogenError, Interrupted
+from anatogen.errors import AnatogenError, Interrupted, SettingsError
 from anatogen.files import writing
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
@@ -22,7 +22,8 @@ from anatogen.metrics.overlap import class_means, dice_by_group
 from anatogen.model import load_denoiser
 from anatogen.reporting import figures
 from anatogen.reporting.training_page import write_training_page
-from anatogen.training.hooks import Hook, Moment
+from anatogen.training.best import Best
+from anatogen.training.hooks import Answer, Hook, Moment
 
 if TYPE_CHECKING:
     from anatogen.judges.segmenter import Segmenter
@@ -33,6 +34,7 @@ _log = logging.getLogger(__name__)
 _LOOK_EVERY = 5  # steps between two looks at the clock
 _FIRST = 20.0  # seconds of training before the first preview
 _GROWTH = 0.03  # of the time trained lies at least between two previews, so that days give a few hundred
+_BETTER = 0.002  # Dice: a smaller gain is no reason to go on
 _SHOWN = 4
 
 
@@ -76,7 +78,8 @@ class Live:
 
     def hook(self) -> Hook:
         """What `fit` calls."""
-        return Hook("live", _LOOK_EVERY, self._call, remembered=False)
+        chooses = self.settings.live.chooses
+        return Hook("live", _LOOK_EVERY, self._call, remembered=chooses, last=chooses)
 
     def show(self, step: int, model: Denoiser) -> Mapping[str, float]:
         """Write the preview of `step` and the page; returns the measures."""
@@ -105,12 +108,16 @@ class Live:
             _log.warning("the last preview was not written: %s", error)
             return None
 
-    def _call(self, moment: Moment) -> Mapping[str, float] | None:
+    def _call(self, moment: Moment) -> Answer:
+        if self._is_enough(moment.memory):
+            return "finish"
         now = self._clock()
-        if self._failed or now < self._next:
+        if self._failed or (now < self._next and moment.share < 1):
             return None
         try:
-            measures = self.show(moment.step, moment.model())
+            model = moment.model()
+            measures = self.show(moment.step, model)
+            self._choose(moment, measures, model)
             write_training_page(self.run)
         except Interrupted:
             raise
@@ -124,6 +131,28 @@ class Live:
         wait = max((after - now) / self.settings.live.share, _GROWTH * (after - self._began), _FIRST)
         self._next = after + wait
         return measures
+
+    def _choose(self, moment: Moment, measures: Mapping[str, float], model: Denoiser) -> None:
+        """Keep the best weights where that is wanted, and count the previews without a better Dice."""
+        if not self.settings.live.chooses or (dice := measures.get("dice")) is None:
+            return
+        best = Best.of(self.run)
+        if best is None or dice > best.dice:
+            Best(step=moment.step, dice=dice).keep(self.run, model.state_dict())
+        memory = moment.memory
+        if dice > memory.get("dice", 0.0) + _BETTER:
+            memory |= {"dice": dice, "without": 0}
+        else:
+            memory["without"] = memory.get("without", 0) + 1
+
+    def _is_enough(self, memory: dict[str, Any]) -> bool:
+        """Whether so many previews in a row were no better that the training has to be finished; says so once."""
+        patience = self.settings.live.patience
+        if patience is None or memory.get("without", 0) < patience or memory.get("finishing"):
+            return False
+        memory["finishing"] = True
+        _log.info("no better Dice in %d previews: the learning rate decays now, then the training ends", patience)
+        return True
 
     def _dice(self, images: NDArray[np.float32]) -> dict[str, float]:
         """Mean Dice of the classes, and that of each, between what the segmenter finds and the label maps."""
@@ -171,7 +200,12 @@ def live_for(
     With `live.dice: auto` the segmenter is used where the data set has one already, or where the training is a long one
     (over 2,000 steps, or ten minutes): training it takes minutes on a CPU.
     """
-    if not settings.live.previews or len(dataset.size) != 2 or "val" not in dataset.split_names:
+    missing = {"val", "heldout"} - set(dataset.split_names)
+    if settings.live.chooses and (len(dataset.size) != 2 or missing):
+        what = f"has no split {' and '.join(sorted(missing))}" if missing else "holds volumes"
+        problem = f"{what}, so the Dice of previews cannot choose the model (live.best, live.patience)"
+        raise SettingsError(problem, path=dataset.folder, hint="Leave these settings out")
+    if not settings.live.previews or len(dataset.size) != 2 or "val" in missing:
         return None
     return Live(dataset, run, settings, _segmenter(dataset, settings, device), device=device, clock=clock)
 
@@ -181,7 +215,7 @@ def _segmenter(dataset: PreparedDataset, settings: RunSettings, device: str) -> 
 
     if settings.live.dice == "never" or "heldout" not in dataset.split_names:
         return None
-    if settings.live.dice == "always" or _is_long(settings.training) or has_segmenter(dataset):
+    if settings.live.chooses or settings.live.dice == "always" or _is_long(settings.training) or has_segmenter(dataset):
         return segmenter_for(dataset, device=device)
     return None
 

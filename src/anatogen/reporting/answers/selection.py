@@ -22,6 +22,12 @@ def selection_in_words(report: Report) -> tuple[str, ...]:
         )
     if found := report.selection:
         paragraphs.append(_gated(found) + _segmenter(report, found))
+    if report.segmenter and report.segmenter.independent_of_training:
+        paragraphs.append(
+            "A chosen model: while it trained, the weights with the best Dice of validation label maps were kept "
+            "(live.best). The segmenter of this report has another seed than the one that chose them; its held-out "
+            "patients are the same."
+        )
     if report.utility and (of_heldout := report.utility.selection):
         paragraphs.append(f"The images that utility was measured with were selected too. {_gated(of_heldout)}")
     used, of = (report.maps.used, report.maps.of) if report.maps else (None, None)
