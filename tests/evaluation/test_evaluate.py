@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar

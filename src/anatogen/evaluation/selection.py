@@ -75,11 +75,12 @@ def segmenter_choice(
     settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
 ) -> SegmenterChoice:
     """The seed of the segmenter; where another one chose the images or the model, that it is not that one."""
-    return SegmenterChoice(
-        seed=settings.seed,
-        independent_of_gate=True if selection is not None and selection.min_dice is not None else None,
-        independent_of_training=True if model_chosen else None,
-    )
+    independent = {}
+    if selection is not None and selection.min_dice is not None:
+        independent["independent_of_gate"] = True
+    if model_chosen:
+        independent["independent_of_training"] = True
+    return SegmenterChoice(seed=settings.seed, **independent)
 
 
 def was_chosen(samples: SampleSet) -> bool:
