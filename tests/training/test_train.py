@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import Interrupted, SettingsError
+from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.model import load_denoiser
 from anatogen.training.config import build_settings
 from anatogen.training.denoiser_task import DenoiserTask
@@ -101,3 +103,30 @@ def test_the_precision_that_is_set_is_the_one_that_is_used(dataset: PreparedData
         fit(task, Loader(dataset, dataset.split("train"), 4, 0), task.settings.training, tmp_path / precision)
         assert {p.dtype for p in task.denoiser.parameters()} == {torch.float32}
     assert seen == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
+
+
+def test_the_space_for_checkpoints_is_looked_at_first(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = build_settings(
+        values=["network.width=16"], training={"steps": 6, "batch_size": 2, "checkpoint_every": 5}
+    )
+    run = train(dataset, tmp_path / "run", settings, device="cpu")
+    assert not caplog.text
+    [file] = (run / "before_decay").glob("*.safetensors")
+    one = file.stat().st_size
+
+    def free(size: float) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=int(size)))
+
+    free(0.9 * one)
+    with pytest.raises(OutputError, match="a checkpoint takes .* MB, and .* MB are free"):
+        train(dataset, tmp_path / "full", settings, device="cpu")
+    assert not (tmp_path / "full").exists()
+    free(3 * one)
+    train(dataset, tmp_path / "scarce", settings, device="cpu")
+    assert "lower training.checkpoints_kept (2)" in caplog.text
+    caplog.clear()
+    free(6 * one)
+    train(dataset, tmp_path / "enough", settings, device="cpu")
+    assert not caplog.text

@@ -25,6 +25,7 @@ from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTas
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length, may_change
+from anatogen.training.space import check_space
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
@@ -84,6 +85,8 @@ def train(
         augment=Augment(settings.augment),
         pin=place.type == "cuda",
     )
+    if group.is_first:
+        check_space(out, task.phases, how.checkpoints_kept)
     length = Length(how, loader.images, loader.batch_size)
     if resume:
         _require_longer(out, how, length)

@@ -1,0 +1,47 @@
+"""The space on disk that a training will take."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from anatogen.errors import OutputError
+from anatogen.training.task import Phase
+
+_log = logging.getLogger(__name__)
+_OF_ADAM = 2  # moments of each weight
+_MB = 2**20
+
+
+def checkpoint_bytes(phases: Sequence[Phase]) -> int:
+    """The size of a checkpoint: weights, two moments of each, and their averages."""
+    sizes = {phase.name: sum(p.numel() * p.element_size() for p in phase.module.parameters()) for phase in phases}
+    averages = sum(sizes[phase.name] for phase in phases if phase.average is not None)
+    return (1 + _OF_ADAM) * sum(sizes.values()) + averages
+
+
+def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
+    """Compare what the training will write to `out` with what is free there; `kept` checkpoints are kept.
+
+    One more is written before the oldest is removed, one stays from before the decay, and then there is the model.
+    Where only some fit, a warning is logged: later saves may fail, which ends nothing.
+
+    Raises:
+        OutputError: Not even one checkpoint fits.
+    """
+    folder = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    one, free = checkpoint_bytes(phases), shutil.disk_usage(folder).free
+    if free < one:
+        problem = f"a checkpoint takes {one / _MB:.0f} MB, and {free / _MB:.0f} MB are free"
+        raise OutputError(problem, path=out, hint="Free space, or choose another folder")
+    if free < (needed := (kept + 3) * one):
+        _log.warning(
+            "%s: checkpoints and model take up to %.0f MB, and %.0f MB are free; lower training.checkpoints_kept (%d), "
+            "or free space",
+            out,
+            needed / _MB,
+            free / _MB,
+            kept,
+        )
