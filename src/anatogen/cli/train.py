@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from anatogen.cli.common import device_option, guarded
 
+if TYPE_CHECKING:
+    from anatogen.workflows.plan_training import TrainingPlan
+
 
 @guarded
 def train(
     dataset: Path = typer.Argument(help="A prepared data set."),
-    out: Path = typer.Option(..., help="New folder for the run."),
+    out: Path | None = typer.Option(None, help="New folder for the run."),
     model: str = typer.Option(
         "denoiser", help="denoiser, or retrieval: the training image with the nearest label map, to compare with."
     ),
@@ -41,6 +44,9 @@ def train(
         help="Continue the unfinished run in --out with its own settings; start it if there is none. With a new length "
         "it also extends a finished run.",
     ),
+    plan: bool = typer.Option(
+        False, "--plan", help="Write nothing: measure a few steps, and show what the training would be and take."
+    ),
     device: str = device_option,
 ) -> None:
     """Train a model on the split "train". Ctrl-C stops training and saves the current model and a checkpoint.
@@ -55,11 +61,15 @@ def train(
 
     Make a finished run longer: anatogen train data/ours --out runs/ours --resume --steps 40000
 
+    How long it would take, and how much memory: anatogen train data/hippocampus --plan
+
     On four GPUs: torchrun --nproc-per-node 4 -m anatogen train data/hippocampus --out runs/hippocampus --max-time 10m
     """
     from anatogen.distributed import is_first_process
+    from anatogen.errors import SettingsError
     from anatogen.progress import format_duration, parse_duration
     from anatogen.training.config import build_settings
+    from anatogen.workflows.plan_training import plan_training
     from anatogen.workflows.train import TrainRequest
     from anatogen.workflows.train import train as run_workflow
 
@@ -70,13 +80,18 @@ def train(
         sections["conditioning"] |= {"encoding": "none", "mask_ablation": False}
     lengths = {"steps": steps, "epochs": epochs, "max_time_s": parse_duration(max_time) if max_time else None}
     sections["training"] = {name: value for name, value in lengths.items() if value is not None}
-    own = out / "config.yaml"
-    base = own if resume and own.is_file() else None
+    if out is None and not plan:
+        raise SettingsError("--out is missing", hint="Name a new folder for the run: --out runs/first")
+    own = out / "config.yaml" if out is not None else None
+    base = own if resume and own is not None and own.is_file() else None
     if from_ is not None and base is None:
         base = from_ / "config.yaml" if (from_ / "config.yaml").is_file() else None
         sections["training"]["start_from"] = str(from_)
     settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
 
+    if plan or out is None:
+        _print_plan(plan_training(dataset, settings, device=device))
+        return
     result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model))
     if not is_first_process():
         return
@@ -87,6 +102,34 @@ def train(
     if result.page is not None:
         print(f"Curves and previews: {result.page}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
+
+
+def _print_plan(plan: TrainingPlan) -> None:
+    from anatogen.progress import format_duration
+
+    size = " x ".join(map(str, plan.size))
+    micro = f", {plan.micro_batch} at a time" if plan.micro_batch < plan.batch else ""
+    memory = "not known" if plan.peak_mb is None else f"{plan.peak_mb:,.0f} MB at the peak"
+    if plan.memory_mb is not None:
+        memory += f" of {plan.memory_mb:,.0f} MB"
+    elif plan.device == "cpu":
+        memory += ", of the whole process"
+    lines = [
+        ("data", f"{plan.images:,} images of {size} from {plan.patients} patients, {plan.classes} classes"),
+        (
+            "network",
+            f"{plan.network}: {plan.parameters / 1e6:.1f} M parameters, {plan.gflops:.2f} GFLOP a forward pass",
+        ),
+        ("batch", f"{plan.batch} images{micro}, {plan.precision} on {plan.device}"),
+        ("length", f"{plan.steps:,} steps: {plan.images_seen:,} images seen, each {plan.epochs:,.0f} times"),
+        ("time", f"{format_duration(plan.seconds)}: {plan.batch / plan.seconds_per_step:.1f} images/s, measured"),
+        ("memory", memory),
+        ("disk", f"{plan.checkpoint_mb:,.0f} MB a checkpoint"),
+    ]
+    if plan.trains_segmenter:
+        lines.append(("before it", "the auxiliary segmenter of the previews is trained (--set live.dice=never: not)"))
+    for name, text in lines:
+        print(f"{name:10}{text}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -81,7 +81,7 @@ class TrainingSettings(Settings):
         max_time_s: Training time in seconds.
         batch_size: Images in a step.
         micro_batch_size: Images in device memory at a time; the gradient is accumulated over the batch, with the same
-            result.
+            result. By default what fits: on a GPU it is found before the first step.
         learning_rate: Peak learning rate of AdamW.
         schedule: `decay` keeps the rate constant and then decays it linearly to 0 over the last `decay_share` of the
             training; `cosine` anneals it from the start (Loshchilov and Hutter 2016).

@@ -210,12 +210,28 @@ def live_for(
     return Live(dataset, run, settings, _segmenter(dataset, settings, device), device=device, clock=clock)
 
 
+def would_train_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:
+    """Whether a training with these settings trains the auxiliary segmenter first."""
+    from anatogen.judges.of_dataset import has_segmenter
+
+    shown = settings.live.previews and len(dataset.size) == 2 and "val" in dataset.split_names
+    return shown and _wants_segmenter(dataset, settings) and not has_segmenter(dataset)
+
+
+def _wants_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:
+    """Whether the Dice of the previews is wanted, also if the segmenter has to be trained for it."""
+    live = settings.live
+    if live.dice == "never" or "heldout" not in dataset.split_names:
+        return False
+    return live.chooses or live.dice == "always" or _is_long(settings.training)
+
+
 def _segmenter(dataset: PreparedDataset, settings: RunSettings, device: str) -> Segmenter | None:
     from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 
     if settings.live.dice == "never" or "heldout" not in dataset.split_names:
         return None
-    if settings.live.chooses or settings.live.dice == "always" or _is_long(settings.training) or has_segmenter(dataset):
+    if _wants_segmenter(dataset, settings) or has_segmenter(dataset):
         return segmenter_for(dataset, device=device)
     return None
 

@@ -1,0 +1,202 @@
+"""What a training would be and take, found by a few measured steps, before anything is written."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anatogen.progress import Monitor, stage, watched_by
+
+if TYPE_CHECKING:
+    import torch
+
+    from anatogen.data.store import PreparedDataset
+    from anatogen.training.config import RunSettings
+    from anatogen.training.denoiser_task import DenoiserTask
+
+_WARM_UP, _MEASURED = 2, 5  # steps
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training would be and take.
+
+    Attributes:
+        images, patients: Of the training split.
+        size: Of an image.
+        classes: Their number, the background excluded.
+        network: Its name and width.
+        parameters: Their number.
+        gflops: 10^9 floating-point operations of a forward pass of one image.
+        device: Where it was measured.
+        precision: float32 or bfloat16.
+        batch: Images in a step.
+        micro_batch: Images in device memory at a time.
+        steps: In all; estimated where a time limit is the length.
+        seconds_per_step: Measured, the loop and the loading of data included.
+        peak_mb: Most memory in use at a time: of the device, on a CPU of the process. None where it is not known.
+        memory_mb: What the device has in all; None where it is not known.
+        checkpoint_mb: Of one checkpoint.
+        trains_segmenter: Whether the previews' auxiliary segmenter would be trained first.
+    """
+
+    images: int
+    patients: int
+    size: tuple[int, ...]
+    classes: int
+    network: str
+    parameters: int
+    gflops: float
+    device: str
+    precision: str
+    batch: int
+    micro_batch: int
+    steps: int
+    seconds_per_step: float
+    peak_mb: float | None
+    memory_mb: float | None
+    checkpoint_mb: float
+    trains_segmenter: bool
+
+    @property
+    def seconds(self) -> float:
+        """Of the training, without previews."""
+        return self.steps * self.seconds_per_step
+
+    @property
+    def images_seen(self) -> int:
+        """In all steps."""
+        return self.steps * self.batch
+
+    @property
+    def epochs(self) -> float:
+        """How often each image is seen."""
+        return self.images_seen / self.images
+
+
+def plan_training(
+    dataset: Path, settings: RunSettings | None = None, *, device: str = "auto", monitor: Monitor | None = None
+) -> TrainingPlan:
+    """Measure a few steps of a training of `dataset`; nothing of them is kept.
+
+    Raises SettingsError or DataError as `train` does.
+    """
+    from anatogen.data.store import PreparedDataset
+    from anatogen.device import has_bfloat16, pick_device
+    from anatogen.training.config import RunSettings
+    from anatogen.training.denoiser_task import DenoiserTask
+    from anatogen.training.schedule import Length
+    from anatogen.training.space import checkpoint_bytes
+    from anatogen.workflows.live import would_train_segmenter
+
+    settings = settings or RunSettings()
+    data = PreparedDataset.open(dataset)
+    place, rows = pick_device(device), data.split("train")
+    task = DenoiserTask(data, settings, place)
+    how = settings.training
+    batch = min(how.batch_size, len(rows))
+    length = Length(how, len(rows), batch)
+    with watched_by(monitor):
+        seconds, micro = _measured(data, settings, task)
+    limits = [length.end, None if length.seconds is None else int(length.seconds / seconds)]
+    bfloat16 = how.precision == "bfloat16" or (how.precision == "auto" and has_bfloat16(place))
+    return TrainingPlan(
+        images=len(rows),
+        patients=len({row.patient for row in rows}),
+        size=data.size,
+        classes=len(data.schema.names),
+        network=_name(settings),
+        parameters=sum(p.numel() for p in task.denoiser.parameters()),
+        gflops=_gflops(task),
+        device=str(place),
+        precision="bfloat16" if bfloat16 else "float32",
+        batch=batch,
+        micro_batch=micro,
+        steps=max(1, min(limit for limit in limits if limit is not None)),
+        seconds_per_step=seconds,
+        peak_mb=_peak_mb(place),
+        memory_mb=_memory_mb(place),
+        checkpoint_mb=checkpoint_bytes(task.phases) / 2**20,
+        trains_segmenter=would_train_segmenter(data, settings),
+    )
+
+
+def _measured(dataset: PreparedDataset, settings: RunSettings, task: DenoiserTask) -> tuple[float, int]:
+    """Seconds of a step, and the micro-batch; measured in the training loop itself, in a folder that is removed."""
+    from anatogen.data.augment import Augment
+    from anatogen.data.loader import Loader
+    from anatogen.training.fit import fit
+    from anatogen.training.probe import probed
+
+    how, times = settings.training, list[float]()
+    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
+    micro = how.micro_batch_size or loader.batch_size
+    if how.micro_batch_size is None and task.device.type == "cuda":
+        micro = probed(task, loader.batch(0), how.precision)
+    lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}
+    with tempfile.TemporaryDirectory() as folder, stage("measuring", _WARM_UP + _MEASURED, "steps") as bar:
+
+        def note(share: float, text: str) -> None:  # noqa: ARG001
+            _wait(task.device)
+            times.append(time.perf_counter())
+            bar.update(len(times) - 1)
+
+        fit(task, loader, how.model_copy(update=lengths), Path(folder), progress=note)
+    spent = [later - earlier for earlier, later in zip(times[_WARM_UP:], times[_WARM_UP + 1 :], strict=False)]
+    return sorted(spent)[len(spent) // 2], micro
+
+
+def _name(settings: RunSettings) -> str:
+    network = settings.network
+    return f"{network.name}, width {network.width}" if network.name == "hourglass" else network.name
+
+
+def _gflops(task: DenoiserTask) -> float:
+    """Of one forward pass of one image, counted by PyTorch."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from anatogen.conditioning.encode import Condition
+
+    config = task.config
+    classes = len(config.classes)
+    labels = torch.zeros(1, *config.size, dtype=torch.int64, device=task.device)
+    given = torch.ones(1, classes, dtype=torch.bool, device=task.device)
+    x = torch.zeros(1, config.image_channels, *config.size, device=task.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        task.denoiser(x, torch.full((1,), 0.5, device=task.device), Condition.of(labels, given))
+    return counter.get_total_flops() / 1e9
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def _peak_mb(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**20
+    if device.type == "mps":
+        return None
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes elsewhere
+
+
+def _memory_mb(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory / 2**20
