@@ -91,7 +91,7 @@ def test_what_was_trained_is_found_again_for_the_same_data_and_settings_only(who
 def test_the_digest_of_a_data_set_stays() -> None:
     """Later versions must find the weights cached in users' data sets."""
     part = (torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool))
-    assert module._digest(part, part, 2, SegmenterSettings()) == "6cbec5d923504111"
+    assert module.segmenter_file(part, part, 2, SegmenterSettings()) == "segmenter-6cbec5d923504111.safetensors"
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "empty"])

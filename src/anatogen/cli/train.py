@@ -44,6 +44,12 @@ def train(
         help="Continue the unfinished run in --out with its own settings; start it if there is none. With a new length "
         "it also extends a finished run.",
     ),
+    track: list[str] = typer.Option(
+        [],
+        "--track",
+        metavar="wandb|mlflow",
+        help="Also send numbers and previews to Weights & Biases or MLflow, or keep them in the run to be sent later.",
+    ),
     plan: bool = typer.Option(
         False, "--plan", help="Write nothing: measure a few steps, and show what the training would be and take."
     ),
@@ -92,7 +98,7 @@ def train(
     if plan or out is None:
         _print_plan(plan_training(dataset, settings, device=device))
         return
-    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model))
+    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model, tuple(track)))
     if not is_first_process():
         return
     if result.steps:

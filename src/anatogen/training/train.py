@@ -29,7 +29,7 @@ from anatogen.training.space import check_space
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
-_LIVE = ("previews", "training.html", "tensorboard", "best.json")
+_LIVE = ("previews", "training.html", "tensorboard", "best.json", "tracking.json", "wandb", "mlruns", "mlflow.db")
 _OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
 
 

@@ -24,6 +24,7 @@ class TrainRequest:
         settings: None for the run's own on a resume, for the defaults elsewhere.
         resume: Continue the unfinished run in `out`.
         model: The kind of model: "denoiser", or "retrieval", which learns nothing.
+        track: Trackers that get the numbers and previews: "wandb", "mlflow".
     """
 
     dataset: Path
@@ -32,6 +33,7 @@ class TrainRequest:
     device: str = "auto"
     resume: bool = False
     model: str = "denoiser"
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> P
     from anatogen.training.train import settings_of
     from anatogen.training.train import train as run
     from anatogen.workflows.live import Live, live_for
+    from anatogen.workflows.tracking import Tracking
 
     begun = False
 
@@ -98,26 +101,36 @@ def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> P
         bar.update(share, text or None)
 
     live: Live | None = None
+    tracking: Tracking | None = None
 
     def prepared() -> RunSettings:
         # The first process trains the segmenter of the previews before the others begin.
-        nonlocal live
+        nonlocal live, tracking
         settings = settings_of(request.out, request.settings, resume=request.resume)
+        tracking = Tracking(request.out, settings, request.track) if request.track else None
         live = live_for(dataset, request.out, settings, device=group.device(request.device))
         return settings
 
     settings = group.first(prepared)
-    with stage("training", 1.0, "s") as bar:
-        run(
-            dataset,
-            request.out,
-            settings,
-            device=request.device,
-            resume=request.resume,
-            hooks=[live.hook()] if live is not None else [],
-            progress=moved,
-        )
-    return live.last() if live is not None else None
+    hooks = [part.hook() for part in (live, tracking) if part is not None]
+    finished, page = False, None
+    try:
+        with stage("training", 1.0, "s") as bar:
+            run(
+                dataset,
+                request.out,
+                settings,
+                device=request.device,
+                resume=request.resume,
+                hooks=hooks,
+                progress=moved,
+            )
+        page = live.last() if live is not None else None
+        finished = True
+    finally:
+        if tracking is not None:
+            tracking.close(finished=finished)
+    return page
 
 
 def _result(request: TrainRequest, warning: str, page: Path | None) -> TrainResult:
