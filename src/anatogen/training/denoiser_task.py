@@ -30,6 +30,7 @@ from anatogen.model import (
 )
 from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
+from anatogen.training.averages import PowerAverages
 from anatogen.training.best import Best, forget_best
 from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
@@ -106,7 +107,10 @@ class DenoiserTask:
             fused=device.type in ("cpu", "cuda"),
         )
         self.average = MovingAverage(self.denoiser, how.ema_decay)
-        self.phases: Sequence[Phase] = (Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average),)
+        more = PowerAverages(self.denoiser, how.average_lengths) if how.average_lengths else None
+        self.phases: Sequence[Phase] = (
+            Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average, more),
+        )
         self.started_from: StartingPoint | None = None
         self._spacing = typical_spacing(dataset)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anatogen.distributed import WHOLE, Shard
 from anatogen.seeds import Draws
+from anatogen.training.averages import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 
 
@@ -60,6 +61,7 @@ class Phase:
         optimizer: `fit` sets its learning rate in every step.
         learning_rate: The peak rate of the schedule.
         average: The average of the module's weights, or None.
+        more_averages: Further averages, whose length is chosen afterwards, or None.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Phase:
     optimizer: torch.optim.Optimizer
     learning_rate: float
     average: MovingAverage | None = None
+    more_averages: PowerAverages | None = None
 
 
 class Task(Protocol[B_contra]):
