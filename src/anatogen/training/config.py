@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -90,8 +90,6 @@ class TrainingSettings(Settings):
         weight_decay: Of AdamW.
         gradient_norm: Gradients are clipped to this norm.
         ema_decay: Decay of the moving average of the weights.
-        average_lengths: Relative lengths of further averages, for instance [0.05, 0.1]. Snapshots of them are kept,
-            from which `anatogen average` makes the model of another length.
         precision: Of the network's computations.
         seed: Of weights, batches, noise and times.
         start_from: A run whose weights the training starts from (`train --from`); its classes are matched by name.
@@ -113,7 +111,6 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
-    average_lengths: tuple[Annotated[float, Field(gt=0, lt=0.28)], ...] = ()
     precision: Precision = "auto"
     seed: int = 0
     start_from: str | None = None

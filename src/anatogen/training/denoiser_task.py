@@ -30,7 +30,6 @@ from anatogen.model import (
 )
 from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
-from anatogen.training.averages import PowerAverages
 from anatogen.training.best import Best, forget_best
 from anatogen.training.config import RunSettings
 from anatogen.training.state import MovingAverage, TrainingState
@@ -107,10 +106,7 @@ class DenoiserTask:
             fused=device.type in ("cpu", "cuda"),
         )
         self.average = MovingAverage(self.denoiser, how.ema_decay)
-        more = PowerAverages(self.denoiser, how.average_lengths) if how.average_lengths else None
-        self.phases: Sequence[Phase] = (
-            Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average, more),
-        )
+        self.phases: Sequence[Phase] = (Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average),)
         self.started_from: StartingPoint | None = None
         self._spacing = typical_spacing(dataset)
 

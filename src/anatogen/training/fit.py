@@ -145,8 +145,6 @@ def fit(
                     bad.append(step_where_finite(phase.optimizer, norm))
                     if phase.average is not None:
                         phase.average.update(phase.module)
-                    if phase.more_averages is not None:
-                        phase.more_averages.update(phase.module)
                 skipped.note(state.step, torch.stack(bad).amax(), noted)
                 state.step += 1
                 state.images += data.batch_size
@@ -272,8 +270,6 @@ def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
         parts[f"{phase.name}/optimizer"] = OptimizerState(phase.optimizer)
         if phase.average is not None:
             parts[f"{phase.name}/average"] = phase.average
-        if phase.more_averages is not None:
-            parts[f"{phase.name}/averages"] = phase.more_averages
     return parts | {f"hook/{hook.name}": hook for hook in hooks if hook.remembered}
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from anatogen.distributed import WHOLE, Shard
 from anatogen.seeds import Draws
-from anatogen.training.averages import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 
 
@@ -61,7 +60,6 @@ class Phase:
         optimizer: `fit` sets its learning rate in every step.
         learning_rate: The peak rate of the schedule.
         average: The average of the module's weights, or None.
-        more_averages: Further averages, whose length is chosen afterwards, or None.
     """
 
     name: str
@@ -69,7 +67,6 @@ class Phase:
     optimizer: torch.optim.Optimizer
     learning_rate: float
     average: MovingAverage | None = None
-    more_averages: PowerAverages | None = None
 
 
 class Task(Protocol[B_contra]):

@@ -19,8 +19,6 @@ from anatogen.distributed import current_group
 from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
-from anatogen.training.averages import FOLDER as AVERAGES
-from anatogen.training.averages import snapshots
 from anatogen.training.checkpoints import checkpoint_files
 from anatogen.training.config import RunSettings, TrainingSettings, build_settings, first_difference
 from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTask
@@ -32,7 +30,7 @@ from anatogen.training.space import check_space
 _log = logging.getLogger(__name__)
 _START = "start.json"
 _LIVE = ("previews", "training.html", "tensorboard", "best.json", "tracking.json", "wandb", "mlruns", "mlflow.db")
-_OURS = (AVERAGES, BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
+_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
 
 
 def train(
@@ -102,8 +100,6 @@ def train(
         task.started_from = StartingPoint.read(out / _START)
     with ExitStack() as stack:
         group.first(lambda: stack.enter_context(_begun(out, settings, task.started_from, resume=resume)))
-        if (more := task.phases[0].more_averages) is not None:
-            hooks = [*hooks, snapshots(out, more)]
         try:
             fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
         except (Interrupted, GroupError) as stopped:
