@@ -25,12 +25,13 @@ from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTas
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length, may_change
+from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
 _LIVE = ("previews", "training.html", "tensorboard", "best.json", "tracking.json", "wandb", "mlruns", "mlflow.db")
-_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
+_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", AVERAGES, *_LIVE)
 
 
 def train(
@@ -101,6 +102,8 @@ def train(
     with ExitStack() as stack:
         group.first(lambda: stack.enter_context(_begun(out, settings, task.started_from, resume=resume)))
         try:
+            if task.power_averages is not None:
+                hooks = [*hooks, snapshot_hook(task.power_averages, out)]
             fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
         except (Interrupted, GroupError) as stopped:
             hint = _how_to_resume(dataset, out) if _checkpoints(out) else stopped.hint
@@ -225,7 +228,8 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
             for name in ("config.yaml", "metrics.jsonl", _START):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            for name in ("tensorboard", AVERAGES):
+                shutil.rmtree(out / name, ignore_errors=True)
             with suppress(OSError):
                 (out / "checkpoints").rmdir()
         raise
