@@ -19,6 +19,7 @@ from anatogen.distributed import current_group
 from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
+from anatogen.training.best import recall_best
 from anatogen.training.checkpoints import checkpoint_files
 from anatogen.training.config import RunSettings, TrainingSettings, build_settings, first_difference
 from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTask
@@ -122,6 +123,8 @@ def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, res
         with _removed_if_nothing_was_saved(out):
             if resume and not _checkpoints(out):
                 _go_on_before_decay(out)
+            if resume and settings.live.chooses:
+                recall_best(out)
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
             if start is not None:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from anatogen.reporting import figures
 from anatogen.reporting.training_page import write_training_page
 from anatogen.training.best import Best
 from anatogen.training.hooks import Answer, Hook, Moment
+from anatogen.training.schedule import decay_from
 
 if TYPE_CHECKING:
     from anatogen.judges.segmenter import Segmenter
@@ -109,7 +110,7 @@ class Live:
             return None
 
     def _call(self, moment: Moment) -> Answer:
-        if self._is_enough(moment.memory):
+        if self._is_enough(moment):
             return "finish"
         now = self._clock()
         if self._failed or (now < self._next and moment.share < 1):
@@ -145,9 +146,11 @@ class Live:
         else:
             memory["without"] = memory.get("without", 0) + 1
 
-    def _is_enough(self, memory: dict[str, Any]) -> bool:
+    def _is_enough(self, moment: Moment) -> bool:
         """Whether so many previews in a row were no better that the training has to be finished; says so once."""
-        patience = self.settings.live.patience
+        patience, memory = self.settings.live.patience, moment.memory
+        if memory.get("finishing") and moment.share < (decay_from(self.settings.training) or 0):
+            memory |= {"finishing": False, "without": 0}  # the finished training was extended
         if patience is None or memory.get("without", 0) < patience or memory.get("finishing"):
             return False
         memory["finishing"] = True
