@@ -204,7 +204,6 @@ def fit(
             raise
         finally:
             stream.close()
-            log.close()
 
 
 @dataclass(frozen=True)

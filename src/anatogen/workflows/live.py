@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
-from anatogen.errors import AnatogenError, Interrupted, SettingsError
+from anatogen.errors import AnatogenError, Interrupted, OutputError, SettingsError
 from anatogen.files import writing
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
@@ -122,6 +122,9 @@ class Live:
             write_training_page(self.run)
         except Interrupted:
             raise
+        except OutputError as error:  # the disk is full, which may pass
+            measures = {}
+            _log.warning("the preview of step %d was not written: %s", moment.step, error)
         except (AnatogenError, OSError, RuntimeError, ValueError) as error:
             self._failed = True
             _log.warning("there will be no more previews: %s", error)
