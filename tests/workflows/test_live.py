@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import Interrupted, SettingsError
+from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.io.tensors import read_tensors
 from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
@@ -49,6 +49,11 @@ class TrueSegmenter:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return np.stack([self.known.get(image.tobytes(), np.zeros(image.shape[1:], np.int64)) for image in images])
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anatogen.workflows.live.write_training_page", lambda run: run)
 
 
 def settings(**more: object) -> RunSettings:
@@ -104,6 +109,22 @@ def test_a_preview_that_fails_ends_nothing(
         train(dataset, tmp_path / "run", settings(), device="cpu", hooks=[live.hook()])
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert sum("no more previews" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_full_disk_costs_one_preview_only(
+    dataset: PreparedDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = Live(dataset, tmp_path, settings(live={"share": 1.0}), None, device="cpu", clock=Clock(100))
+
+    def show(step: int, model: object) -> dict[str, float]:
+        if step == 5:
+            raise OutputError("cannot be written (No space left on device)")
+        return {"dice": 0.5}
+
+    live.show = show  # type: ignore[method-assign]
+    answers = [live._call(Moment(step, 0.1, lambda: None, {})) for step in (5, 10, 15)]
+    assert "the preview of step 5 was not written" in caplog.text and {"dice": 0.5} in answers
 
 
 def test_the_workflow_leaves_a_page_and_a_last_preview(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -187,11 +208,6 @@ def test_a_segmenter_of_other_settings_is_not_the_one_of_the_previews(dataset_fo
     short = SegmenterSettings(steps=2, batch_size=2, validations=1)
     segmenter_for(dataset, short, device="cpu")
     assert has_segmenter(dataset, short) and not has_segmenter(dataset)
-
-
-@pytest.fixture
-def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anatogen.workflows.live.write_training_page", lambda run: run)
 
 
 class Script:
