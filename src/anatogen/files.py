@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -44,6 +45,27 @@ def writing(path: Path) -> Iterator[Path]:
         else:
             with suppress(OSError):  # missing, or its parent is not a folder
                 partial.unlink()
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append `data` to the file `path`, wholly or not at all; creates the file and its folder.
+
+    Raises:
+        OutputError: The disk is full or not writable.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror or error})", path=path, hint="Free space") from error
 
 
 @contextmanager

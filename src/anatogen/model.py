@@ -352,6 +352,7 @@ class AboutModel(BaseModel):
         spacing_mm: Pixel size along (H, W) or (D, H, W).
         mask_ablation: Whether it was trained with classes left free.
         started_from: The run whose weights the training started from, and what that was trained on.
+        average_length: Where the weights are a power-function average of this length (`anatogen average`).
         selected_step, selected_dice: Where the weights were chosen during the training by their validation Dice.
         imported_from: The file name of the checkpoint that it was imported from.
         sampling: How it samples unless told otherwise.
@@ -374,6 +375,7 @@ class AboutModel(BaseModel):
     notice: str | None = None
     mask_ablation: bool = False
     started_from: StartingPoint | None = None
+    average_length: float | None = None
     selected_step: int | None = None
     selected_dice: float | None = None
     imported_from: str | None = None

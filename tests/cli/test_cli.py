@@ -193,7 +193,8 @@ def test_help_loads_nothing_heavy_and_has_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "check", "prepare", "info", "train", "sample", "interpolate", "evaluate", "import", "export"]
+    "command",
+    ["demo", "check", "prepare", "info", "train", "average", "sample", "interpolate", "evaluate", "import", "export"],
 )
 def test_every_command_has_an_example(cli: Cli, command: str) -> None:
     code, out, _ = cli(command, "--help")

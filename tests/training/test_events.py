@@ -30,7 +30,6 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 def test_numbers_come_out_as_they_went_in(tmp_path: Path) -> None:
     events = Events(tmp_path / "tensorboard")
     events.write({"step": 7, "loss": 0.5, "dice": None, "text": "no number"})
-    events.close()
     assert scalars(tmp_path / "tensorboard") == [("loss", 7, 0.5)]
 
 

@@ -239,6 +239,34 @@ def test_a_full_disk_does_not_end_a_training_that_can_go_on(
     assert same(task.everything(), trained(tmp_path / "b").everything())
 
 
+def test_a_disk_that_is_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No file grows from step 6 to 14: checkpoints and lines of that time are missing, and nothing is damaged."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr("anatogen.training.monitor.MetricsLog.__init__.__kwdefaults__", {"every": 0.0, "after": 0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    calls = iter(range(1000))
+
+    def progress(share: float, text: str) -> None:
+        step = next(calls)
+        if step == 6:
+            used = (tmp_path / "run" / "metrics.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (used + 10, limits[1]))
+        if step == 14:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    try:
+        task = trained(tmp_path / "run", progress=progress)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "the checkpoint of step 8 was not saved" in caplog.text
+    assert caplog.text.count("the metrics are not written for now") == 1
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(1, 7), *range(15, 21)]
+    assert same(task.everything(), trained(tmp_path / "whole").everything())
+
+
 def test_an_error_in_between_keeps_what_was_learnt(tmp_path: Path) -> None:
     def fail(moment: Moment) -> None:
         raise OSError("the data set is gone")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import Interrupted, SettingsError
+from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.io.tensors import read_tensors
 from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
@@ -49,6 +49,11 @@ class TrueSegmenter:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return np.stack([self.known.get(image.tobytes(), np.zeros(image.shape[1:], np.int64)) for image in images])
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anatogen.workflows.live.write_training_page", lambda run: run)
 
 
 def settings(**more: object) -> RunSettings:
@@ -104,6 +109,22 @@ def test_a_preview_that_fails_ends_nothing(
         train(dataset, tmp_path / "run", settings(), device="cpu", hooks=[live.hook()])
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert sum("no more previews" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.usefixtures("no_page")
+def test_a_full_disk_costs_one_preview_only(
+    dataset: PreparedDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = Live(dataset, tmp_path, settings(live={"share": 1.0}), None, device="cpu", clock=Clock(100))
+
+    def show(step: int, model: object) -> dict[str, float]:
+        if step == 5:
+            raise OutputError("cannot be written (No space left on device)")
+        return {"dice": 0.5}
+
+    live.show = show  # type: ignore[method-assign]
+    answers = [live._call(Moment(step, 0.1, lambda: None, {})) for step in (5, 10, 15)]
+    assert "the preview of step 5 was not written" in caplog.text and {"dice": 0.5} in answers
 
 
 def test_the_workflow_leaves_a_page_and_a_last_preview(dataset: PreparedDataset, tmp_path: Path) -> None:
@@ -190,14 +211,14 @@ def test_a_segmenter_of_other_settings_is_not_the_one_of_the_previews(dataset_fo
 
 
 class Script:
-    """Gives the previews the Dice of a list, one after the other, as if a segmenter had measured them."""
+    """Gives the previews the Dice of a list, one after the other, without making any image."""
 
     def __init__(self, live: Live, values: list[float]) -> None:
         self.values, self.steps = values, list[int]()
-        live._dice = self.__call__  # type: ignore[method-assign]
+        live.show = self.__call__  # type: ignore[method-assign]
 
-    def __call__(self, images: np.ndarray) -> dict[str, float]:
-        self.steps.append(len(self.steps))
+    def __call__(self, step: int, model: object) -> dict[str, float]:
+        self.steps.append(step)
         return {"dice": self.values[min(len(self.steps), len(self.values)) - 1]}
 
 
@@ -209,6 +230,7 @@ def choosing(dataset: PreparedDataset, run: Path, values: list[float], **more: o
     return live
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_best_weights_become_the_model(dataset: PreparedDataset, tmp_path: Path) -> None:
     kept: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -227,6 +249,7 @@ def test_the_best_weights_become_the_model(dataset: PreparedDataset, tmp_path: P
     assert not list(out.glob("best*"))
 
 
+@pytest.mark.usefixtures("no_page")
 def test_what_was_best_survives_a_kill(dataset: PreparedDataset, tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
@@ -249,6 +272,7 @@ def test_what_was_best_survives_a_kill(dataset: PreparedDataset, tmp_path: Path)
     assert read_about(out).selected_dice == 0.9
 
 
+@pytest.mark.usefixtures("no_page")
 def test_without_a_gain_the_training_is_finished_early_and_decays(dataset: PreparedDataset, tmp_path: Path) -> None:
     rates: list[float] = []
     task_rate = Hook("rates", 1, lambda moment: rates.append(moment.share), remembered=False)
@@ -261,8 +285,17 @@ def test_without_a_gain_the_training_is_finished_early_and_decays(dataset: Prepa
     about = read_about(out)
     # Previews after 5, 10, 15 steps; two without a gain; after step 20 the decay begins, for 0.3 of the whole length.
     assert about.finished and about.steps == 29 and about.selected_step == 10
+    chosen = (out / "model.safetensors").read_bytes()
     assert rates[18] < 0.03 and rates[20] == pytest.approx(0.7 + 0.3 / 9) and rates == sorted(rates)
     assert (out / "before_decay").is_dir()
+
+    # Extended from step 20: patience begins anew, and the best so far stays the model's until a better one comes.
+    longer = how.model_copy(update={"training": how.training.model_copy(update={"steps": 2000})})
+    live = choosing(dataset, out, [0.45, 0.4, 0.3], patience=2)
+    train(dataset, out, longer, device="cpu", hooks=[live.hook()], resume=True)
+    about = read_about(out)
+    assert about.steps == 50 and (about.selected_step, about.selected_dice) == (10, 0.501)
+    assert (out / "model.safetensors").read_bytes() == chosen
 
 
 def test_choosing_needs_a_segmenter(dataset: PreparedDataset, tmp_path: Path) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from anatogen.cli import check, demo, evaluate, export, import_, info, interpolate, prepare, sample, train, watch
+from anatogen.cli import (
+    average,
+    check,
+    demo,
+    evaluate,
+    export,
+    import_,
+    info,
+    interpolate,
+    prepare,
+    sample,
+    train,
+    watch,
+)
 from anatogen.cli.common import version_option
 
 app = typer.Typer(
@@ -29,5 +42,5 @@ def _main(version: bool = version_option) -> None:
     pass
 
 
-for module in (demo, check, prepare, info, train, watch, sample, interpolate, evaluate, import_, export):
+for module in (demo, check, prepare, info, train, average, watch, sample, interpolate, evaluate, import_, export):
     module.add_to(app)

@@ -247,6 +247,7 @@ def _model_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]
         ("preset", model.settings.preset if model.settings is not None else None),
         ("training steps", _amount_or_none(about.steps)),
         ("images seen in training", _amount_or_none(about.images)),
+        *([("length of the weights' average", f"{about.average_length:g}")] if about.average_length else []),
         ("training time", format_duration(about.seconds) if about.seconds is not None else None),
         ("batch size, learning rate, seed", _joined(of_training)),
         ("hash of the weights", model.digest),

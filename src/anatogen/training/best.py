@@ -12,6 +12,7 @@ from torch import Tensor
 from anatogen.errors import AnatogenError
 from anatogen.files import writing
 from anatogen.io.tensors import read_tensors, write_tensors
+from anatogen.model import read_about
 from anatogen.settings import Document
 
 _NAME = "best.json"
@@ -58,3 +59,13 @@ def forget_best(run: Path) -> None:
     for file in (run / _NAME, *run.glob("best-*.safetensors")):
         with suppress(OSError):
             file.unlink(missing_ok=True)
+
+
+def recall_best(run: Path) -> None:
+    """Take the best weights back from the model that they became, for a training that goes on after it was finished."""
+    if Best.of(run) is not None or not (run / "model.json").is_file():
+        return
+    about = read_about(run)
+    if about.selected_step is None or about.selected_dice is None:
+        return
+    Best(step=about.selected_step, dice=about.selected_dice).keep(run, read_tensors(run / "model.safetensors"))

@@ -90,6 +90,7 @@ class TrainingSettings(Settings):
         weight_decay: Of AdamW.
         gradient_norm: Gradients are clipped to this norm.
         ema_decay: Decay of the moving average of the weights.
+        power_averages: Keep snapshots of two further averages, from which `anatogen average` makes one of any length.
         precision: Of the network's computations.
         seed: Of weights, batches, noise and times.
         start_from: A run whose weights the training starts from (`train --from`); its classes are matched by name.
@@ -111,6 +112,7 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     gradient_norm: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
+    power_averages: bool = False
     precision: Precision = "auto"
     seed: int = 0
     start_from: str | None = None

@@ -32,6 +32,7 @@ from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.best import Best, forget_best
 from anatogen.training.config import RunSettings
+from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
 from anatogen.training.warm_start import start_from
@@ -106,7 +107,10 @@ class DenoiserTask:
             fused=device.type in ("cpu", "cuda"),
         )
         self.average = MovingAverage(self.denoiser, how.ema_decay)
-        self.phases: Sequence[Phase] = (Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average),)
+        self.power_averages = PowerAverages(self.denoiser) if how.power_averages else None
+        self.phases: Sequence[Phase] = (
+            Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average, self.power_averages),
+        )
         self.started_from: StartingPoint | None = None
         self._spacing = typical_spacing(dataset)
 
@@ -131,6 +135,7 @@ class DenoiserTask:
     def recipe(self) -> Mapping[str, str]:
         """The settings and the data that a checkpoint belongs to."""
         free = {name.removeprefix("training.") for name in FREE_ON_RESUME if name.startswith("training.")}
+        free.add("power_averages")  # a part of the checkpoint, or not
         kept = self.settings.model_dump_json(exclude={"training": free, "live": True})
         return {
             "settings": hashlib.sha256(kept.encode()).hexdigest()[:16],

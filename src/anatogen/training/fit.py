@@ -143,8 +143,9 @@ def fit(
                     norm = torch.nn.utils.clip_grad_norm_(phase.module.parameters(), settings.gradient_norm)
                     whole = False
                     bad.append(step_where_finite(phase.optimizer, norm))
-                    if phase.average is not None:
-                        phase.average.update(phase.module)
+                    for average in (phase.average, phase.power_averages):
+                        if average is not None:
+                            average.update(phase.module)
                 skipped.note(state.step, torch.stack(bad).amax(), noted)
                 state.step += 1
                 state.images += data.batch_size
@@ -203,7 +204,6 @@ def fit(
             raise
         finally:
             stream.close()
-            log.close()
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,8 @@ def parts_of(task: Task[Any], hooks: Sequence[Hook]) -> dict[str, Part]:
         parts[f"{phase.name}/optimizer"] = OptimizerState(phase.optimizer)
         if phase.average is not None:
             parts[f"{phase.name}/average"] = phase.average
+        if phase.power_averages is not None:
+            parts[f"{phase.name}/power averages"] = phase.power_averages
     return parts | {f"hook/{hook.name}": hook for hook in hooks if hook.remembered}
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from anatogen.distributed import current_group
+from anatogen.errors import OutputError
+from anatogen.files import append, writing
 from anatogen.training.events import Events
 from anatogen.training.state import TrainingState
 
@@ -39,8 +41,8 @@ class MetricsLog:
     def __init__(self, path: Path | None, *, after: int = 0, every: float = 5.0, events: Events | None = None) -> None:
         if path is not None:
             _keep_lines(path, after)
-        self._file = path.open("a", encoding="utf-8") if path is not None else None
-        self._events = events
+            append(path, b"")
+        self._path, self._events, self._full = path, events, False
         self._every, self._last = every, time.monotonic()
         self._measures: dict[str, list[Tensor]] = {}
         self._now: dict[str, float] = {}
@@ -80,21 +82,19 @@ class MetricsLog:
         return f"step {self._now['step']:.0f}, {shown}{speed:.1f} images/s"
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Write one line; non-finite numbers become null."""
-        if self._file is None:
+        """Write one line; non-finite numbers become null. A line for which there is no space is left out."""
+        if self._path is None:
             return
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        self._file.write(json.dumps(known) + "\n")
-        self._file.flush()
-        if self._events is not None:
-            self._events.write(known)
-
-    def close(self) -> None:
-        """Close the files."""
-        if self._file is not None:
-            self._file.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            append(self._path, (json.dumps(known) + "\n").encode())
+            if self._events is not None:
+                self._events.write(known)
+            self._full = False
+        except OutputError as error:
+            if not self._full:
+                _log.warning("the metrics are not written for now: %s", error)
+            self._full = True
 
 
 def _mean(numbers: Tensor) -> float:
@@ -110,7 +110,8 @@ def _keep_lines(path: Path, after: int) -> None:
             with suppress(ValueError, KeyError, TypeError):
                 if json.loads(line)["step"] <= after:
                     kept.append(line + "\n")
-        path.write_text("".join(kept), encoding="utf-8")
+        with writing(path) as partial:
+            partial.write_text("".join(kept), encoding="utf-8")
 
 
 # The losses of a micro-batch's items, if known, and a function that returns their names.

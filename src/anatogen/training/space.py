@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anatogen.errors import OutputError
+from anatogen.training.snapshots import MOST
 from anatogen.training.task import Phase
 
 _log = logging.getLogger(__name__)
@@ -17,15 +18,28 @@ _MB = 2**20
 
 def checkpoint_bytes(phases: Sequence[Phase]) -> int:
     """The size of a checkpoint: weights, two moments of each, and their averages."""
-    sizes = {phase.name: sum(p.numel() * p.element_size() for p in phase.module.parameters()) for phase in phases}
-    averages = sum(sizes[phase.name] for phase in phases if phase.average is not None)
-    return (1 + _OF_ADAM) * sum(sizes.values()) + averages
+    averages = sum(_weight_bytes(phase) for phase in phases if phase.average is not None)
+    return (1 + _OF_ADAM) * sum(map(_weight_bytes, phases)) + averages + _power_average_bytes(phases)
+
+
+def snapshot_bytes(phases: Sequence[Phase]) -> int:
+    """The size of the most snapshots of power-function averages that a run holds, in half precision."""
+    return (MOST + 1) * _power_average_bytes(phases) // 2
+
+
+def _weight_bytes(phase: Phase) -> int:
+    return sum(p.numel() * p.element_size() for p in phase.module.parameters())
+
+
+def _power_average_bytes(phases: Sequence[Phase]) -> int:
+    return sum(_weight_bytes(phase) * len(phase.power_averages.weights) for phase in phases if phase.power_averages)
 
 
 def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
     """Compare what the training will write to `out` with what is free there; `kept` checkpoints are kept.
 
-    One more is written before the oldest is removed, one stays from before the decay, and then there is the model.
+    One more is written before the oldest is removed, one stays from before the decay, and then there are the model and
+    snapshots of averages.
     Where only some fit, a warning is logged: later saves may fail, which ends nothing.
 
     Raises:
@@ -36,7 +50,7 @@ def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
     if free < one:
         problem = f"a checkpoint takes {one / _MB:.0f} MB, and {free / _MB:.0f} MB are free"
         raise OutputError(problem, path=out, hint="Free space, or choose another folder")
-    if free < (needed := (kept + 3) * one):
+    if free < (needed := (kept + 3) * one + snapshot_bytes(phases)):
         _log.warning(
             "%s: checkpoints and model take up to %.0f MB, and %.0f MB are free; lower training.checkpoints_kept (%d), "
             "or free space",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anatogen.distributed import WHOLE, Shard
 from anatogen.seeds import Draws
+from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 
 
@@ -60,6 +61,7 @@ class Phase:
         optimizer: `fit` sets its learning rate in every step.
         learning_rate: The peak rate of the schedule.
         average: The average of the module's weights, or None.
+        power_averages: Further averages, from which one of another length can be made afterwards; or None.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Phase:
     optimizer: torch.optim.Optimizer
     learning_rate: float
     average: MovingAverage | None = None
+    power_averages: PowerAverages | None = None
 
 
 class Task(Protocol[B_contra]):

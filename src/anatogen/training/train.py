@@ -19,18 +19,20 @@ from anatogen.distributed import current_group
 from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
+from anatogen.training.best import recall_best
 from anatogen.training.checkpoints import checkpoint_files
 from anatogen.training.config import RunSettings, TrainingSettings, build_settings, first_difference
 from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTask
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length, may_change
+from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
 _LIVE = ("previews", "training.html", "tensorboard", "best.json", "tracking.json", "wandb", "mlruns", "mlflow.db")
-_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", *_LIVE)
+_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", AVERAGES, *_LIVE)
 
 
 def train(
@@ -101,6 +103,8 @@ def train(
     with ExitStack() as stack:
         group.first(lambda: stack.enter_context(_begun(out, settings, task.started_from, resume=resume)))
         try:
+            if task.power_averages is not None:
+                hooks = [*hooks, snapshot_hook(task.power_averages, out)]
             fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
         except (Interrupted, GroupError) as stopped:
             hint = _how_to_resume(dataset, out) if _checkpoints(out) else stopped.hint
@@ -119,6 +123,8 @@ def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, res
         with _removed_if_nothing_was_saved(out):
             if resume and not _checkpoints(out):
                 _go_on_before_decay(out)
+            if resume and settings.live.chooses:
+                recall_best(out)
             with writing(out / "config.yaml") as path:
                 path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
             if start is not None:
@@ -225,7 +231,8 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
             for name in ("config.yaml", "metrics.jsonl", _START):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            for name in ("tensorboard", AVERAGES):
+                shutil.rmtree(out / name, ignore_errors=True)
             with suppress(OSError):
                 (out / "checkpoints").rmdir()
         raise

@@ -7,14 +7,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
-from anatogen.errors import AnatogenError, Interrupted, SettingsError
+from anatogen.errors import AnatogenError, Interrupted, OutputError, SettingsError
 from anatogen.files import writing
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
@@ -24,6 +24,7 @@ from anatogen.reporting import figures
 from anatogen.reporting.training_page import write_training_page
 from anatogen.training.best import Best
 from anatogen.training.hooks import Answer, Hook, Moment
+from anatogen.training.schedule import decay_from
 
 if TYPE_CHECKING:
     from anatogen.judges.segmenter import Segmenter
@@ -109,7 +110,7 @@ class Live:
             return None
 
     def _call(self, moment: Moment) -> Answer:
-        if self._is_enough(moment.memory):
+        if self._is_enough(moment):
             return "finish"
         now = self._clock()
         if self._failed or (now < self._next and moment.share < 1):
@@ -121,6 +122,9 @@ class Live:
             write_training_page(self.run)
         except Interrupted:
             raise
+        except OutputError as error:  # the disk is full, which may pass
+            measures = {}
+            _log.warning("the preview of step %d was not written: %s", moment.step, error)
         except (AnatogenError, OSError, RuntimeError, ValueError) as error:
             self._failed = True
             _log.warning("there will be no more previews: %s", error)
@@ -145,9 +149,11 @@ class Live:
         else:
             memory["without"] = memory.get("without", 0) + 1
 
-    def _is_enough(self, memory: dict[str, Any]) -> bool:
+    def _is_enough(self, moment: Moment) -> bool:
         """Whether so many previews in a row were no better that the training has to be finished; says so once."""
-        patience = self.settings.live.patience
+        patience, memory = self.settings.live.patience, moment.memory
+        if memory.get("finishing") and moment.share < (decay_from(self.settings.training) or 0):
+            memory |= {"finishing": False, "without": 0}  # the finished training was extended
         if patience is None or memory.get("without", 0) < patience or memory.get("finishing"):
             return False
         memory["finishing"] = True
