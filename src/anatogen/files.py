@@ -75,6 +75,7 @@ def locked(
     *,
     wait_s: float = 0.0,
     hint: str = "Wait for it to end, or choose another folder",
+    clean: bool = True,
 ) -> Iterator[None]:
     """Hold `folder` (created if missing), or one named `part` of it, for this process while the block runs.
 
@@ -84,6 +85,7 @@ def locked(
 
     Args:
         wait_s: How many seconds to wait for another process.
+        clean: Whether half-written files are removed from a whole folder.
 
     Raises:
         OutputError: Another process still holds the folder, or the folder cannot be written to.
@@ -99,7 +101,7 @@ def locked(
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror or error})", path=folder) from error
     try:
-        if not part:
+        if clean and not part:
             remove_partial(folder)
         yield
     finally:
@@ -130,12 +132,12 @@ def remove_partial(folder: Path) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether `folder` is missing, or contains only a lock and half-written files."""
+def is_empty(folder: Path, besides: Container[str] = ()) -> bool:
+    """Whether `folder` is missing, or contains only a lock, half-written files and what `besides` names."""
     if not folder.exists():
         return True
     return folder.is_dir() and all(
-        f.name.startswith(_PARTIAL) or f.name.endswith(LOCK_ENDING) for f in folder.iterdir()
+        f.name.startswith(_PARTIAL) or f.name.endswith(LOCK_ENDING) or f.name in besides for f in folder.iterdir()
     )
 
 

@@ -16,12 +16,18 @@ from anatogen.check.samples import check_samples
 from anatogen.data.store import PreparedDataset
 from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import OutputError, SettingsError
+from anatogen.evaluation.selection import incomplete
+from anatogen.evaluation.subject import SampleSets
 from anatogen.files import locked
 from anatogen.generation import ledger as ledger_module
+from anatogen.generation import sample_set as sample_set_module
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.generation.shards import parse_shard
-from anatogen.workflows.sample import MapChoice, SampleRequest, sample
+from anatogen.reporting.answers import selection_in_words
+from anatogen.reporting.results import Report
+from anatogen.workflows.interpolate import InterpolateRequest, interpolate
+from anatogen.workflows.sample import MapChoice, SampleRequest, SolverChoice, sample
 from cohorts import RealImages
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -45,7 +51,7 @@ def same(a: SampleSet, b: SampleSet) -> bool:
     return lines[0] == lines[1] and np.array_equal(a.images(), b.images()) and np.array_equal(a.labels(), b.labels())
 
 
-@pytest.mark.parametrize("order", [(0,), (1, 0), (2, 0, 1), (7, 0, 3, 1, 6, 2, 5, 4)])
+@pytest.mark.parametrize("order", [(0,), (1, 0), (2, 0, 1), (7, 3, 1, 6, 2, 0, 5, 4)])
 def test_any_number_of_shards_in_any_order(generator: RealImages, tmp_path: Path, order: tuple[int, ...]) -> None:
     whole = made(generator, tmp_path / "whole")
     assert len(whole.entries) == 7  # fewer than eight shards: one is empty
@@ -56,6 +62,24 @@ def test_any_number_of_shards_in_any_order(generator: RealImages, tmp_path: Path
     found = SampleSet.open(tmp_path / "s")
     assert same(found, whole) and not found.unfinished
     assert not check_samples(tmp_path / "s").findings
+
+
+def test_a_shard_reads_and_returns_its_own_images_only(
+    generator: RealImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_nothing(folder: Path) -> None:
+        pytest.fail(f"every image of {folder} was read")
+
+    out, read = tmp_path / "s", sample_set_module.read_manifest
+    monkeypatch.setattr(sample_set_module, "read_manifest", read_nothing)
+    for index in (0, 3, 5):  # the first is empty: seven images in eight shards
+        shard = Shard(index, 8)
+        part = made(generator, out, shard)
+        assert part.shard == shard and len(part.entries) == len(shard.of(7)) and not part.rejected
+    monkeypatch.setattr(sample_set_module, "read_manifest", read)
+    for index in (1, 2, 4, 6):
+        made(generator, out, Shard(index, 8))
+    assert len(made(generator, out, Shard(7, 8)).entries) == 7  # completes the set
 
 
 def test_noise_belongs_to_the_image_and_not_to_its_shard(
@@ -113,6 +137,60 @@ def test_a_plain_run_makes_what_shards_left_and_more(generator: RealImages, tmp_
     assert {line.id: line.seed for line in more.entries} == {line.id: line.seed for line in twice.entries}
 
 
+def test_shards_of_another_number_of_images_extend_a_set(
+    generator: RealImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MOST_IN_A_FOLDER", 3)
+    out = tmp_path / "s"
+    for per_mask in (1, 2):
+        plain = made(generator, tmp_path / "plain", per_mask=per_mask)
+        generator.made.clear()
+        for index in (1, 0, 2):
+            made(generator, out, Shard(index, 3), per_mask=per_mask)
+            assert (SampleSet.open(out).unfinished == []) == (index == 2)
+        assert len(generator.made) == 7  # none twice, though shards have other images now
+        assert [line.id for line in SampleSet.open(out).entries] == [line.id for line in plain.entries]
+    assert max(len(list(folder.glob("*.npy"))) for folder in (out / "images").rglob("")) == 3
+    made(generator, out, Shard(0, 3), per_mask=3)
+    assert SampleSet.open(out).unfinished == ["2/3", "3/3"]
+    finished = made(generator, out, per_mask=3)
+    assert len(finished.entries) == 21 and not finished.unfinished
+
+
+def test_no_image_is_written_by_two_processes(generator: RealImages, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    made(generator, out, Shard(0, 3))
+    with locked(out / "shards" / "1-of-3"):
+        with pytest.raises(OutputError, match="another process is writing shard 1/3 here"):
+            made(generator, out, Shard(0, 2))
+        made(generator, out, Shard(1, 2))
+        with pytest.raises(OutputError, match="making a set of 7 images here, not 14"):
+            made(generator, out, Shard(1, 2), per_mask=2)
+    made(generator, out, Shard(0, 2))
+    assert SampleSet.open(out).unfinished == [] and len(generator.made) == 7
+
+
+def test_what_killed_shards_left_is_removed_with_the_last_one(generator: RealImages, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    made(generator, out, Shard(0, 2))
+    left = out / "images" / ".partial-1-0-x.npy"
+    left.touch()
+    made(generator, out, Shard(0, 2))
+    assert left.exists()  # another shard may be writing it
+    made(generator, out, Shard(1, 2))
+    assert not left.exists()
+
+
+def test_reports_say_which_shards_are_missing(generator: RealImages, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    made(generator, out, Shard(1, 4))
+    (missing,) = incomplete(SampleSets(SampleSet.open(out)))
+    assert missing == "3 of 4 shards are not finished (1/4, 3/4, 4/4): their images are missing"
+    assert f"Incomplete samples: {missing}." in selection_in_words(Report(incomplete=(missing,)))
+    made(generator, out)
+    assert incomplete(SampleSets(SampleSet.open(out))) == ()
+
+
 def test_two_shards_write_at_once_and_nobody_else(
     generator: RealImages, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
@@ -136,7 +214,7 @@ def test_two_shards_write_at_once_and_nobody_else(
         thread.start()
     for thread in threads:
         thread.join()
-    assert "another process is writing a shard here" in problems[0]
+    assert "another process is writing shard 1/2 here" in problems[0]
     assert same(SampleSet.open(out), made(generator, tmp_path / "whole"))
     with locked(out), pytest.raises(OutputError, match="the whole set"):
         made(generator, out, Shard(0, 2))
@@ -165,7 +243,9 @@ def test_from_the_command_line_and_by_torchrun(
 ) -> None:
     command = ("sample", run_folder, "--masks", dataset_folder, "--out", tmp_path / "s", "--count", 4, "--steps", 2)
     code, out, err = cli(*command, "--shard", "1/2", "--device", "cpu")
-    assert code == 0 and "1 of 2 shards are not finished (2/2)" in out, err
+    assert code == 0 and "1 of 2 shards are not finished (2/2)" in out and "2 images of shard 1/2" in out, err
+    code, out, err = cli(*command, "--shard", "1/2", "--device", "cpu")
+    assert code == 0 and "shard 1/2 was complete already" in out, err
     code, _, err = cli(*command, "--shard", "3/2")
     assert code == 2 and "--shard 3/2 is not one of several shards" in err
     for rank in range(2):  # two processes share the second half
@@ -174,7 +254,20 @@ def test_from_the_command_line_and_by_torchrun(
         code, out, err = cli(*command, "--shard", "2/2", "--device", "cpu")
         assert code == 0, err
     assert sorted(path.name for path in (tmp_path / "s" / "shards").iterdir()) == ["1-of-2", "3-of-4", "4-of-4"]
-    assert len(SampleSet.open(tmp_path / "s").entries) == 4
+    samples = SampleSet.open(tmp_path / "s")
+    assert len(samples.entries) == 4 and not samples.unfinished
+    assert "already" not in out and (tmp_path / "s" / "overview.png").exists()
+
+
+def test_similar_images_in_shards(run_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:
+    for index in (1, 0):
+        maps = MapChoice(dataset_folder, count=2)
+        asked = InterpolateRequest(
+            run_folder, tmp_path / "s", maps, solver=SolverChoice(steps=2), device="cpu", shard=Shard(index, 2)
+        )
+        result = interpolate(asked)
+        assert len(result.samples.entries) == (3 if index else 6)
+    assert not result.samples.unfinished and result.overview is not None
 
 
 def test_what_a_shard_is() -> None:

@@ -20,7 +20,7 @@ from anatogen.generation.header import Header
 from anatogen.generation.ledger import HEADER, MANIFEST, PLACES, read_places, whole_lines
 from anatogen.generation.manifest import Line, PlaceLine
 from anatogen.generation.sample_set import SampleSet, said_of_unfinished
-from anatogen.generation.shards import parts_of, unfinished
+from anatogen.generation.shards import parts_of
 from anatogen.labels import LabelSchema
 from anatogen.volume import Volume
 
@@ -41,7 +41,7 @@ def check_samples(folder: Path, *, progress: Progress | None = None) -> CheckRep
         finding = Finding("error", "damaged", HEADER, problem, (getattr(error, "hint", None) or Header.HINT))
         return CheckReport(location, "sample set", 0, 0, LabelSchema(()), (finding,))
     samples = SampleSet(folder, header, [])
-    lines, findings = _lines(folder)
+    lines, findings = _lines(samples)
     listed = {name for line in lines for name in line.files}
     endings = {"images": form.ending, "labels": form.ending_of_labels, "real": form.ending}
     stray = [
@@ -87,13 +87,13 @@ def _channels(samples: SampleSet, lines: list[Line]) -> tuple[str, ...]:
     return ("image",)
 
 
-def _lines(folder: Path) -> tuple[list[Line], list[Finding]]:
+def _lines(samples: SampleSet) -> tuple[list[Line], list[Finding]]:
     """The readable lines of manifest.jsonl, and findings on the others and their files."""
     lines: list[Line] = []
     findings: list[Finding] = []
-    for part in parts_of(folder):
-        _lines_of(folder, part / MANIFEST, lines, findings)
-    if missing := unfinished(folder):
+    for part in parts_of(samples.folder):
+        _lines_of(samples.folder, part / MANIFEST, lines, findings)
+    if missing := samples.unfinished:
         hint = "Run the anatogen sample commands of these shards"
         findings.append(Finding("warning", "unfinished-shards", HEADER, said_of_unfinished(missing), hint))
     return lines, findings

@@ -58,6 +58,17 @@ def at_a_glance(result: SampleResult) -> str:
     return f", overview in {result.overview}" if result.overview else ""
 
 
+def print_samples(result: SampleResult, more: str = "", *, dataset: str) -> None:
+    """Print what was made, and, where the set is complete, the command that evaluates it against `dataset`."""
+    samples = result.samples
+    for note in result.notes:
+        print(note)
+    shard = "" if samples.shard.count == 1 else f" of shard {samples.shard.index + 1}/{samples.shard.count}"
+    print(f"{samples.folder}: {len(samples.entries)} images{shard}{more}{at_a_glance(result)}")
+    if samples.shard.count == 1:
+        print(f"Next: anatogen evaluate {samples.folder} --dataset {dataset} --out REPORT")
+
+
 def as_tuple(names: list[str] | None) -> tuple[str, ...] | None:
     """`names` as a tuple, for requests."""
     return None if names is None else tuple(names)
@@ -76,6 +87,9 @@ def _print_version(wanted: bool) -> None:
 
 version_option: bool = typer.Option(
     False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+)
+shard_option: str = typer.Option(
+    "1/1", metavar="I/N", help="Make part I of N of the images into the same folder, for job arrays: 3/200."
 )
 device_option: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 or mps.")
 solver_option: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]")

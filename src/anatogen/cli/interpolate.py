@@ -8,11 +8,12 @@ import typer
 
 from anatogen.cli.common import (
     as_tuple,
-    at_a_glance,
     command_line,
     device_option,
     eta_option,
     guarded,
+    print_samples,
+    shard_option,
     solver_option,
     split_names,
     steps_option,
@@ -40,6 +41,7 @@ def interpolate(
     eta: float | None = eta_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("png", help="png, npy, nifti or dicom."),
+    shard: str = shard_option,
     device: str = device_option,
 ) -> None:
     """Make images of adjustable similarity to the real images of their label maps.
@@ -50,6 +52,7 @@ def interpolate(
 
     from anatogen.diffusion.interpolate import Mixing
     from anatogen.errors import SettingsError
+    from anatogen.generation.shards import parse_shard
     from anatogen.workflows.interpolate import InterpolateRequest
     from anatogen.workflows.interpolate import interpolate as run_workflow
     from anatogen.workflows.sample import MapChoice, SolverChoice
@@ -80,10 +83,10 @@ def interpolate(
             format=format,
             device=device,
             command=command_line(),
+            shard=parse_shard(shard),
         )
     )
-    print(f"{out}: {len(result.samples.entries)} images" + at_a_glance(result))
-    print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
+    print_samples(result, dataset=str(masks))
 
 
 def add_to(app: typer.Typer) -> None:

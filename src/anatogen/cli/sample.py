@@ -9,11 +9,12 @@ import typer
 
 from anatogen.cli.common import (
     as_tuple,
-    at_a_glance,
     command_line,
     device_option,
     eta_option,
     guarded,
+    print_samples,
+    shard_option,
     solver_option,
     split_names,
     steps_option,
@@ -82,9 +83,7 @@ def sample(
         help="Prepared data set whose held-out patients train the segmenter and whose training patients are searched "
         "for copies. [default: --masks, if the model was trained on it]",
     ),
-    shard: str = typer.Option(
-        "1/1", metavar="I/N", help="Make part I of N of the images into the same folder, for job arrays: 3/200."
-    ),
+    shard: str = shard_option,
     device: str = device_option,
 ) -> None:
     """Make images from label maps.
@@ -137,14 +136,10 @@ def sample(
             shard=parse_shard(shard),
         )
     )
-    for note in result.notes:
-        print(note)
     samples = result.samples
-    print(f"{out}: {len(samples.entries)} images" + (_rejections(samples) if gate.wanted else "") + at_a_glance(result))
-    if samples.entries[0].elsewhere is None:
-        print(f"Next: anatogen evaluate {out} --dataset {masks} --out REPORT")
-    else:
-        print(f"Next: anatogen evaluate {out} --dataset DATASET_OF_THE_MODEL --out REPORT")
+    foreign = any(line.elsewhere is not None for line in samples.entries[:1])
+    dataset = "DATASET_OF_THE_MODEL" if foreign else str(masks)
+    print_samples(result, _rejections(samples) if gate.wanted else "", dataset=dataset)
 
 
 def _rejections(samples: SampleSet) -> str:

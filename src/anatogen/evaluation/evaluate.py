@@ -21,6 +21,7 @@ from anatogen.evaluation.sections.utility import Utility
 from anatogen.evaluation.sections.utility_nnunet import NnunetUtility, require_for_nnunet
 from anatogen.evaluation.selection import (
     entries_and_rows,
+    incomplete,
     maps_used,
     segmenter_choice,
     segmenter_settings,
@@ -174,4 +175,5 @@ def _described(subject: Subject, command: str, version: str) -> Report:
         model=samples.header.about_model,
         dataset=AboutDataset.model_validate(about),
         **({"real_patients": True} if samples.header.real_patients else {}),
+        **({"incomplete": missing} if (missing := incomplete(subject.sets)) else {}),
     )

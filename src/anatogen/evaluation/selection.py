@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import SettingsError
+from anatogen.evaluation.subject import SampleSets
 from anatogen.generation.manifest import Line
-from anatogen.generation.sample_set import SampleSet
+from anatogen.generation.sample_set import SampleSet, said_of_unfinished
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.reporting.results import MapsUsed, SegmenterChoice, SelectionResult
 from anatogen.seeds import derive_seed
@@ -81,6 +82,12 @@ def segmenter_choice(
     if model_chosen:
         independent["independent_of_training"] = True
     return SegmenterChoice(seed=settings.seed, **independent)
+
+
+def incomplete(sets: SampleSets) -> tuple[str, ...]:
+    """What the sample sets lack, as far as it is known: shards that are not finished."""
+    every = [sets.main] if sets.heldout in (None, sets.main) else [sets.main, sets.heldout]
+    return tuple(said_of_unfinished(missing) for each in every if each is not None and (missing := each.unfinished))
 
 
 def was_chosen(samples: SampleSet) -> bool:

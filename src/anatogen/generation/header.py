@@ -104,6 +104,17 @@ class Asked(Part):
     mixing: str | None = None
 
 
+class Ask(Part):
+    """How many images a call asked for. images: the number of its requests. first: the position of its first request
+    among all images of the set; those of an earlier, smaller ask come before it.
+    """
+
+    per_mask: int | None = None
+    count: int | None = None
+    images: int
+    first: int = 0
+
+
 class CopyGateSettings(Part):
     """level: the share of unseen patients' images that the threshold rejects. compared_with: a digest of what was
     compared.
@@ -142,6 +153,7 @@ class Header(Document):
         image_format: See `FORMATS`.
         sampling: How the model sampled, None where it has no steps.
         gate: What decided which images are kept, None where all are.
+        asks: How many images were asked for, one entry for each different number, the last call's at the end.
     """
 
     FORMAT: ClassVar[int] = FORMAT
@@ -160,6 +172,7 @@ class Header(Document):
     request: Asked = Asked()
     gate: GateSettings | None = None
     about_model: AboutModel = AboutModel()
+    asks: tuple[Ask, ...] = ()
 
     @classmethod
     def upgraded(cls, raw: dict[str, Any], format: int) -> dict[str, Any]:  # noqa: ARG003
@@ -191,6 +204,22 @@ class Header(Document):
         if mine is not None and yours is not None and yours < mine:
             return "per_mask", str(mine), str(yours)
         return None
+
+    def extended(self, other: Header, images: int) -> Header:
+        """This header with what `other` asks for as the last call's; `images` are in the set."""
+        counts = {"per_mask": other.request.per_mask, "count": other.request.count}
+        former = self.asks
+        if not former and other.asks and {"per_mask": self.request.per_mask, "count": self.request.count} != counts:
+            # A set of before asks were written down.
+            former = (Ask(per_mask=self.request.per_mask, count=self.request.count, images=images),)
+        asks = list(former)
+        for ask in other.asks:
+            found = next((each for each in former if each.model_copy(update={"first": ask.first}) == ask), None)
+            if found is not None:
+                asks.remove(found)
+            asks.append(found or ask.model_copy(update={"first": sum(each.images for each in former)}))
+        request = self.request.model_copy(update=counts)
+        return self.model_copy(update={"request": request, "asks": tuple(asks)})
 
     def _defining(self) -> dict[str, Any]:
         content = self.content()

@@ -5,19 +5,22 @@ killed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from anatogen.data.placement import Placement
 from anatogen.distributed import WHOLE, Shard
-from anatogen.errors import DataError, SettingsError
+from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.files import is_empty, safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, PlaceInScan, PlaceLine, RejectedLine
 from anatogen.generation.request import Request, Requests
-from anatogen.generation.shards import claimed, other_parts, part_of, parts_of
+from anatogen.generation.shards import SHARDS, claimed, has_shards, part_of, parts_of, parts_with_images_of
 from anatogen.settings import Document
 
 HEADER, MANIFEST, REJECTED, PLACES = "samples.json", "manifest.jsonl", "rejected.jsonl", "places.jsonl"
@@ -51,25 +54,49 @@ def read_manifest(folder: Path) -> list[Line]:
     Raises DataError where a line is damaged or its image is missing.
     """
     found: dict[str, tuple[int, Line]] = {}
+    there = _Existing(folder)
     for part in parts_of(folder):
-        for number, line in enumerate(_read_part(folder, part)):
+        for number, line in enumerate(_read_part(part, there)):
             found.setdefault(line.id, (number if line.position is None else line.position, line))
     return [line for _, line in sorted(found.values(), key=lambda each: each[0])]
 
 
-def _read_part(folder: Path, part: Path) -> list[Line]:
+class _Existing:
+    """Which files of the set in `folder` exist; a folder is listed once, instead of a look at each of its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._names = folder, dict[str, set[str]]()
+
+    def __contains__(self, name: str) -> bool:
+        below, _, last = name.rpartition("/")
+        if below not in self._names:
+            try:
+                with os.scandir(self._folder / below) as found:
+                    self._names[below] = {entry.name for entry in found}
+            except OSError:
+                self._names[below] = set()
+        # A file may be newer than the list, or the file system ignore case.
+        return last in self._names[below] or (self._folder / name).exists()
+
+
+def _read_part(part: Path, there: _Existing) -> list[Line]:
     path = part / MANIFEST
     lines = read_lines(path, Line)
     for number, line in enumerate(lines, start=1):
         for name in line.files:
-            if not (folder / name).exists():
+            if name not in there:
                 problem = f"{name}, named in line {number}, is missing"
                 raise DataError(problem, path=path, hint="Remove the line and sample again")
     return lines
 
 
-def read_rejected(folder: Path) -> list[RejectedLine]:
-    """The requests of which every try was rejected. Raises DataError where a line is damaged."""
+def read_rejected(folder: Path, shard: Shard = WHOLE) -> list[RejectedLine]:
+    """The requests of the set, or of a shard of it, of which every try was rejected.
+
+    Raises DataError where a line is damaged.
+    """
+    if shard.count > 1:
+        return read_lines(part_of(folder, shard) / REJECTED, RejectedLine)
     paths = [folder / _REJECTED_OF_OLD, *(part / REJECTED for part in parts_of(folder))]
     return list({line.id: line for path in paths for line in read_lines(path, RejectedLine)}.values())
 
@@ -116,20 +143,22 @@ class Ledger:
         positions: The place in the whole set of each image that is still to be made, by its id; see `todo`.
     """
 
-    def __init__(self, folder: Path, shard: Shard) -> None:
+    def __init__(self, folder: Path, header: Header, shard: Shard) -> None:
         self.folder, self.shard, self._part = folder, shard, part_of(folder, shard)
+        self.ask = header.asks[-1]
         for name in (MANIFEST, REJECTED, PLACES):
             _mend_end(self._part / name)
         (self._part / MANIFEST).touch()
         self.positions: dict[str, int] = {}
+        elsewhere: set[str] = set()
         if shard.count == 1:
             self.lines, self.rejected = read_manifest(folder), read_rejected(folder)
-            elsewhere: set[str] = set()
         else:
-            self.lines = _read_part(folder, self._part)
-            self.rejected = read_lines(self._part / REJECTED, RejectedLine)
-            elsewhere = _settled_in(other_parts(folder, shard))
-        self._has_shards = len(parts_of(folder)) > 1
+            self.lines = _read_part(self._part, _Existing(folder))
+            self.rejected = read_rejected(folder, shard)
+            others = parts_with_images_of(folder, shard, asked_once=len(header.asks) == 1)
+            elsewhere = {found for part in others for found in _ids_in(part)}
+        self._has_shards = has_shards(folder)
         self._settled = elsewhere | {line.id for line in self.lines} | {line.id for line in self.rejected}
         self._names = {name.lower(): name for name in self._settled}
         self._places = {line.id for line in read_lines(self._part / PLACES, PlaceLine)}
@@ -145,28 +174,29 @@ class Ledger:
         """
         require_own_folder(folder)
         there: list[Header] = []
-        with claimed(folder, shard, lambda: there.append(_extended(folder, header))):
-            yield cls(folder, shard), there[0]
+        with claimed(folder, shard, lambda others: there.append(_extended(folder, header, others))):
+            yield cls(folder, there[0], shard), there[0]
 
     def todo(self, requests: Sequence[Request]) -> list[int]:
         """The numbers of those `requests` of this shard that have neither an image nor been rejected to the end.
 
         Raises SettingsError where two requests have one id.
         """
-        own_part, numbers = self.shard.of(len(requests)), []
+        # The label map of a request that is settled is not read again.
+        id_of = requests.id_of if isinstance(requests, Requests) else lambda number: requests[number].id
+        own = self.shard.of(len(requests))
+        distinct = _are_distinct(map(id_of, range(len(requests))), len(requests))
         seen: set[str] = set()
-        for number in range(len(requests)):
-            # The label map of a request that is settled is not read again.
-            own = requests.id_of(number) if isinstance(requests, Requests) else requests[number].id
-            name = self.name_of(own)
+        # Which of two ids that differ in case keeps its name depends on those before it, in other shards too.
+        for number in own if distinct else range(len(requests)):
+            name = self.name_of(called := id_of(number))
             if name in seen:
-                raise SettingsError(f"two images are both called '{own}'", hint="Give each request its own id")
+                raise SettingsError(f"two images are both called '{called}'", hint="Give each request its own id")
             seen.add(name)
             self._names[name.lower()] = name
-            if number in own_part and name not in self._settled:
-                self.positions[name] = number
-                numbers.append(number)
-        return numbers
+            if number in own and name not in self._settled:
+                self.positions[name] = self.ask.first + number
+        return [position - self.ask.first for position in self.positions.values()]
 
     def position_of(self, name: str) -> int | None:
         """What the manifest line of the image `name` says of its place in the set; nothing where lines are in order."""
@@ -209,20 +239,34 @@ class Ledger:
             file.write(f"{line.text_on_disk()}\n".encode())
 
 
-def _settled_in(parts: Sequence[Path]) -> set[str]:
-    """The ids of what `parts` hold."""
-    images = {line.id for part in parts for line in read_lines(part / MANIFEST, Line)}
-    return images | {line.id for part in parts for line in read_lines(part / REJECTED, RejectedLine)}
+def _are_distinct(ids: Iterable[str], count: int) -> bool:
+    """Whether `count` ids differ in more than case; takes 8 bytes for each."""
+    digests = np.fromiter((hash(each.lower()) for each in ids), np.int64, count)
+    digests.sort()
+    return bool((digests[1:] != digests[:-1]).all())
+
+
+def _ids_in(part: Path) -> Iterator[str]:
+    """The ids of the images in `part`, and of what was rejected."""
+    for name in (MANIFEST, REJECTED):
+        for number, text in enumerate(whole_lines(part / name)[0], start=1):
+            try:
+                yield str(json.loads(text)["id"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(f"line {number} is damaged", path=part / name, hint=Line.HINT) from error
 
 
 def require_own_folder(folder: Path) -> None:
     """Raises SettingsError where `folder` holds something that is no sample set."""
-    if not (folder / HEADER).exists() and not is_empty(folder):
+    if not (folder / HEADER).exists() and not is_empty(folder, (SHARDS,)):
         raise SettingsError("already exists and is no sample set", path=folder, hint="Choose another folder")
 
 
-def _extended(folder: Path, header: Header) -> Header:
-    """Write `header` to a new set, or the one that is there with the new counts of images."""
+def _extended(folder: Path, header: Header, others: bool) -> Header:
+    """Write `header` to a new set, or the one that is there with the new counts of images.
+
+    others: whether other processes write to the set.
+    """
     path = folder / HEADER
     require_own_folder(folder)
     if not path.exists():
@@ -236,8 +280,11 @@ def _extended(folder: Path, header: Header) -> Header:
     if (different := former.difference(header)) is not None:
         name, there, wanted = different
         raise SettingsError(f"holds images made with {name} {there}, not {wanted}", path=folder, hint=hint)
-    counts = {"per_mask": header.request.per_mask, "count": header.request.count}
-    extended = former.model_copy(update={"request": former.request.model_copy(update=counts)})
+    extended = former.extended(header, len(whole_lines(folder / MANIFEST)[0]) if not former.asks else 0)
     if extended != former:
+        if others:
+            asked = former.asks[-1].images if former.asks else 0
+            problem = f"other processes are making a set of {asked} images here, not {header.asks[-1].images}"
+            raise OutputError(problem, path=folder, hint="Wait for them to end, or ask for as many")
         extended.write(path)
     return extended

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anatogen import __version__
 from anatogen.files import writing
 from anatogen.generation.formats import Format, Maker
-from anatogen.generation.header import AboutModel, GateSettings, Header
+from anatogen.generation.header import AboutModel, Ask, GateSettings, Header
 from anatogen.generation.ledger import Ledger
 from anatogen.generation.manifest import Line, RejectedLine
 from anatogen.generation.rejection import Gate, Outcome
@@ -30,7 +30,7 @@ def header_of(
 ) -> Header:
     """What a set of `requests` says of its making; the one place where this is put together."""
     spec = model.spec
-    about = AboutModel.of(model.describe().record())
+    about, asked = AboutModel.of(model.describe().record()), asked_of(requests)
     named = about.channels if about.channels is not None and len(about.channels) == spec.channels else None
     return Header(
         version=__version__,
@@ -43,9 +43,10 @@ def header_of(
         real_patients=spec.real_patients,
         image_format=image_format,
         sampling=model.settings if isinstance(model, HasSteps) else None,
-        request=asked_of(requests),
+        request=asked,
         gate=gate,
         about_model=about,
+        asks=(Ask(per_mask=asked.per_mask, count=asked.count, images=len(requests)),),
     )
 
 

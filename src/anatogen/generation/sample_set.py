@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.data.placement import Placement
+from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
 from anatogen.generation.formats import FORMATS, FORMATS_OF_SCANS, Item, Maker, Scale, require_format
 from anatogen.generation.header import GateSettings, Header, run_beside
@@ -35,7 +36,7 @@ from anatogen.generation.manifest import Line, PlaceLine, RejectedLine
 from anatogen.generation.recording import ImageFiles, gate_settings, header_of
 from anatogen.generation.rejection import Gating, generate_gated
 from anatogen.generation.request import Request, shard_of
-from anatogen.generation.shards import mark_finished, parts_of, unfinished
+from anatogen.generation.shards import has_shards, mark_finished, parts_of, tidy, unfinished
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.model import ImageModel
 from anatogen.settings import last_part
@@ -59,11 +60,19 @@ class Selection:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """A sample set that was read: its header, the lines of its manifest, and its images when they are asked for."""
+    """A sample set that was read: its header, the lines of its manifest, and its images when they are asked for.
+
+    Attributes:
+        folder: Where it is.
+        header: What all images have in common.
+        entries: A line for each image.
+        shard: What `entries` and `rejected` are of: the whole set, or the shard that was just made.
+    """
 
     folder: Path
     header: Header
     entries: list[Line]
+    shard: Shard = WHOLE
 
     @classmethod
     def open(cls, folder: str | Path) -> SampleSet:
@@ -83,7 +92,7 @@ class SampleSet:
     @property
     def unfinished(self) -> list[str]:
         """The shards that are not finished, as "3/200"."""
-        return unfinished(self.folder)
+        return unfinished(self.folder, self.header.asks[-1] if self.header.asks else None)
 
     def not_empty(self) -> SampleSet:
         """Itself. Raises DataError where it has no image."""
@@ -103,7 +112,7 @@ class SampleSet:
     @cached_property
     def rejected(self) -> tuple[RejectedLine, ...]:
         """The requests of which every try was rejected."""
-        return tuple(read_rejected(self.folder))
+        return tuple(read_rejected(self.folder, self.shard))
 
     @cached_property
     def selection(self) -> Selection:
@@ -216,7 +225,8 @@ def write_sample_set(
     """Make the images of `requests` and write them to `out`; an incomplete set there is resumed.
 
     A manifest line is written after its files, so that the set is valid at any moment. Several processes may each write
-    a shard of one set (`Requests.only`), which is then the same set.
+    a shard of one set (`Requests.only`), which is then the same set. The shard that completes it returns the whole set,
+    the others what they have made.
 
     Args:
         model: Makes the images.
@@ -264,7 +274,7 @@ def write_sample_set(
                     gating.judged(outcome)
                 if progress is not None:
                     progress(settled, wanted)
-            mark_finished(out, shard)
+            mark_finished(out, shard, ledger.ask)
         except OSError as error:
             problem = f"cannot be written ({error.strerror or error})"
             raise _stopped(OutputError, problem, written, wanted, out) from error
@@ -272,8 +282,18 @@ def write_sample_set(
             raise _stopped(OutputError, error.problem, written, wanted, out) from error
         except KeyboardInterrupt as error:
             raise _stopped(Interrupted, "sampling was stopped", written, wanted, out) from error
-    in_order = shard.count == 1 and len(parts_of(out)) == 1
-    return SampleSet(out, header, ledger.lines if in_order else read_manifest(out)).not_empty()
+        return _written(ledger, header)
+
+
+def _written(ledger: Ledger, header: Header) -> SampleSet:
+    """The set that was written, or the shard of it where others are missing."""
+    out, shard = ledger.folder, ledger.shard
+    if shard.count == 1:
+        return SampleSet(out, header, read_manifest(out) if has_shards(out) else ledger.lines).not_empty()
+    if unfinished(out, ledger.ask):
+        return SampleSet(out, header, ledger.lines, shard)
+    tidy(out, shard)
+    return SampleSet(out, header, read_manifest(out)).not_empty()
 
 
 def said_of_unfinished(missing: Sequence[str]) -> str:

@@ -448,7 +448,8 @@ class AboutDataset(Result):
 
 
 class Report(Document):
-    """report.json. n, split, maps, selection: which images were evaluated. segmenter: by which auxiliary segmenter
+    """report.json. n, split, maps, selection: which images were evaluated. incomplete: of sample sets that lack images,
+    what is missing. segmenter: by which auxiliary segmenter
     (key "judge"). similarity: of images that were made similar to real ones (key "likeness").
 
     seed, command, version, model_digest, sampling, model, dataset: what made them, and of what. real_patients: whether
@@ -463,6 +464,7 @@ class Report(Document):
     split: tuple[str, ...] = ()
     maps: MapsUsed | None = None
     selection: SelectionResult | None = None
+    incomplete: tuple[str, ...] = ()
     segmenter: SegmenterChoice | None = Field(None, alias="judge")
     seed: int | None = None
     command: str = ""

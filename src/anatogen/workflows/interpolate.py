@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from anatogen.diffusion.interpolate import Mixing
+from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, overview_of
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of
+
+if TYPE_CHECKING:
+    from anatogen.generation.rejection import Outcome
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class InterpolateRequest:
         step: timestep of 1000 at which sampling is paused and the real image mixed in.
         mixing: "variance_preserving", or "literal" (the paper's formula).
         command: as it was typed, for the record.
+        shard: the part of the images to make, as of `SampleRequest`.
     """
 
     run: Path
@@ -35,6 +40,7 @@ class InterpolateRequest:
     format: str = "png"
     device: str = "auto"
     command: str = ""
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         if self.mixing not in get_args(Mixing):
@@ -49,11 +55,14 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import load_model, require_ability
     from anatogen.generation.plan import DatasetMaps, Plan, check_same_anatomy
+    from anatogen.generation.rejection import Gating
     from anatogen.generation.sample_set import write_sample_set
     from anatogen.model import HasSimilarity
 
     maps = request.maps
-    model = load_model(request.run, device=request.device)
+    share, device = share_and_device(request.device)
+    shard, made = request.shard.split(share), 0
+    model = load_model(request.run, device=device)
     require_ability(model, HasSimilarity, "similarity to a real image", request.run)  # type: ignore[type-abstract]
     model = request.solver.applied(model, request.run)
     dataset = PreparedDataset.open(maps.masks)
@@ -66,14 +75,20 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
         seed=maps.seed,
         count=maps.count,
     )
-    requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split)))
-    with watched_by(monitor), stage("interpolating", len(requests), "images") as bar:
+    requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
+
+    def judged(_: Outcome) -> None:
+        nonlocal made
+        made += 1
+
+    with watched_by(monitor), stage("interpolating", len(shard.of(len(requests))), "images") as bar:
         samples = write_sample_set(
             model,
             requests,
             request.out,
             image_format=request.format,
+            gating=Gating(judged=judged),
             command=request.command or None,
             progress=lambda done, total: bar.update(done),
         )
-    return SampleResult(samples, overview_of(samples, dataset))
+    return result_of(samples, shard, made, dataset=dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -196,7 +197,7 @@ class SampleRequest:
 class SampleResult:
     """The sample set, its overview where one was drawn, and what the user should be told.
 
-    There is no overview while shards of the set are not finished.
+    While other shards of the set are not finished, `samples` is the shard that was asked for, without an overview.
     """
 
     samples: SampleSet
@@ -211,7 +212,6 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
     """
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan
-    from anatogen.generation.sample_set import said_of_unfinished
 
     gate, maps = request.gate, request.maps
     gate.check()
@@ -238,24 +238,43 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         if maps.per_mask > 1 and not model.spec.seeds_vary:
             notes.append("note: the seed makes no difference to this kind of model")
         gates = gate.build(model, maps.masks, device) if gate.wanted else []
-        samples = _written(model, plan.requests(source).only(request.shard), request, gates)
+        samples, made = _written(model, plan.requests(source).only(request.shard), request, gates)
+    return result_of(samples, request.shard, made, notes=notes)
+
+
+def result_of(
+    samples: SampleSet,
+    shard: Shard,
+    made: int,
+    *,
+    notes: Sequence[str] = (),
+    dataset: PreparedDataset | None = None,
+) -> SampleResult:
+    """The result of a call that has made `made` images of `shard`: with an overview where that completes the set."""
+    from anatogen.generation.sample_set import said_of_unfinished
+    from anatogen.generation.shards import name_of_shard
+
+    if shard.count > 1 and not made:
+        notes = [*notes, f"note: shard {name_of_shard(shard)} was complete already: there was nothing to make"]
     if missing := samples.unfinished:
         return SampleResult(samples, None, (*notes, f"note: {said_of_unfinished(missing)}"))
-    return SampleResult(samples, overview_of(samples), tuple(notes))
+    return SampleResult(samples, overview_of(samples, dataset), tuple(notes))
 
 
-def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> SampleSet:
+def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> tuple[SampleSet, int]:
+    """The set, and the number of requests that were dealt with now."""
     from anatogen.generation.rejection import Gating
     from anatogen.generation.sample_set import write_sample_set
 
-    tries_rejected = 0
+    made = tries_rejected = 0
 
     def judged(outcome: Outcome) -> None:
-        nonlocal tries_rejected
+        nonlocal made, tries_rejected
+        made += 1
         tries_rejected += len(outcome.rejected)
 
     with stage("sampling", len(request.shard.of(len(requests))), "images") as bar:
-        return write_sample_set(
+        samples = write_sample_set(
             model,
             requests,
             request.out,
@@ -265,6 +284,7 @@ def _written(model: ImageModel, requests: Requests, request: SampleRequest, gate
             command=request.command or None,
             progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
         )
+    return samples, made
 
 
 def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> Path | None:

@@ -20,6 +20,7 @@ def selection_in_words(report: Report) -> tuple[str, ...]:
             "Not generated: the evaluated images are training images of real patients, found by nearest-map retrieval. "
             "They are a baseline; every one is a copy."
         )
+    paragraphs += [f"Incomplete samples: {each}." for each in report.incomplete]
     if found := report.selection:
         paragraphs.append(_gated(found) + _segmenter(report, found))
     if report.segmenter and report.segmenter.independent_of_training:
