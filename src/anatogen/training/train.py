@@ -159,7 +159,9 @@ def _require_free(out: Path) -> None:
             path=out,
             hint=f"{_how_to_resume(None, out)}, or choose another folder",
         )
-    foreign = not out.is_dir() or any(f.name not in _OURS and not f.name.startswith(".") for f in out.iterdir())
+    foreign = not out.is_dir() or any(
+        f.name not in _OURS and not f.name.startswith((".", "best-")) for f in out.iterdir()
+    )
     if foreign or not (out / "config.yaml").is_file():
         raise SettingsError("already exists", path=out, hint="Choose another folder or remove it")
 

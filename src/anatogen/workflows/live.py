@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
 from anatogen.errors import AnatogenError, Interrupted, OutputError, SettingsError
-from anatogen.files import writing
+from anatogen.files import append, writing
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.metrics.overlap import class_means, dice_by_group
@@ -100,8 +100,7 @@ class Live:
         try:
             model, about = load_denoiser(self.run)
             measures = self.show(about.steps or 0, model)
-            with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": about.steps or 0, **measures}) + "\n")
+            append(self.run / "metrics.jsonl", (json.dumps({"step": about.steps or 0, **measures}) + "\n").encode())
             return write_training_page(self.run, finished=True)
         except Interrupted:
             raise
