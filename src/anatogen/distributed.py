@@ -213,8 +213,12 @@ def _of_environment() -> Group | None:
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
     if not all(name in os.environ for name in names):
         return None
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return Group(rank, size, on_this_machine=int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        return Group(rank, size, on_this_machine=int(os.environ.get("LOCAL_RANK", "0")))
+    except ValueError as error:
+        hint = "torchrun sets them; unset them to start one process"
+        raise SettingsError("RANK, WORLD_SIZE and LOCAL_RANK in the environment are no numbers", hint=hint) from error
 
 
 @contextmanager
