@@ -25,7 +25,7 @@ VALUES = (
     "training.checkpoint_every=500",
     "live.dice=never",
 )
-MOST = 1.02  # of the memory at step 100, which noise of the allocator may reach
+MOST = 1.1  # of the memory at step 100: the allocator's noise; a leak of 20 KB a step would be more
 
 
 def main() -> None:
