@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from anatogen.conditioning.encode import Condition, Encoding
 from anatogen.model import Denoiser, DenoiserConfig
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.training.state import MovingAverage
-from common import machine, write_section
+from common import machine, status_mb, write_section
 
 COUNTS = (2, 20, 117)
 ENCODINGS: tuple[Encoding, ...] = ("onehot", "embedding")
@@ -125,14 +124,6 @@ def peak_mb(encoding: Encoding, classes: int, size: int, device: torch.device) -
     for _ in range(3):
         case.step()
     return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else status_mb("VmHWM") - before
-
-
-def status_mb(name: str) -> float:
-    """A line of /proc/self/status."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"no {name} in /proc/self/status")
 
 
 if __name__ == "__main__":

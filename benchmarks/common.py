@@ -85,6 +85,14 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {device}, PyTorch {torch.__version__}, anatogen {__version__}"
 
 
+def status_mb(name: str) -> float:
+    """A line of /proc/self/status in MB: VmRSS, the resident memory of this process, or VmHWM, its peak (Linux)."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {name} in /proc/self/status")
+
+
 def write_section(title: str, body: str) -> None:
     """Replace the section `title` of RESULTS.md by `body`."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else "# Results\n"

@@ -16,7 +16,7 @@ from anatogen.training.config import build_settings
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.train import train
 from anatogen.workflows import live as live_module
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, status_mb, write_section
 
 VALUES = (
     "network.width=16",
@@ -44,7 +44,7 @@ def main() -> None:
 
     def look(moment: Moment) -> None:
         if moment.step == 100 or moment.step % 500 == 0:
-            found[moment.step] = resident_mb()
+            found[moment.step] = status_mb("VmRSS")
             print(f"step {moment.step}: {found[moment.step]:.0f} MB", flush=True)
 
     train(dataset, run, settings, device="cpu", hooks=[live.hook(), Hook("memory", 100, look, remembered=False)])
@@ -54,14 +54,6 @@ def main() -> None:
     head = f"{machine()}; width 16, batch 8, one thread, {previews} previews of 8 label maps."
     write_section("Memory of a long training", "\n".join([head, "", *table]))
     assert max(found.values()) <= MOST * found[100]
-
-
-def resident_mb() -> float:
-    """The resident memory of this process now (Linux)."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmRSS in /proc/self/status")
 
 
 if __name__ == "__main__":

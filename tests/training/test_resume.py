@@ -21,7 +21,7 @@ from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.files import locked
 from anatogen.model import load_denoiser, read_about
 from anatogen.training.checkpoints import checkpoint_files
-from anatogen.training.config import RunSettings, build_settings
+from anatogen.training.config import RunSettings, TrainingSettings, build_settings
 from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.train import train
@@ -430,3 +430,20 @@ def test_without_the_checkpoint_there_is_no_extension(dataset: PreparedDataset, 
     shutil.rmtree(out / "before_decay")
     with pytest.raises(SettingsError, match="cannot be extended.*--from"):
         train(dataset, out, longer(40), resume=True, device="cpu")
+
+
+def test_a_setting_that_a_later_version_adds_ends_no_training(dataset: PreparedDataset) -> None:
+    class Later(TrainingSettings):
+        novelty: bool = False
+
+    class LaterRun(RunSettings):
+        training: Later = Later()
+
+    def digest(kind: type[RunSettings], **more: object) -> str:
+        tree = SETTINGS.model_dump()
+        tree["training"] |= more
+        return DenoiserTask(dataset, kind.model_validate(tree), torch.device("cpu")).recipe["settings"]
+
+    assert digest(RunSettings) == digest(LaterRun)
+    changed = {digest(LaterRun, novelty=True), digest(LaterRun, learning_rate=1e-4)}
+    assert len({digest(RunSettings), *changed}) == 3

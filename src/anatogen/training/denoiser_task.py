@@ -133,10 +133,12 @@ class DenoiserTask:
 
     @property
     def recipe(self) -> Mapping[str, str]:
-        """The settings and the data that a checkpoint belongs to."""
+        """The settings and the data that a checkpoint belongs to.
+
+        Settings at their defaults are left out, so that one which a later version adds does not end a training.
+        """
         free = {name.removeprefix("training.") for name in FREE_ON_RESUME if name.startswith("training.")}
-        free.add("power_averages")  # a part of the checkpoint, or not
-        kept = self.settings.model_dump_json(exclude={"training": free, "live": True})
+        kept = self.settings.model_dump_json(exclude={"training": free, "live": True}, exclude_defaults=True)
         return {
             "settings": hashlib.sha256(kept.encode()).hexdigest()[:16],
             "training data": self.dataset.digest_of("train"),

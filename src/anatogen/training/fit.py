@@ -24,7 +24,7 @@ from anatogen.training.hooks import Hook, Moment
 from anatogen.training.interrupt import stop_signals
 from anatogen.training.monitor import MetricsLog, SkippedSteps, Suspects
 from anatogen.training.pace import Pace
-from anatogen.training.probe import probed
+from anatogen.training.probe import micro_batch_of
 from anatogen.training.schedule import Length, begins_decay, decay_from, may_change, rate_factor
 from anatogen.training.state import OptimizerState, TrainingState
 from anatogen.training.task import B, Batches, Task
@@ -100,11 +100,7 @@ def fit(
     pace = Pace(settings, state, clock)
     stream = data.stream(state.step, state.attempt, group.shard)
     mine = group.shard.of(data.batch_size)
-    micro = settings.micro_batch_size or data.batch_size
-    if settings.micro_batch_size is None and task.device.type == "cuda":
-        trial = data.stream(state.step, state.attempt, group.shard)
-        micro = probed(task, next(trial), settings.precision)
-        trial.close()
+    micro = micro_batch_of(task, data, settings)
     whole = True  # no step is half done
     with stop_signals() as asked:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,7 +14,10 @@ from anatogen.device import Precision, autocast
 from anatogen.distributed import current_group
 from anatogen.errors import SettingsError
 from anatogen.seeds import Draws
-from anatogen.training.task import B, Task
+from anatogen.training.task import B, Batches, Task
+
+if TYPE_CHECKING:
+    from anatogen.training.config import TrainingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +46,16 @@ def micro_batch_that_fits(attempt: Callable[[int], None], batch: int) -> int:
             continue
         _give_back()
         return size
+
+
+def micro_batch_of(task: Task[B], data: Batches[B], settings: TrainingSettings) -> int:
+    """The micro-batch size of a training: that of `settings`, otherwise what fits on a GPU, elsewhere the batch."""
+    if settings.micro_batch_size is not None:
+        return settings.micro_batch_size
+    if task.device.type != "cuda":
+        return data.batch_size
+    with closing(data.stream(shard=current_group().shard)) as stream:
+        return probed(task, next(stream), settings.precision)
 
 
 def probed(task: Task[B], batch: B, precision: Precision) -> int:

@@ -210,7 +210,7 @@ def live_for(
         what = f"has no split {' and '.join(sorted(missing))}" if missing else "holds volumes"
         problem = f"{what}, so the Dice of previews cannot choose the model (live.best, live.patience)"
         raise SettingsError(problem, path=dataset.folder, hint="Leave these settings out")
-    if not settings.live.previews or len(dataset.size) != 2 or "val" in missing:
+    if not _shows(dataset, settings):
         return None
     return Live(dataset, run, settings, _segmenter(dataset, settings, device), device=device, clock=clock)
 
@@ -219,8 +219,12 @@ def would_train_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bo
     """Whether a training with these settings trains the auxiliary segmenter first."""
     from anatogen.judges.of_dataset import has_segmenter
 
-    shown = settings.live.previews and len(dataset.size) == 2 and "val" in dataset.split_names
-    return shown and _wants_segmenter(dataset, settings) and not has_segmenter(dataset)
+    return _shows(dataset, settings) and _wants_segmenter(dataset, settings) and not has_segmenter(dataset)
+
+
+def _shows(dataset: PreparedDataset, settings: RunSettings) -> bool:
+    """Whether there are previews: of slices, of the split "val"."""
+    return settings.live.previews and len(dataset.size) == 2 and "val" in dataset.split_names
 
 
 def _wants_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:

@@ -130,13 +130,11 @@ def _measured(dataset: PreparedDataset, settings: RunSettings, task: DenoiserTas
     from anatogen.data.augment import Augment
     from anatogen.data.loader import Loader
     from anatogen.training.fit import fit
-    from anatogen.training.probe import probed
+    from anatogen.training.probe import micro_batch_of
 
     how, times = settings.training, list[float]()
     loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
-    micro = how.micro_batch_size or loader.batch_size
-    if how.micro_batch_size is None and task.device.type == "cuda":
-        micro = probed(task, loader.batch(0), how.precision)
+    micro = micro_batch_of(task, loader, how)
     lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}
     with tempfile.TemporaryDirectory() as folder, stage("measuring", _WARM_UP + _MEASURED, "steps") as bar:
 
