@@ -11,8 +11,6 @@ warm-up steps of batches of 64 would exceed the time. Dice is by patient on the 
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,7 +28,7 @@ from anatogen.model import load_denoiser
 from anatogen.progress import parse_duration
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, parser_of, write_section
 
 RECIPES = {
     "fast": ("fast", ["conditioning.mask_ablation=false"]),
@@ -81,11 +79,10 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--time", default="6m", help="training time of each")
     parser.add_argument("--count", type=int, default=160, help="images to sample and judge")
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()

@@ -8,11 +8,8 @@ Example: python benchmarks/average_length.py --steps 800 --work /path/for/interm
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,7 +23,7 @@ from anatogen.training.fit import fit
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.power_average import PowerAverages
 from anatogen.training.snapshots import average_of, snapshot_hook
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, parser_of, write_section
 
 LENGTHS = (0.03, 0.05, 0.07, 0.10, 0.15, 0.20)
 DIRECTLY = (0.03, 0.07, 0.15, 0.20)
@@ -34,10 +31,9 @@ BATCH = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset, run = hippocampus(options.work, None), options.work / "runs" / "average-length"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +26,13 @@ from anatogen.training.train import train
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "RESULTS.md"
 SHARED = ROOT.parents[1] / "shared" / "data"
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """A parser with --work, the folder for intermediate files."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
+    return parser
 
 
 def hippocampus(work: Path, raw: Path | None = None) -> PreparedDataset:

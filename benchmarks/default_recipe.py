@@ -9,27 +9,24 @@ and how much a class differs between seeds (1 - Dice) where it is free and where
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from anatogen.evaluation.sections.generator import variation
 from anatogen.generation.plan import requests_from_dataset
-from common import hippocampus, machine, spread_rows, trained, write_section
+from common import hippocampus, machine, parser_of, spread_rows, trained, write_section
 from paper_tables import dice_with_freed, mean
 from solvers import Judge
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--count", type=int, default=160, help="test slices")
     parser.add_argument("--maps", type=int, default=12, help="label maps a class for the difference between seeds")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()

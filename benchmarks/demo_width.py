@@ -8,11 +8,8 @@ count. Measures are those of `solvers.py`, by a segmenter of 500 steps.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -26,16 +23,15 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
-from common import machine, spread_rows, write_section
+from common import machine, parser_of, spread_rows, write_section
 from solvers import Judge
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--seconds", type=float, default=360, help="processor time of each training")
     parser.add_argument("--widths", type=int, nargs="*", default=[32, 64])
     parser.add_argument("--count", type=int, default=64, help="test slices")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     folder = options.work / "demo-patients"
     if not folder.exists():

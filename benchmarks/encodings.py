@@ -7,27 +7,22 @@ Both trainings have the same seed, batches and noise. Measures are those of `sol
 
 from __future__ import annotations
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import numpy as np
 
 from anatogen.generation.plan import requests_from_dataset
-from common import SETS, machine, spread_rows, trained, write_section
+from common import SETS, machine, parser_of, spread_rows, trained, write_section
 from solvers import Judge
 
 ENCODINGS = ("onehot", "embedding")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--set", choices=SETS, default="hippocampus")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--count", type=int, default=96, help="test slices")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = SETS[options.set](options.work, None)
     dataset.hold()

@@ -9,8 +9,6 @@ those of maps unrelated to the images. Existing runs of `paper_tables.py` under 
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import parse_duration
 from anatogen.reporting.tables import signed, with_interval
-from common import hippocampus, machine, trained, write_section
+from common import hippocampus, machine, parser_of, trained, write_section
 
 MODELS = {
     "STD": ("std", ["conditioning.mask_ablation=false"]),
@@ -94,13 +92,12 @@ def realism_and_privacy(found: dict[str, dict[str, Any]]) -> list[tuple[str, str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--time", default="20m", help="training time of each model, where it is not there yet")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each mixture")
     parser.add_argument("--count", type=int, help="images of each split [default: all]")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()

@@ -9,12 +9,10 @@ the training is resumed in this process, and its weights are compared with those
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -28,7 +26,7 @@ from anatogen.training import fit as fit_module
 from anatogen.training.checkpoints import Checkpoints, checkpoint_files
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, parser_of, write_section
 
 VALUES = ("network.width=8", "network.blocks=1", "training.batch_size=8", "training.steps=30", "training.warmup_steps=3", "training.checkpoint_every=4",
           "augment.rotation_degrees=5")  # fmt: skip
@@ -37,9 +35,8 @@ OPERATIONS = 20  # kills before a file operation; the rest come at a random time
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset, folder = hippocampus(options.work, None), options.work / "kills"

@@ -8,10 +8,8 @@ metrics, the check for gradients that are not finite, hooks and progress. The tw
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -24,19 +22,18 @@ from anatogen.seeds import Draws
 from anatogen.training.config import RunSettings, build_settings
 from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.fit import fit
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, parser_of, write_section
 
 WARM = 3  # steps before the clock starts
 MOST = 1.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, None)
     values = [f"network.width={options.width}", "augment.rotation_degrees=5", "augment.gain=0.05"]

@@ -8,17 +8,15 @@ comparison. The healthy model is the default one of `paper_tables.py`, trained o
 
 from __future__ import annotations
 
-import argparse
 import csv
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from anatogen import evaluate
 from anatogen.data.store import PreparedDataset
 from anatogen.progress import parse_duration
-from common import hippocampus, machine, trained, write_section
+from common import hippocampus, machine, parser_of, trained, write_section
 
 KEPT = 8
 
@@ -61,12 +59,11 @@ def row(title: str, privacy: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=2000, help="of the model that is to learn by heart")
     parser.add_argument("--time", default="20m", help="training time of the healthy one, where it is not there yet")
     parser.add_argument("--count", type=int, default=200, help="images of each")
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     all_of_it = hippocampus(options.work, options.raw)
     few = with_few_training_images(all_of_it, options.work / f"hippocampus-{KEPT}")

@@ -9,7 +9,6 @@ sample sets that repeat the lines of the 500 images, so that only their number g
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.labels import ClassStates
 from anatogen.progress import parse_duration, stage
-from common import hippocampus, machine, trained, write_section
+from common import hippocampus, machine, parser_of, trained, write_section
 
 _FOUR = ["faithfulness", "utility", "realism", "privacy"]
 _PEAK = """
@@ -79,14 +78,13 @@ def repeated(samples: Path, count: int, out: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--time", default="20m", help="training time, where the model is not there yet")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument(
         "--lengths", type=int, nargs="*", default=[1000, 10_000], help="of the sets whose memory is measured"
     )
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     known = hippocampus(options.work, options.raw)
     run = options.work / "runs" / "hippocampus-mat"

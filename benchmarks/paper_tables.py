@@ -10,8 +10,6 @@ runs under --work are used. --share adds MAT-onehot with other shares of ablated
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.intervals import mean_interval
 from anatogen.metrics.overlap import class_means
 from anatogen.progress import parse_duration, stage
-from common import SETS, machine, spread_rows, trained, write_section
+from common import SETS, machine, parser_of, spread_rows, trained, write_section
 
 MODELS = {
     "STD": ("std", ["conditioning.mask_ablation=false"]),
@@ -105,7 +103,7 @@ def table(dataset: PreparedDataset, found: dict[str, dict[str, Any]], ceiling: n
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--set", choices=SETS, default="hippocampus")
     parser.add_argument("--time", default="20m", help="training time of each")
     parser.add_argument("--steps", type=int, help="train for so many steps instead")
@@ -115,7 +113,6 @@ def main() -> None:
     parser.add_argument("--maps", type=int, default=16, help="label maps a class for the difference between seeds")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = SETS[options.set](options.work, options.raw)
     dataset.hold()

@@ -10,8 +10,6 @@ images at the position of the slice.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from anatogen.judges.encoder import Encoder
 from anatogen.judges.of_dataset import encoder_for
 from anatogen.metrics.texture import local_noise, ring_powers
 from anatogen.progress import Bars, stage, watched_by
-from common import hippocampus, machine, write_section
+from common import hippocampus, machine, parser_of, write_section
 
 EACH = 12
 HELD = 256
@@ -154,11 +152,10 @@ def table(found: dict[str, dict[int, list[bool | None]]], counts: tuple[int, ...
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repetitions", type=int, default=40)
     parser.add_argument("--patients", type=int, nargs="*", default=[4, 8, 12, 24])
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     counts = tuple(options.patients)
     with watched_by(Bars()):

@@ -10,7 +10,6 @@ texture, as functions of --similarity.
 from __future__ import annotations
 
 import argparse
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.texture import compare_noise, local_noise, ms_ssim, power_ratio
 from anatogen.progress import parse_duration, stage
-from common import ROOT, hippocampus, machine, trained, write_section
+from common import ROOT, hippocampus, machine, parser_of, trained, write_section
 from paper_tables import mean
 
 SIMILARITIES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
@@ -32,13 +31,12 @@ MIXINGS = ("variance_preserving", "literal")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--given", default="anterior", help="the class that is given")
     parser.add_argument("--time", default="20m", help="training time, where the model is not there yet")
     parser.add_argument("--count", type=int, default=64, help="test slices")
     parser.add_argument("--step", type=int, default=240)
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()

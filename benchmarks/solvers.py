@@ -10,8 +10,6 @@ held-out patients. The cost is the number of network evaluations: heun needs two
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +27,7 @@ from anatogen.metrics.confusion import confusion_counts
 from anatogen.metrics.distances import kernel_distance
 from anatogen.metrics.texture import compare_noise, local_noise, power_ratio
 from anatogen.progress import parse_duration, stage
-from common import ROOT, hippocampus, machine, spread_rows, trained, write_section
+from common import ROOT, hippocampus, machine, parser_of, spread_rows, trained, write_section
 from paper_tables import mean
 
 SOLVERS = (("dpmpp_2m", 1.0), ("dpmpp_2m", 0.0), ("ddim", 0.0), ("ddim", 1.0), ("heun", 0.0), ("ddpm", 1.0))
@@ -104,12 +102,11 @@ def plot(curves: dict[str, list[dict[str, float]]], real: dict[str, float], path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--path", choices=PATHS, default="flow")
     parser.add_argument("--time", default="20m", help="training time, where the model is not there yet")
     parser.add_argument("--count", type=int, default=96, help="test slices")
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     dataset = hippocampus(options.work, options.raw)
     dataset.hold()

@@ -5,10 +5,7 @@ Example: python benchmarks/training_memory.py --steps 5000 --work /path/for/inte
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import tempfile
-from pathlib import Path
 
 import torch
 
@@ -16,7 +13,7 @@ from anatogen.training.config import build_settings
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.train import train
 from anatogen.workflows import live as live_module
-from common import hippocampus, machine, status_mb, write_section
+from common import hippocampus, machine, parser_of, status_mb, write_section
 
 VALUES = (
     "network.width=16",
@@ -29,9 +26,8 @@ MOST = 1.1  # of the memory at step 100: the allocator's noise; a leak of 20 KB 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "anatogen-benchmarks")
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset, run = hippocampus(options.work, None), options.work / "runs" / "memory"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
-from anatogen.errors import AnatogenError, SettingsError
+from anatogen.errors import AnatogenError, SettingsError, nearest
 from anatogen.settings import Document
 from anatogen.training.hooks import Hook, Moment
 
@@ -63,17 +63,11 @@ class Tracker(Protocol):
 
 
 class WandB:
-    """A run of Weights & Biases; in RUN/wandb, to be sent later, where no account is known.
-
-    Raises:
-        SettingsError: wandb is not installed.
-    """
+    """A run of Weights & Biases; in RUN/wandb, to be sent later, where no account is known."""
 
     def __init__(self, run: Path, settings: Mapping[str, Any], id: str | None) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise SettingsError("wandb is not installed", hint=f"Install it with: {_INSTALL}") from error
+        import wandb
+
         self.id = id or secrets.token_hex(4)
         offline = "WANDB_MODE" not in os.environ and not wandb.api.api_key
         self._picture = wandb.Image
@@ -101,17 +95,11 @@ class WandB:
 
 
 class MLflow:
-    """A run of MLflow; in RUN/mlflow.db and RUN/mlruns, where MLFLOW_TRACKING_URI does not name a server.
-
-    Raises:
-        SettingsError: mlflow is not installed.
-    """
+    """A run of MLflow; in RUN/mlflow.db and RUN/mlruns, where MLFLOW_TRACKING_URI does not name a server."""
 
     def __init__(self, run: Path, settings: Mapping[str, Any], id: str | None) -> None:
-        try:
-            from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise SettingsError("mlflow is not installed", hint=f"Install it with: {_INSTALL}") from error
+        from mlflow.tracking import MlflowClient
+
         folder = run.resolve()
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
@@ -156,15 +144,12 @@ class Tracking:
 
     def __init__(self, run: Path, settings: RunSettings, names: Sequence[str]) -> None:
         for name in names:
-            if name not in TRACKERS:
-                raise SettingsError(f"there is no tracker '{name}'", hint=f"Known: {', '.join(TRACKERS)}")
+            _require(name)
         self.run, self._settings, self._names = run, settings.model_dump(mode="json"), tuple(names)
         self._trackers: dict[str, Tracker] = {}
         self._sent = Sent()
         self._begun = False
         self._next = 0.0
-        for name in names:
-            _require(name)
 
     def hook(self) -> Hook:
         """What `fit` calls."""
@@ -236,9 +221,11 @@ class Tracking:
 
 
 def _require(name: str) -> None:
-    """Raise SettingsError where the tracker `name` is not installed, without loading it."""
+    """Raise SettingsError where there is no tracker `name`, or it is not installed; it is not loaded."""
     from importlib.util import find_spec
 
+    if name not in TRACKERS:
+        raise SettingsError(f"there is no tracker '{name}'", hint=nearest(name, TRACKERS))
     if find_spec(name) is None:
         raise SettingsError(f"{name} is not installed", hint=f"Install it with: {_INSTALL}")
 
