@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +64,36 @@ def head_neck(work: Path, raw: Path | None = None) -> PreparedDataset:
 
 
 SETS: dict[str, Callable[[Path, Path | None], PreparedDataset]] = {"hippocampus": hippocampus, "head-neck": head_neck}
+
+
+def with_few_patients(
+    dataset: PreparedDataset, out: Path, patients: int, *, middle_only: bool = False
+) -> PreparedDataset:
+    """A copy of `dataset` with `patients` of its training patients, spread over all; the others' images are in the
+    split "spare". middle_only: with one image of each, of the middle slice.
+    """
+    if not out.exists():
+        of_patient: dict[str, list[int]] = {}
+        for number, row in enumerate(dataset.rows):
+            if row.split == "train":
+                of_patient.setdefault(row.patient, []).append(number)
+        names = list(of_patient)
+        chosen = [of_patient[names[i * len(names) // patients]] for i in range(patients)]
+        kept = (
+            {each[len(each) // 2] for each in chosen} if middle_only else {number for each in chosen for number in each}
+        )
+        out.mkdir()
+        for name in ("dataset.json", "images.b2nd", "labels.b2nd"):
+            shutil.copy(dataset.folder / name, out)
+        with (dataset.folder / "index.csv").open(newline="") as old, (out / "index.csv").open("w", newline="") as new:
+            lines = csv.DictReader(old)
+            writer = csv.DictWriter(new, lines.fieldnames or ())
+            writer.writeheader()
+            for number, line in enumerate(lines):
+                if line["split"] == "train" and number not in kept:
+                    line["split"] = "spare"
+                writer.writerow(line)
+    return PreparedDataset.open(out)
 
 
 def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: dict[str, float]) -> Generator:

@@ -8,41 +8,15 @@ comparison. The healthy model is the default one of `paper_tables.py`, trained o
 
 from __future__ import annotations
 
-import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
 from anatogen import evaluate
 from anatogen.data.store import PreparedDataset
 from anatogen.progress import parse_duration
-from common import hippocampus, machine, parser_of, trained, write_section
+from common import hippocampus, machine, parser_of, trained, with_few_patients, write_section
 
 KEPT = 8
-
-
-def with_few_training_images(dataset: PreparedDataset, out: Path, keep: int = KEPT) -> PreparedDataset:
-    """A copy of `dataset` with the middle slice of `keep` patients in "train"; other training images are in "spare"."""
-    if not out.exists():
-        patients: dict[str, list[int]] = {}
-        for number, row in enumerate(dataset.rows):
-            if row.split == "train":
-                patients.setdefault(row.patient, []).append(number)
-        names = list(patients)
-        chosen = [names[i * len(names) // keep] for i in range(keep)]
-        kept = {patients[name][len(patients[name]) // 2] for name in chosen}
-        out.mkdir()
-        for name in ("dataset.json", "images.b2nd", "labels.b2nd"):
-            shutil.copy(dataset.folder / name, out)
-        with (dataset.folder / "index.csv").open(newline="") as old, (out / "index.csv").open("w", newline="") as new:
-            lines = csv.DictReader(old)
-            writer = csv.DictWriter(new, lines.fieldnames or ())
-            writer.writeheader()
-            for number, line in enumerate(lines):
-                if line["split"] == "train" and number not in kept:
-                    line["split"] = "spare"
-                writer.writerow(line)
-    return PreparedDataset.open(out)
 
 
 def row(title: str, privacy: dict[str, Any]) -> str:
@@ -66,7 +40,7 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
     options = parser.parse_args()
     all_of_it = hippocampus(options.work, options.raw)
-    few = with_few_training_images(all_of_it, options.work / f"hippocampus-{KEPT}")
+    few = with_few_patients(all_of_it, options.work / f"hippocampus-{KEPT}", KEPT, middle_only=True)
     runs = options.work / "runs"
     models: dict[str, tuple[PreparedDataset, Path, dict[str, float]]] = {
         f"{KEPT} images by heart": (few, runs / f"hippocampus-{KEPT}-by-heart", {"steps": options.steps}),

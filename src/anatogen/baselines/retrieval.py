@@ -19,11 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anatogen import __version__
-from anatogen.data.placement import typical_spacing
+from anatogen.baselines.document import about_unlearned
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError, ModelError
-from anatogen.model import AboutModel, DatasetOrigin, ModelSpec, Q, Query, RunDocument
+from anatogen.model import AboutModel, ModelSpec, Q, Query, RunDocument
 
 RETRIEVAL = "retrieval"
 _BLOCK_PIXELS = 1 << 24
@@ -79,6 +78,11 @@ class NearestMap:
         if dataset.digest_of("train") != document.about.trained_on:
             raise ModelError(f"the data set {folder} has another training split now", path=run, hint=document.HINT)
         return cls(dataset, document.about, run=run.resolve().name)
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset) -> NearestMap:
+        """The retrieval in a data set."""
+        return cls(dataset, about_unlearned(dataset))
 
     @property
     def spec(self) -> ModelSpec:
@@ -149,20 +153,7 @@ def make_retrieval(dataset: PreparedDataset, out: Path) -> AboutModel:
 
     Raises OutputError where it cannot be written.
     """
-    info = dataset.info
-    about = AboutModel(
-        steps=0,
-        images=len(dataset.split("train")),
-        seconds=0.0,
-        version=__version__,
-        dataset=DatasetOrigin.model_validate(info.source),
-        trained_on=dataset.digest_of("train"),
-        axis=info.axis,
-        spacing_mm=typical_spacing(dataset),
-        channels=tuple(info.channels),
-        notice=info.notice,
-        mask_ablation=True,
-    )
+    about = about_unlearned(dataset)
     place = os.path.relpath(dataset.folder.resolve(), out.resolve())
     RetrievalDocument(dataset=Path(place).as_posix(), about=about).write(out / "model.json")
     return about

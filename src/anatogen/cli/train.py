@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def train(
     dataset: Path = typer.Argument(help="A prepared data set."),
     out: Path | None = typer.Option(None, help="New folder for the run."),
-    model: str = typer.Option(
-        "denoiser", help="denoiser, or retrieval: the training image with the nearest label map, to compare with."
+    model: str | None = typer.Option(
+        None,
+        help="denoiser (default), or a system to compare with: spade (Park et al. 2019), retrieval (the training image "
+        "with the nearest label map), painting (each class drawn from its intensity and texture).",
     ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     from_: Path | None = typer.Option(
@@ -74,9 +76,8 @@ def train(
     from anatogen.distributed import is_first_process
     from anatogen.errors import SettingsError
     from anatogen.progress import format_duration, parse_duration
-    from anatogen.training.config import build_settings
     from anatogen.workflows.plan_training import plan_training
-    from anatogen.workflows.train import TrainRequest
+    from anatogen.workflows.train import TrainRequest, kind_of_training, settings_for
     from anatogen.workflows.train import train as run_workflow
 
     sections: dict[str, dict[str, Any]] = {"conditioning": {}, "training": {}}
@@ -93,18 +94,19 @@ def train(
     if from_ is not None and base is None:
         base = from_ / "config.yaml" if (from_ / "config.yaml").is_file() else None
         sections["training"]["start_from"] = str(from_)
-    settings = build_settings(preset, config=config, values=set_, base=base, **sections)  # type: ignore[arg-type]
+    kind = kind_of_training(model, base)
+    settings = settings_for(kind, preset, config=config, values=set_, base=base, sections=sections)
 
     if plan or out is None:
-        _print_plan(plan_training(dataset, settings, device=device))
+        _print_plan(plan_training(dataset, settings, model=kind, device=device))
         return
-    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, model, tuple(track)))
+    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, kind, tuple(track)))
     if not is_first_process():
         return
     if result.steps:
         print(f"{out}: {result.steps} steps, {result.images} images in {format_duration(result.seconds)}")
     else:
-        print(f"{out}: {model} from {result.images} training images")
+        print(f"{out}: {kind} from {result.images} training images")
     if result.page is not None:
         print(f"Curves and previews: {result.page}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")

@@ -70,7 +70,8 @@ def _in_processes(
                 found = _result(waiting.popleft())
                 yield found
         except BrokenProcessPool as error:
-            raise DataError("a worker process died, perhaps for lack of memory", hint="Use --workers 1") from error
+            hint = "Use --workers 1, and call prepare in a script under: if __name__ == '__main__'"
+            raise DataError("a worker process died, perhaps for lack of memory", hint=hint) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

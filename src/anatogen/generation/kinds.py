@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from anatogen.baselines.retrieval import RETRIEVAL, NearestMap
+from anatogen.baselines.painting import PAINTING, Painting, make_painting
+from anatogen.baselines.retrieval import RETRIEVAL, NearestMap, make_retrieval
+from anatogen.baselines.spade.model import SPADE, SpadeModel
+from anatogen.baselines.spade.task import SPADE_SYSTEM
+from anatogen.data.store import PreparedDataset
 from anatogen.errors import ModelError, SettingsError, nearest
 from anatogen.generation.engine import Generator
-from anatogen.model import DENOISER, ImageModel, read_run
+from anatogen.model import DENOISER, AboutModel, Denoiser, ImageModel, read_run
+from anatogen.training.config import RunSettings
+from anatogen.training.task import System
+from anatogen.training.train import OUR_DENOISER
 
-KINDS: dict[str, Callable[..., ImageModel]] = {DENOISER: Generator.load, RETRIEVAL: NearestMap.load}
-"""How a run of each kind is loaded: (run, device=...)."""
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model.
+
+    Attributes:
+        load: The model in a run: (run, device=...).
+        system: How it is trained; None where nothing is learned.
+        make: Where nothing is learned, writes the model: (data set, folder of the run).
+        generator: The model around a network of its task, while it is trained: (network, settings, device).
+    """
+
+    load: Callable[..., ImageModel]
+    system: System | None = None
+    generator: Callable[[Any, Any, str], ImageModel] | None = None
+    make: Callable[[PreparedDataset, Path], AboutModel] | None = None
+
+
+def _denoiser(network: Denoiser, settings: RunSettings, device: str) -> ImageModel:
+    return Generator(network, settings.sampling, device=device)
+
+
+KINDS: dict[str, Kind] = {
+    DENOISER: Kind(Generator.load, OUR_DENOISER, _denoiser),
+    SPADE: Kind(SpadeModel.load, SPADE_SYSTEM, SpadeModel.around),
+    RETRIEVAL: Kind(NearestMap.load, make=make_retrieval),
+    PAINTING: Kind(Painting.load, make=make_painting),
+}
+"""All kinds by name."""
 
 
 def load_model(run: str | Path, *, device: str = "auto") -> ImageModel:
@@ -25,13 +60,14 @@ def load_model(run: str | Path, *, device: str = "auto") -> ImageModel:
             path=run,
             hint="Upgrade anatogen",
         )
-    return KINDS[kind](run, device=device)
+    return KINDS[kind].load(run, device=device)
 
 
-def require_kind(kind: str) -> None:
-    """Raises SettingsError where there is no such kind."""
-    if kind not in KINDS:
-        raise SettingsError(f"there is no model '{kind}'", hint=nearest(kind, KINDS))
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises SettingsError where there is none."""
+    if name not in KINDS:
+        raise SettingsError(f"there is no model '{name}'", hint=nearest(name, KINDS))
+    return KINDS[name]
 
 
 A = TypeVar("A")

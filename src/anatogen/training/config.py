@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from anatogen.conditioning.encode import Encoding
 from anatogen.data.augment import AugmentSettings
@@ -169,8 +169,40 @@ class LiveSettings(Settings):
         return self
 
 
+class LearnedSettings(Protocol):
+    """The settings that every learned system has; each has sections of its own besides."""
+
+    @property
+    def conditioning(self) -> ConditioningSettings:
+        """How the label map enters."""
+        ...
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Length and optimisation."""
+        ...
+
+    @property
+    def augment(self) -> AugmentSettings:
+        """Of the training batches."""
+        ...
+
+    @property
+    def live(self) -> LiveSettings:
+        """Previews."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All settings as plain values."""
+        ...
+
+    def model_dump_json(self, *, exclude: Any, exclude_defaults: bool) -> str:
+        """All settings as JSON."""
+        ...
+
+
 class RunSettings(Settings):
-    """All settings that determine what `train` makes of a data set."""
+    """All settings that determine what `train` makes of a data set, for the denoiser."""
 
     preset: PresetName = "fast"
     network: NetworkConfig = HourglassConfig()
@@ -209,6 +241,7 @@ _PAPER: dict[str, Any] = {
 }
 PRESETS: dict[PresetName, dict[str, Any]] = {"fast": {}, "paper": _PAPER}
 
+S = TypeVar("S", bound=BaseModel)
 
 _LENGTHS = ("steps", "epochs", "max_time_s")
 
@@ -221,7 +254,7 @@ def build_settings(
     base: Path | None = None,
     **sections: dict[str, Any],
 ) -> RunSettings:
-    """Build the settings of a run from a preset and overrides.
+    """Build the settings of a denoiser's run from a preset and overrides.
 
     A preset is overridden by a YAML file, then by "key=value" texts ("network.width=96"), then by whole sections. The
     preset comes first wherever it is named: as an argument, in the file or as "preset=paper". A length (steps, epochs,
@@ -237,9 +270,7 @@ def build_settings(
     Raises:
         SettingsError: Two different presets, an unknown key (with the nearest valid one), or a value out of range.
     """
-    layers = [read_yaml(config)] if config is not None else []
-    layers += [parse_value(text) for text in values]
-    layers.append(dict(sections))
+    layers = _layers(config, values, sections)
     start = read_yaml(base) if base is not None else {}
     named = [preset, start.get("preset"), *(layer.pop("preset", None) for layer in layers)]
     presets = list(dict.fromkeys(str(name) for name in named if name is not None))
@@ -253,17 +284,38 @@ def build_settings(
         raise SettingsError(f"there is no preset '{chosen}'", hint=nearest(chosen, PRESETS))
     tree: dict[str, Any] = start or copy.deepcopy(PRESETS[chosen])
     tree["preset"] = chosen
+    return _built(RunSettings, tree, layers)
+
+
+def build_settings_of(
+    kind: type[S],
+    *,
+    config: Path | None = None,
+    values: Iterable[str] = (),
+    base: Path | None = None,
+    **sections: dict[str, Any],
+) -> S:
+    """Build the settings of a run of any other learned system, which has no presets; see `build_settings`."""
+    return _built(kind, read_yaml(base) if base is not None else {}, _layers(config, values, sections))
+
+
+def _layers(config: Path | None, values: Iterable[str], sections: dict[str, Any]) -> list[dict[str, Any]]:
+    layers = [read_yaml(config)] if config is not None else []
+    return [*layers, *(parse_value(text) for text in values), dict(sections)]
+
+
+def _built(kind: type[S], tree: dict[str, Any], layers: list[dict[str, Any]]) -> S:
     if any(key in _LENGTHS for layer in layers for key in _training_of(layer)):
         tree["training"] = {**_training_of(tree), **dict.fromkeys(_LENGTHS)}
     for layer in layers:
         _lay_over(tree, layer)
     try:
-        return RunSettings.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise explain(error, setting_names(RunSettings)) from error
+        raise explain(error, setting_names(kind)) from error
 
 
-def first_difference(a: RunSettings, b: RunSettings, *, but: Collection[str] = ()) -> str | None:
+def first_difference(a: LearnedSettings, b: LearnedSettings, *, but: Collection[str] = ()) -> str | None:
     """The full name of the first setting that differs between `a` and `b`, except those in `but`; None if none does."""
     for section, ours in a.model_dump(mode="json").items():
         theirs = b.model_dump(mode="json")[section]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anatogen import __version__
 from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
-from anatogen.data.placement import typical_spacing
 from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import Batch, PreparedDataset
 from anatogen.diffusion.loss import denoising_loss, training_times
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD
 from anatogen.model import (
-    AboutModel,
-    DatasetOrigin,
     Denoiser,
     DenoiserConfig,
     StartingPoint,
@@ -30,26 +25,13 @@ from anatogen.model import (
 )
 from anatogen.networks.embedding import LabelEmbedding
 from anatogen.seeds import Draws, derive_seed
-from anatogen.training.best import Best, forget_best
+from anatogen.training.best import forget_best
 from anatogen.training.config import RunSettings
+from anatogen.training.exporting import about_training, recipe_of, weights_to_export
 from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
 from anatogen.training.warm_start import start_from
-
-# What a resume may change: the length, and settings that affect neither the data nor the resulting weights.
-LENGTHS = ("training.steps", "training.epochs", "training.max_time_s")
-FREE_ON_RESUME = (
-    *LENGTHS,
-    "training.micro_batch_size",
-    "training.checkpoint_every",
-    "training.checkpoints_kept",
-    "live.previews",
-    "live.dice",
-    "live.maps",
-    "live.share",
-    "live.seed",
-)
 
 
 def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
@@ -112,7 +94,6 @@ class DenoiserTask:
             Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average, self.power_averages),
         )
         self.started_from: StartingPoint | None = None
-        self._spacing = typical_spacing(dataset)
 
     def start_from(self, run: Path) -> tuple[str, ...]:
         """Start from the weights of the denoiser in `run`; returns the classes that it does not have.
@@ -133,16 +114,8 @@ class DenoiserTask:
 
     @property
     def recipe(self) -> Mapping[str, str]:
-        """The settings and the data that a checkpoint belongs to.
-
-        Settings at their defaults are left out, so that one which a later version adds does not end a training.
-        """
-        free = {name.removeprefix("training.") for name in FREE_ON_RESUME if name.startswith("training.")}
-        kept = self.settings.model_dump_json(exclude={"training": free, "live": True}, exclude_defaults=True)
-        return {
-            "settings": hashlib.sha256(kept.encode()).hexdigest()[:16],
-            "training data": self.dataset.digest_of("train"),
-        }
+        """The settings and the data that a checkpoint belongs to."""
+        return recipe_of(self.settings, self.dataset)
 
     def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """E[w(t) |D(x_t, t, condition) - x0|^2], with times, noise and ablated classes drawn for each item."""
@@ -186,28 +159,15 @@ class DenoiserTask:
         """Write model.safetensors and model.json: the averaged weights, or with `live.best` the best of a finished
         training.
         """
-        info, settings = self.dataset.info, self.settings
-        best = Best.of(folder) if settings.live.chooses and state.finished else None
-        about = AboutModel(
-            steps=state.step,
-            images=state.images,
-            seconds=round(state.seconds, 1),
-            finished=state.finished,
-            skipped_steps=state.skipped,
-            seed=settings.training.seed,
-            version=__version__,
-            dataset=DatasetOrigin.model_validate(info.source),
-            trained_on=self.dataset.digest_of("train"),
-            axis=info.axis,
-            spacing_mm=self._spacing,
-            channels=tuple(info.channels),
-            notice=info.notice,
-            mask_ablation=settings.conditioning.mask_ablation,
+        found = weights_to_export(folder, self.settings, state, self.average)
+        about = about_training(
+            self.dataset,
+            self.settings,
+            state,
+            found,
             started_from=self.started_from,
-            selected_step=best.step if best is not None else None,
-            selected_dice=best.dice if best is not None else None,
-            sampling=settings.sampling,
+            sampling=self.settings.sampling,
         )
-        save_denoiser(folder, self.config, best.weights(folder) if best is not None else self.average.weights, about)
+        save_denoiser(folder, self.config, found.weights, about)
         if state.finished:
             forget_best(folder)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
+from anatogen.data.store import PreparedDataset
 from anatogen.distributed import WHOLE, Shard
+from anatogen.model import StartingPoint
 from anatogen.seeds import Draws
 from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
@@ -109,10 +112,36 @@ class Task(Protocol[B_contra]):
         """The name of each item, for messages."""
         ...
 
-    def model(self) -> Any:
-        """A model for generation, with the averaged weights."""
+    def model(self) -> nn.Module:
+        """A separate network with the averaged weights, for generation."""
         ...
 
     def export(self, folder: Path, state: TrainingState) -> None:
         """Write the model with the averaged weights to `folder`."""
         ...
+
+
+@runtime_checkable
+class StartsFromRun(Protocol):
+    """A task that can start from the weights of another run (`train --from`)."""
+
+    started_from: StartingPoint | None
+
+    def start_from(self, run: Path) -> tuple[str, ...]:
+        """Start from the weights in `run`; returns the classes that it does not have."""
+        ...
+
+
+@dataclass(frozen=True)
+class System:
+    """A learned system, as `train` needs to know it.
+
+    Attributes:
+        name: The kind of its model: "denoiser", "spade", ...
+        settings: The class of its settings.
+        task: Makes its task: (data set, settings, device).
+    """
+
+    name: str
+    settings: type[BaseModel]
+    task: Callable[[PreparedDataset, Any, torch.device], Task[Any]]

@@ -1,4 +1,4 @@
-"""Train a denoiser on a prepared data set: from settings to a run on disk."""
+"""Train a learned system on a prepared data set: from settings to a run on disk."""
 
 from __future__ import annotations
 
@@ -8,26 +8,39 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import Batch, PreparedDataset
 from anatogen.device import pick_device
 from anatogen.distributed import current_group
 from anatogen.errors import GroupError, Interrupted, SettingsError
 from anatogen.files import is_empty, locked, writing
 from anatogen.model import StartingPoint, read_about
+from anatogen.settings import read_yaml
 from anatogen.training.best import recall_best
 from anatogen.training.checkpoints import checkpoint_files
-from anatogen.training.config import RunSettings, TrainingSettings, build_settings, first_difference
-from anatogen.training.denoiser_task import FREE_ON_RESUME, LENGTHS, DenoiserTask
+from anatogen.training.config import (
+    LearnedSettings,
+    RunSettings,
+    TrainingSettings,
+    build_settings,
+    build_settings_of,
+    first_difference,
+)
+from anatogen.training.denoiser_task import DenoiserTask
+from anatogen.training.exporting import FREE_ON_RESUME, LENGTHS
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length, may_change
 from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
+from anatogen.training.task import StartsFromRun, System, Task
+
+OUR_DENOISER = System("denoiser", RunSettings, DenoiserTask)
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
@@ -38,22 +51,24 @@ _OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", AV
 def train(
     dataset: PreparedDataset | str | Path,
     out: str | Path,
-    settings: RunSettings | None = None,
+    settings: LearnedSettings | None = None,
     *,
+    system: System = OUR_DENOISER,
     device: str = "auto",
     resume: bool = False,
     hooks: Sequence[Hook] = (),
     progress: ProgressCallback | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Path:
-    """Train a denoiser on the split "train" of `dataset` and write the run to the folder `out`.
+    """Train `system` on the split "train" of `dataset` and write the run to the folder `out`.
 
     Inside `distributed.joined()`, in each process that `torchrun` has started, they train it together.
 
     Args:
         dataset: A prepared data set or its folder.
         out: The folder of the run.
-        settings: By default the preset `fast`; on a resume, those of the run.
+        settings: By default those of the system (of the denoiser, the preset `fast`); on a resume, those of the run.
+        system: By default our denoiser.
         device: auto, cpu, cuda, cuda:1 or mps.
         resume: Continue the unfinished run in `out`; if there is none, start it. With another length in `settings`,
             also extend a finished run, from its checkpoint before the decay of the learning rate.
@@ -71,13 +86,13 @@ def train(
     """
     out = Path(out)
     group = current_group()
-    settings = group.first(lambda: settings_of(out, settings, resume=resume))
+    settings = group.first(lambda: settings_of(out, settings, system=system, resume=resume))
     resume = resume and group.first((out / "config.yaml").is_file)
     dataset = dataset if isinstance(dataset, PreparedDataset) else PreparedDataset.open(dataset)
 
     # Build everything that can fail before writing anything.
     place = pick_device(group.device(device))
-    task = DenoiserTask(dataset, settings, place)
+    task: Task[Batch] = system.task(dataset, settings, place)
     how = settings.training
     loader = Loader(
         dataset,
@@ -93,18 +108,21 @@ def train(
     if resume:
         _require_longer(out, how, length)
     if how.start_from is not None and not resume:
+        if not isinstance(task, StartsFromRun):
+            raise SettingsError(f"--from is not applicable to the model {system.name}", hint="Leave it out")
         new = task.start_from(Path(how.start_from))
         if new:
             _log.warning(
                 "%s does not have the classes %s: they are learned from the start", how.start_from, ", ".join(new)
             )
-    elif resume and (out / _START).is_file():
+    elif resume and (out / _START).is_file() and isinstance(task, StartsFromRun):
         task.started_from = StartingPoint.read(out / _START)
     with ExitStack() as stack:
-        group.first(lambda: stack.enter_context(_begun(out, settings, task.started_from, resume=resume)))
+        start = task.started_from if isinstance(task, StartsFromRun) else None
+        group.first(lambda: stack.enter_context(_begun(out, settings, start, resume=resume)))
         try:
-            if task.power_averages is not None:
-                hooks = [*hooks, snapshot_hook(task.power_averages, out)]
+            averages = [phase.power_averages for phase in task.phases if phase.power_averages is not None]
+            hooks = [*hooks, *(snapshot_hook(each, out) for each in averages[:1])]
             fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
         except (Interrupted, GroupError) as stopped:
             hint = _how_to_resume(dataset, out) if _checkpoints(out) else stopped.hint
@@ -115,7 +133,7 @@ def train(
 
 
 @contextmanager
-def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, resume: bool) -> Iterator[None]:
+def _begun(out: Path, settings: LearnedSettings, start: StartingPoint | None, *, resume: bool) -> Iterator[None]:
     """The folder of a run, locked, with what describes the training, while the block trains."""
     with locked(out, hint="Another training is running there: wait for it to finish, or choose another folder"):
         if not resume:
@@ -132,16 +150,32 @@ def _begun(out: Path, settings: RunSettings, start: StartingPoint | None, *, res
             yield
 
 
-def settings_of(out: Path, asked: RunSettings | None, *, resume: bool) -> RunSettings:
+def settings_of(
+    out: Path, asked: LearnedSettings | None, *, system: System = OUR_DENOISER, resume: bool
+) -> LearnedSettings:
     """The settings of a training into `out`: `asked`, or on a resume those of the run, otherwise the defaults.
 
     Raises:
-        SettingsError: `out` already exists, or there is nothing to resume, or the run was started with other settings.
+        SettingsError: `out` already exists, or there is nothing to resume, or the run was started with other settings
+            or of another system.
     """
     if resume and (out / "config.yaml").is_file():
-        return _settings_to_resume(out, asked)
+        if (own := kind_of_run(out)) != system.name:
+            raise SettingsError(f"is a run of the model {own}", path=out, hint=f"Resume it with --model {own}")
+        return _settings_to_resume(out, asked, system)
     _require_free(out)
-    return asked or RunSettings()
+    return asked if asked is not None else default_settings(system)
+
+
+def default_settings(system: System, base: Path | None = None) -> LearnedSettings:
+    """The defaults of `system`, or the settings in `base`, the config.yaml of a run."""
+    found: Any = build_settings(base=base) if system.settings is RunSettings else None
+    return found or build_settings_of(system.settings, base=base)  # type: ignore[return-value]
+
+
+def kind_of_run(out: Path) -> str:
+    """The kind of model of the run `out`, by its config.yaml; "denoiser" where it names none."""
+    return str(read_yaml(out / "config.yaml").get("model", OUR_DENOISER.name))
 
 
 def _checkpoints(out: Path) -> list[Path]:
@@ -170,9 +204,9 @@ def _how_to_resume(dataset: PreparedDataset | None, out: Path) -> str:
     return f"Resume it with: anatogen train {dataset.folder if dataset else 'DATASET'} --out {out} --resume"
 
 
-def _settings_to_resume(out: Path, asked: RunSettings | None) -> RunSettings:
+def _settings_to_resume(out: Path, asked: LearnedSettings | None, system: System) -> LearnedSettings:
     """The settings of the run `out`, or `asked` where they differ in nothing that affects the weights."""
-    own = build_settings(base=out / "config.yaml")
+    own = default_settings(system, out / "config.yaml")
     if not _checkpoints(out):
         if not (out / "model.json").is_file():
             return asked or own  # stopped before its first checkpoint: start anew
@@ -195,7 +229,7 @@ def _settings_to_resume(out: Path, asked: RunSettings | None) -> RunSettings:
     return asked
 
 
-def _another_length(own: RunSettings, asked: RunSettings) -> bool:
+def _another_length(own: LearnedSettings, asked: LearnedSettings) -> bool:
     names = [name.removeprefix("training.") for name in LENGTHS]
     return any(getattr(own.training, name) != getattr(asked.training, name) for name in names)
 

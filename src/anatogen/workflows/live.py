@@ -16,10 +16,10 @@ from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
 from anatogen.errors import AnatogenError, Interrupted, OutputError, SettingsError
 from anatogen.files import append, writing
-from anatogen.generation.engine import Generator
+from anatogen.generation.kinds import kind_of, load_model
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.metrics.overlap import class_means, dice_by_group
-from anatogen.model import load_denoiser
+from anatogen.model import DENOISER
 from anatogen.reporting import figures
 from anatogen.reporting.training_page import write_training_page
 from anatogen.training.best import Best
@@ -27,9 +27,11 @@ from anatogen.training.hooks import Answer, Hook, Moment
 from anatogen.training.schedule import decay_from
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from anatogen.judges.segmenter import Segmenter
-    from anatogen.model import Denoiser
-    from anatogen.training.config import RunSettings, TrainingSettings
+    from anatogen.model import ImageModel
+    from anatogen.training.config import LearnedSettings, TrainingSettings
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 5  # steps between two looks at the clock
@@ -51,6 +53,7 @@ class Live:
         run: The run's folder.
         settings: Of the run.
         segmenter: Trained on the held-out patients; None leaves the Dice out.
+        kind: Of the model that is trained.
         device: Where to sample.
         clock: Seconds that only rise.
     """
@@ -59,12 +62,14 @@ class Live:
         self,
         dataset: PreparedDataset,
         run: Path,
-        settings: RunSettings,
+        settings: LearnedSettings,
         segmenter: Segmenter | None,
         *,
+        kind: str = DENOISER,
         device: str = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._kind = kind_of(kind)
         self.dataset, self.run, self.settings, self.segmenter, self.device = dataset, run, settings, segmenter, device
         self._clock, self._failed = clock, False
         rows = dataset.split("val")
@@ -82,9 +87,12 @@ class Live:
         chooses = self.settings.live.chooses
         return Hook("live", _LOOK_EVERY, self._call, remembered=chooses, last=chooses)
 
-    def show(self, step: int, model: Denoiser) -> Mapping[str, float]:
-        """Write the preview of `step` and the page; returns the measures."""
-        generator = Generator(model, self.settings.sampling, device=self.device)
+    def show(self, step: int, network: nn.Module) -> Mapping[str, float]:
+        """Write the preview of `step`, of a network of the task; returns the measures."""
+        assert self._kind.generator is not None
+        return self._shown(step, self._kind.generator(network, self.settings, self.device))
+
+    def _shown(self, step: int, generator: ImageModel) -> Mapping[str, float]:
         images = np.stack([image for _, image in generator.generate(self._requests)])
         with writing(self.run / "previews" / f"{step:09d}.png") as path:
             path.write_bytes(self._picture(images))
@@ -98,8 +106,9 @@ class Live:
         written.
         """
         try:
-            model, about = load_denoiser(self.run)
-            measures = self.show(about.steps or 0, model)
+            model = load_model(self.run, device=self.device)
+            about = model.describe()
+            measures = self._shown(about.steps or 0, model)
             append(self.run / "metrics.jsonl", (json.dumps({"step": about.steps or 0, **measures}) + "\n").encode())
             return write_training_page(self.run, finished=True)
         except Interrupted:
@@ -135,7 +144,7 @@ class Live:
         self._next = after + wait
         return measures
 
-    def _choose(self, moment: Moment, measures: Mapping[str, float], model: Denoiser) -> None:
+    def _choose(self, moment: Moment, measures: Mapping[str, float], model: nn.Module) -> None:
         """Keep the best weights where that is wanted, and count the previews without a better Dice."""
         if not self.settings.live.chooses or (dice := measures.get("dice")) is None:
             return
@@ -194,8 +203,9 @@ class Live:
 def live_for(
     dataset: PreparedDataset,
     run: Path,
-    settings: RunSettings,
+    settings: LearnedSettings,
     *,
+    kind: str = DENOISER,
     device: str,
     clock: Callable[[], float] = time.monotonic,
 ) -> Live | None:
@@ -212,22 +222,23 @@ def live_for(
         raise SettingsError(problem, path=dataset.folder, hint="Leave these settings out")
     if not _shows(dataset, settings):
         return None
-    return Live(dataset, run, settings, _segmenter(dataset, settings, device), device=device, clock=clock)
+    segmenter = _segmenter(dataset, settings, device)
+    return Live(dataset, run, settings, segmenter, kind=kind, device=device, clock=clock)
 
 
-def would_train_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:
+def would_train_segmenter(dataset: PreparedDataset, settings: LearnedSettings) -> bool:
     """Whether a training with these settings trains the auxiliary segmenter first."""
     from anatogen.judges.of_dataset import has_segmenter
 
     return _shows(dataset, settings) and _wants_segmenter(dataset, settings) and not has_segmenter(dataset)
 
 
-def _shows(dataset: PreparedDataset, settings: RunSettings) -> bool:
+def _shows(dataset: PreparedDataset, settings: LearnedSettings) -> bool:
     """Whether there are previews: of slices, of the split "val"."""
     return settings.live.previews and len(dataset.size) == 2 and "val" in dataset.split_names
 
 
-def _wants_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:
+def _wants_segmenter(dataset: PreparedDataset, settings: LearnedSettings) -> bool:
     """Whether the Dice of the previews is wanted, also if the segmenter has to be trained for it."""
     live = settings.live
     if live.dice == "never" or "heldout" not in dataset.split_names:
@@ -235,7 +246,7 @@ def _wants_segmenter(dataset: PreparedDataset, settings: RunSettings) -> bool:
     return live.chooses or live.dice == "always" or _is_long(settings.training)
 
 
-def _segmenter(dataset: PreparedDataset, settings: RunSettings, device: str) -> Segmenter | None:
+def _segmenter(dataset: PreparedDataset, settings: LearnedSettings, device: str) -> Segmenter | None:
     from anatogen.judges.of_dataset import has_segmenter, segmenter_for
 
     if settings.live.dice == "never" or "heldout" not in dataset.split_names:

@@ -7,16 +7,18 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from anatogen.errors import SettingsError
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
     import torch
 
     from anatogen.data.store import PreparedDataset
-    from anatogen.training.config import RunSettings
-    from anatogen.training.denoiser_task import DenoiserTask
+    from anatogen.generation.kinds import Kind
+    from anatogen.training.config import LearnedSettings
+    from anatogen.training.task import Task
 
 _WARM_UP, _MEASURED = 2, 5  # steps
 
@@ -31,7 +33,7 @@ class TrainingPlan:
         classes: Their number, the background excluded.
         network: Its name and width.
         parameters: Their number.
-        gflops: 10^9 floating-point operations of a forward pass of one image.
+        gflops: 10^9 floating-point operations of a forward pass for one image; of a model without steps, of an image.
         device: Where it was measured.
         precision: float32 or bfloat16.
         batch: Images in a step.
@@ -79,24 +81,32 @@ class TrainingPlan:
 
 
 def plan_training(
-    dataset: Path, settings: RunSettings | None = None, *, device: str = "auto", monitor: Monitor | None = None
+    dataset: Path,
+    settings: LearnedSettings | None = None,
+    *,
+    model: str = "denoiser",
+    device: str = "auto",
+    monitor: Monitor | None = None,
 ) -> TrainingPlan:
-    """Measure a few steps of a training of `dataset`; nothing of them is kept.
+    """Measure a few steps of a training of `dataset`; nothing of them is kept. model: its kind.
 
     Raises SettingsError or DataError as `train` does.
     """
     from anatogen.data.store import PreparedDataset
     from anatogen.device import has_bfloat16, pick_device
-    from anatogen.training.config import RunSettings
-    from anatogen.training.denoiser_task import DenoiserTask
+    from anatogen.generation.kinds import kind_of
     from anatogen.training.schedule import Length
     from anatogen.training.space import checkpoint_bytes
+    from anatogen.training.train import default_settings
     from anatogen.workflows.live import would_train_segmenter
 
-    settings = settings or RunSettings()
+    kind = kind_of(model)
+    if kind.system is None:
+        raise SettingsError(f"{model} is not trained, so there is nothing to plan", hint="Leave out --plan")
+    settings = settings or default_settings(kind.system)
     data = PreparedDataset.open(dataset)
     place, rows = pick_device(device), data.split("train")
-    task = DenoiserTask(data, settings, place)
+    task = kind.system.task(data, settings, place)
     how = settings.training
     batch = min(how.batch_size, len(rows))
     length = Length(how, len(rows), batch)
@@ -109,9 +119,9 @@ def plan_training(
         patients=len({row.patient for row in rows}),
         size=data.size,
         classes=len(data.schema.names),
-        network=_name(settings),
-        parameters=sum(p.numel() for p in task.denoiser.parameters()),
-        gflops=_gflops(task),
+        network=_name(model, settings),
+        parameters=sum(p.numel() for p in task.phases[0].module.parameters()),
+        gflops=_gflops(kind, task, settings),
         device=str(place),
         precision="bfloat16" if bfloat16 else "float32",
         batch=batch,
@@ -125,7 +135,7 @@ def plan_training(
     )
 
 
-def _measured(dataset: PreparedDataset, settings: RunSettings, task: DenoiserTask) -> tuple[float, int]:
+def _measured(dataset: PreparedDataset, settings: LearnedSettings, task: Task[Any]) -> tuple[float, int]:
     """Seconds of a step, and the micro-batch; measured in the training loop itself, in a folder that is removed."""
     from anatogen.data.augment import Augment
     from anatogen.data.loader import Loader
@@ -148,25 +158,29 @@ def _measured(dataset: PreparedDataset, settings: RunSettings, task: DenoiserTas
     return sorted(spent)[len(spent) // 2], micro
 
 
-def _name(settings: RunSettings) -> str:
-    network = settings.network
-    return f"{network.name}, width {network.width}" if network.name == "hourglass" else network.name
+def _name(model: str, settings: LearnedSettings) -> str:
+    network = getattr(settings, "network", None)
+    if network is None:
+        return model
+    return f"{network.name}, width {network.width}" if network.name == "hourglass" else str(network.name)
 
 
-def _gflops(task: DenoiserTask) -> float:
-    """Of one forward pass of one image, counted by PyTorch."""
+def _gflops(kind: Kind, task: Task[Any], settings: LearnedSettings) -> float:
+    """Counted by PyTorch: of one forward pass of a denoiser for one image, of other models of making one image."""
+    import numpy as np
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from anatogen.conditioning.encode import Condition
+    from anatogen.labels import ClassStates
+    from anatogen.model import HasDenoiser, HasSteps, Query
 
-    config = task.config
-    classes = len(config.classes)
-    labels = torch.zeros(1, *config.size, dtype=torch.int64, device=task.device)
-    given = torch.ones(1, classes, dtype=torch.bool, device=task.device)
-    x = torch.zeros(1, config.image_channels, *config.size, device=task.device)
+    assert kind.generator is not None
+    model = kind.generator(task.model(), settings, str(task.device))
+    if isinstance(model, HasDenoiser) and isinstance(model, HasSteps):
+        model = model.sampling_with(model.with_settings(solver="ddim", steps=1))
+    query = Query(np.zeros(model.spec.size, dtype=np.int64), ClassStates.all_given(model.spec.schema), seed=0)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        task.denoiser(x, torch.full((1,), 0.5, device=task.device), Condition.of(labels, given))
+        next(iter(model.generate([query])))
     return counter.get_total_flops() / 1e9
 
 

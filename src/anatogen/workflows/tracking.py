@@ -23,7 +23,7 @@ from anatogen.settings import Document
 from anatogen.training.hooks import Hook, Moment
 
 if TYPE_CHECKING:
-    from anatogen.training.config import RunSettings
+    from anatogen.training.config import LearnedSettings
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 10  # steps
@@ -142,7 +142,7 @@ class Tracking:
         SettingsError: A tracker is not installed.
     """
 
-    def __init__(self, run: Path, settings: RunSettings, names: Sequence[str]) -> None:
+    def __init__(self, run: Path, settings: LearnedSettings, names: Sequence[str]) -> None:
         for name in names:
             _require(name)
         self.run, self._settings, self._names = run, settings.model_dump(mode="json"), tuple(names)

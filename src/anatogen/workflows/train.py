@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anatogen.errors import SettingsError
 from anatogen.progress import Monitor, stage, watched_by
@@ -13,7 +14,9 @@ from anatogen.progress import Monitor, stage, watched_by
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
     from anatogen.distributed import Group
-    from anatogen.training.config import RunSettings
+    from anatogen.generation.kinds import Kind
+    from anatogen.training.config import LearnedSettings
+    from anatogen.training.task import System
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,13 @@ class TrainRequest:
     Attributes:
         settings: None for the run's own on a resume, for the defaults elsewhere.
         resume: Continue the unfinished run in `out`.
-        model: The kind of model: "denoiser", or "retrieval", which learns nothing.
+        model: The kind of model: "denoiser", "spade", or "retrieval" and "painting", which learn nothing.
         track: Trackers that get the numbers and previews: "wandb", "mlflow".
     """
 
     dataset: Path
     out: Path
-    settings: RunSettings | None
+    settings: LearnedSettings | None
     device: str = "auto"
     resume: bool = False
     model: str = "denoiser"
@@ -58,19 +61,61 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
 
     Raises SettingsError, DataError, OutputError, or Interrupted after saving the model so far.
     """
-    from anatogen.baselines.retrieval import RETRIEVAL
     from anatogen.data.store import PreparedDataset
     from anatogen.distributed import joined
-    from anatogen.generation.kinds import require_kind
+    from anatogen.generation.kinds import kind_of
 
-    require_kind(request.model)
+    kind = kind_of(request.model)
     dataset = PreparedDataset.open(request.dataset)
     with joined() as group, watched_by(monitor):
         warning = group.first(lambda: _leak(dataset, request))
-        if request.model == RETRIEVAL:
-            return group.first(lambda: _made_retrieval(dataset, request, warning))
-        page = _trained(dataset, request, group)
+        if kind.system is None:
+            return group.first(lambda: _made(dataset, request, kind, warning))
+        page = _trained(dataset, request, kind.system, group)
         return group.first(lambda: _result(request, warning, page))
+
+
+def kind_of_training(name: str | None, base: Path | None) -> str:
+    """The kind of model that is trained: `name`, otherwise that of the run whose config.yaml is `base`.
+
+    Raises SettingsError where there is no such kind.
+    """
+    from anatogen.generation.kinds import kind_of
+    from anatogen.model import DENOISER
+    from anatogen.training.train import kind_of_run
+
+    found = name or (kind_of_run(base.parent) if base is not None else DENOISER)
+    kind_of(found)
+    return found
+
+
+def settings_for(
+    kind: str,
+    preset: str | None = None,
+    *,
+    config: Path | None = None,
+    values: Sequence[str] = (),
+    base: Path | None = None,
+    sections: dict[str, dict[str, Any]] | None = None,
+) -> LearnedSettings | None:
+    """The settings of a training of `kind`, as `build_settings` has them; None for a kind that learns nothing.
+
+    Raises SettingsError for an unknown key or a value out of range, and for settings of a kind that has none.
+    """
+    from anatogen.generation.kinds import kind_of
+    from anatogen.training.config import build_settings, build_settings_of
+    from anatogen.training.train import OUR_DENOISER
+
+    system, given = kind_of(kind).system, {name: each for name, each in (sections or {}).items() if each}
+    if system is OUR_DENOISER:
+        return build_settings(preset, config=config, values=values, base=base, **given)  # type: ignore[arg-type]
+    if preset is not None:
+        raise SettingsError(f"the model {kind} has no presets", hint="Leave out --preset")
+    if system is None:
+        if given or values or config is not None:
+            raise _not_trained(kind)
+        return None
+    return build_settings_of(system.settings, config=config, values=values, base=base, **given)  # type: ignore[return-value]
 
 
 def _leak(dataset: PreparedDataset, request: TrainRequest) -> str:
@@ -84,7 +129,7 @@ def _leak(dataset: PreparedDataset, request: TrainRequest) -> str:
     return warning
 
 
-def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> Path | None:
+def _trained(dataset: PreparedDataset, request: TrainRequest, system: System, group: Group) -> Path | None:
     """Train the run; returns training.html, in the first process, where previews were written."""
     from anatogen.training.train import settings_of
     from anatogen.training.train import train as run
@@ -103,12 +148,12 @@ def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> P
     live: Live | None = None
     tracking: Tracking | None = None
 
-    def prepared() -> RunSettings:
+    def prepared() -> LearnedSettings:
         # The first process trains the segmenter of the previews before the others begin.
         nonlocal live, tracking
-        settings = settings_of(request.out, request.settings, resume=request.resume)
+        settings = settings_of(request.out, request.settings, system=system, resume=request.resume)
         tracking = Tracking(request.out, settings, request.track) if request.track else None
-        live = live_for(dataset, request.out, settings, device=group.device(request.device))
+        live = live_for(dataset, request.out, settings, kind=system.name, device=group.device(request.device))
         return settings
 
     settings = group.first(prepared)
@@ -120,6 +165,7 @@ def _trained(dataset: PreparedDataset, request: TrainRequest, group: Group) -> P
                 dataset,
                 request.out,
                 settings,
+                system=system,
                 device=request.device,
                 resume=request.resume,
                 hooks=hooks,
@@ -140,19 +186,22 @@ def _result(request: TrainRequest, warning: str, page: Path | None) -> TrainResu
     return TrainResult(request.out, about.steps or 0, about.images or 0, about.seconds or 0.0, warning, page)
 
 
-def _made_retrieval(dataset: PreparedDataset, request: TrainRequest, warning: str) -> TrainResult:
-    """Nearest-map retrieval, for which nothing is trained. Raises SettingsError for settings of a training."""
-    from anatogen.baselines.retrieval import make_retrieval
+def _made(dataset: PreparedDataset, request: TrainRequest, kind: Kind, warning: str) -> TrainResult:
+    """A model for which nothing is trained. Raises SettingsError for settings of a training."""
     from anatogen.files import is_empty, locked
-    from anatogen.training.config import RunSettings
 
-    if request.resume or request.settings not in (None, RunSettings()):
-        raise SettingsError(
-            "retrieval is not trained, so it takes no training settings",
-            hint="Leave out --resume, --preset, --config, --set and lengths",
-        )
+    assert kind.make is not None
+    if request.resume or request.settings is not None:
+        raise _not_trained(request.model)
     if not is_empty(request.out):
         raise SettingsError("already exists", path=request.out, hint="Choose another folder or remove it")
     with locked(request.out):
-        about = make_retrieval(dataset, request.out)
+        about = kind.make(dataset, request.out)
     return TrainResult(request.out, 0, about.images or 0, 0.0, warning)
+
+
+def _not_trained(kind: str) -> SettingsError:
+    return SettingsError(
+        f"{kind} is not trained, so it takes no training settings",
+        hint="Leave out --resume, --preset, --config, --set and lengths",
+    )

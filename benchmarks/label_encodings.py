@@ -1,6 +1,6 @@
 """Does the learned embedding of label maps cost quality? It against planes, after equal steps.
 
-Example: python benchmarks/encodings.py --steps 1000 --work /path/for/intermediate/files
+Example: python benchmarks/label_encodings.py --steps 1000 --work /path/for/intermediate/files
 
 Both trainings have the same seed, batches and noise. Measures are those of `solvers.py`.
 """
@@ -41,7 +41,7 @@ def main() -> None:
             print(lines[-1], flush=True)
     real = judge(judge.real.images.numpy())
     table = [
-        f"`python benchmarks/encodings.py --set {options.set} --steps {options.steps} --width {options.width}`: {len(judge.rows)} test "
+        f"`python benchmarks/label_encodings.py --set {options.set} --steps {options.steps} --width {options.width}`: {len(judge.rows)} test "
         f"slices; real images: Dice {real['dice']:.4f}. {machine()}.",
         "",
         "| encoding | seed | Dice(m_gen, m) | power off by (octaves) | noise, gen / real | KID x 1000 |",

@@ -1,0 +1,258 @@
+"""SPADE's training task: a generator and its discriminators, each with its own optimizer (Park et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anatogen.baselines.document import PlaneConditioning, basis_of
+from anatogen.baselines.spade.model import SPADE, SpadeDocument
+from anatogen.baselines.spade.network import Discriminators, SpadeConfig, SpadeGenerator, SpadeNetworkSettings
+from anatogen.baselines.spade.perceptual import PerceptualLoss
+from anatogen.conditioning.ablate import draw_given
+from anatogen.conditioning.encode import Condition
+from anatogen.data.augment import AugmentSettings
+from anatogen.data.store import Batch, PreparedDataset
+from anatogen.errors import SettingsError
+from anatogen.files import writing
+from anatogen.io.tensors import write_tensors
+from anatogen.seeds import Draws, derive_seed
+from anatogen.settings import Settings
+from anatogen.training.best import forget_best
+from anatogen.training.config import LiveSettings, TrainingSettings
+from anatogen.training.exporting import about_training, recipe_of, weights_to_export
+from anatogen.training.state import MovingAverage, TrainingState
+from anatogen.training.task import Phase, System
+
+
+class SpadeOptions(SpadeNetworkSettings):
+    """The generator and its losses. The defaults are the original's.
+
+    Attributes:
+        discriminator_width: Channels of the first layer of a discriminator.
+        discriminator_layers: Layers of each, at most; small images take fewer.
+        scales: Number of discriminators, each at half of the resolution of the one before.
+        discriminator_rate: Its peak learning rate, as a multiple of the generator's (two time scales).
+        feature_weight: Of the feature-matching loss.
+        perceptual_weight: Of the perceptual loss.
+        perceptual: A file of VGG-19 weights; without it there is no perceptual loss.
+        code_weight: Of the Kullback-Leibler divergence of the codes, with an encoder.
+    """
+
+    discriminator_width: int = Field(64, ge=4)
+    discriminator_layers: int = Field(4, ge=1)
+    scales: int = Field(2, ge=1)
+    discriminator_rate: float = Field(4.0, gt=0)
+    feature_weight: float = Field(10.0, ge=0)
+    perceptual_weight: float = Field(10.0, ge=0)
+    perceptual: str | None = None
+    code_weight: float = Field(0.05, ge=0)
+
+    @property
+    def of_network(self) -> SpadeNetworkSettings:
+        """The part that the generator is built from."""
+        return SpadeNetworkSettings(**{name: getattr(self, name) for name in SpadeNetworkSettings.model_fields})
+
+
+class SpadeTraining(TrainingSettings):
+    """Length and optimisation, with SPADE's own defaults (50 epochs of batches of 128, no decay, no clipping).
+
+    Attributes:
+        ema_decay: Of the generator's averaged weights; the original has no average (0).
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(50, gt=0)
+    batch_size: int = Field(128, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    schedule: Literal["decay", "cosine", "constant"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_norm: float = Field(1e6, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("power_averages")
+    @classmethod
+    def _of_the_denoiser(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("power averages are of the denoiser only")
+        return value
+
+
+class SpadeSettings(Settings):
+    """All settings of a run of SPADE."""
+
+    model: Literal["spade"] = "spade"
+    spade: SpadeOptions = SpadeOptions()
+    conditioning: PlaneConditioning = PlaneConditioning()
+    training: SpadeTraining = SpadeTraining()
+    augment: AugmentSettings = AugmentSettings()
+    live: LiveSettings = LiveSettings()
+
+
+class SpadeTask:
+    """Trains SPADE on the split "train" of a data set; a `Task` of two phases.
+
+    Spectral normalisation takes one power iteration a forward pass in training, so that with another micro-batch the
+    training is the same but for the speed at which that iteration converges.
+
+    Args:
+        dataset: The prepared data set.
+        settings: The settings of the run.
+        device: Where to train.
+
+    Raises:
+        SettingsError: The weights of the perceptual loss cannot be read.
+    """
+
+    def __init__(self, dataset: PreparedDataset, settings: SpadeSettings, device: torch.device) -> None:
+        how, options = settings.training, settings.spade
+        self.dataset, self.settings, self.device = dataset, settings, device
+        basis = basis_of(dataset, settings.conditioning.encoding)
+        self.config = SpadeConfig.model_validate({**basis, "network": options.of_network})
+        dim = len(dataset.size)
+        with torch.random.fork_rng(devices=[]):  # for the initial weights only
+            torch.manual_seed(derive_seed("weights", how.seed))
+            self.generator = SpadeGenerator(self.config).to(device)
+            self.discriminators = Discriminators(
+                dim,
+                dataset.channels + self.config.planes.count,
+                self.generator.padding.padded,
+                width=options.discriminator_width,
+                scales=options.scales,
+                layers=options.discriminator_layers,
+            ).to(device)
+        for module in (self.generator, self.discriminators):
+            for layer in module.modules():
+                if isinstance(layer, nn.Conv2d | nn.Conv3d) and layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self.perceptual: PerceptualLoss | None = None
+        if options.perceptual is not None:
+            if dim != 2:
+                raise SettingsError("the perceptual loss is of slices", hint="Leave out spade.perceptual")
+            self.perceptual = PerceptualLoss(Path(options.perceptual)).to(device)
+        self.average = MovingAverage(self.generator, how.ema_decay)
+        rates = (how.learning_rate, how.learning_rate * options.discriminator_rate)
+        self.phases: Sequence[Phase] = (
+            Phase("generator", self.generator, self._adam(self.generator, rates[0]), rates[0], self.average),
+            Phase("discriminators", self.discriminators, self._adam(self.discriminators, rates[1]), rates[1]),
+        )
+
+    def _adam(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(
+            module.parameters(), lr=rate, betas=(0.0, 0.9), fused=self.device.type in ("cpu", "cuda")
+        )
+
+    @property
+    def recipe(self) -> Mapping[str, str]:
+        """The settings and the data that a checkpoint belongs to."""
+        return recipe_of(self.settings, self.dataset)
+
+    def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The generator's loss, or that of the discriminators, with the ablated classes drawn for each item."""
+        padding = self.generator.padding
+        images = padding.pad(batch.images.to(self.device, non_blocking=True))
+        given = batch.annotated.to(self.device, non_blocking=True)
+        if self.settings.conditioning.mask_ablation:
+            chance = random.uniform(given.shape[1] + 1)
+            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        planes = self.generator.planes_of(Condition.of(batch.labels.to(self.device, non_blocking=True), given))
+        if phase.name == "generator":
+            return self._of_generator(images, planes, self._known(batch), random)
+        with torch.no_grad():
+            code, _ = self._code(images, random)
+            made = self.generator(planes, code)
+        known = self._known(batch)
+        real, fake = self.discriminators(images * known, planes), self.discriminators(made * known, planes)
+        losses = torch.stack([_hinge(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)]).mean(0)
+        return losses.mean(), {"discriminator_loss": losses.detach()}
+
+    def _of_generator(
+        self, images: Tensor, planes: Tensor, known: Tensor, random: Draws
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        options = self.settings.spade
+        self.discriminators.requires_grad_(False)
+        try:
+            code, divergence = self._code(images, random)
+            made = self.generator(planes, code)
+            with torch.no_grad():
+                real = self.discriminators(images * known, planes)
+            fake = self.discriminators(made * known, planes)
+        finally:
+            self.discriminators.requires_grad_(True)
+        adversarial = torch.stack([-_by_item(scale[-1]) for scale in fake]).mean(0)
+        parts = {"adversarial": adversarial, "features": options.feature_weight * _feature_loss(fake, real)}
+        if self.perceptual is not None:
+            parts["perceptual"] = options.perceptual_weight * self.perceptual(made * known, images * known)
+        if divergence is not None:
+            parts["code"] = options.code_weight * divergence
+        losses = torch.stack(list(parts.values())).sum(0)
+        return losses.mean(), {"loss": losses.detach(), **{name: part.detach() for name, part in parts.items()}}
+
+    def _code(self, images: Tensor, random: Draws) -> tuple[Tensor | None, Tensor | None]:
+        """Codes drawn for images, and the divergence of each from a standard normal; None without an encoder."""
+        if self.generator.encoder is None:
+            return None, None
+        mean, log_variance = self.generator.encoder(images)
+        code = mean + torch.exp(log_variance / 2) * random.normal(mean.shape[1])
+        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
+        return code, divergence
+
+    def _known(self, batch: Batch) -> Tensor:
+        """1 where a voxel counts, 0 where it is to be ignored: there all images are blank."""
+        if batch.ignored is None:
+            return torch.ones((), device=self.device)
+        ignored = self.generator.padding.pad(batch.ignored.to(self.device, non_blocking=True))
+        return (~ignored)[:, None].float()
+
+    def names(self, batch: Batch) -> Sequence[str]:
+        """The case and slice of each item."""
+        return [row.id for row in batch.rows]
+
+    @torch.no_grad()
+    def model(self) -> SpadeGenerator:
+        """A separate generator with the averaged weights."""
+        with torch.random.fork_rng(devices=[]):
+            averaged = SpadeGenerator(self.config)
+        averaged.load_state_dict(self.average.weights)
+        return averaged.to(self.device).eval().requires_grad_(False)
+
+    def export(self, folder: Path, state: TrainingState) -> None:
+        """Write model.safetensors and model.json: the averaged generator, or with `live.best` the best."""
+        found = weights_to_export(folder, self.settings, state, self.average)
+        with writing(folder / "model.safetensors") as path:
+            write_tensors(path, found.weights)
+        about = about_training(self.dataset, self.settings, state, found)
+        SpadeDocument(spade=self.config, about=about).write(folder / "model.json")
+        if state.finished:
+            forget_best(folder)
+
+
+def _by_item(scores: Tensor) -> Tensor:
+    return scores.flatten(1).mean(1)
+
+
+def _hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """The hinge loss of a discriminator, (B,). (MONAI's `PatchAdversarialLoss` squashes the scores by tanh first, which
+    takes the gradient where they are far off, and its generator loss is hinged as well; the paper's are not.)
+    """
+    return _by_item(functional.relu(1 - real)) + _by_item(functional.relu(1 + fake))
+
+
+def _feature_loss(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:
+    """The mean L1 distance between the features of fake and real images over layers and scales, (B,)."""
+    terms = [
+        (ours - theirs).abs().flatten(1).mean(1)
+        for of_fake, of_real in zip(fake, real, strict=True)
+        for ours, theirs in zip(of_fake[:-1], of_real[:-1], strict=True)
+    ]
+    return torch.stack(terms).sum(0) / len(fake)
+
+
+SPADE_SYSTEM = System(SPADE, SpadeSettings, SpadeTask)
