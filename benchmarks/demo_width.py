@@ -21,8 +21,8 @@ from anatogen.generation.engine import Generator
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from anatogen.training.train import train
 from common import machine, parser_of, spread_rows, write_section
 from solvers import Judge
 
@@ -49,7 +49,8 @@ def main() -> None:
         if not (run / "model.json").exists():
             length = {"steps": 2500, "max_time_s": options.seconds}
             recipe = build_settings(values=[f"network.width={width}"], training=length)
-            train(dataset, run, recipe, clock=time.process_time)
+            train_module.CLOCK = time.process_time
+            train_module.train(dataset, run, recipe)
         generator = Generator.load(run)
         start = time.process_time()
         images = np.stack([image for _, image in generator.generate(requests, batch_size=32)])

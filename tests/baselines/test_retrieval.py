@@ -121,7 +121,7 @@ def test_a_data_set_that_moved_or_changed(dataset: PreparedDataset, tmp_path: Pa
 def test_kinds_from_the_future_are_refused(run: Path) -> None:
     content = json.loads((run / "model.json").read_text())
     (run / "model.json").write_text(json.dumps(content | {"kind": "holographic"}))
-    with pytest.raises(ModelError, match="holographic.*denoiser, retrieval"):
+    with pytest.raises(ModelError, match="holographic.*denoiser.*retrieval"):
         load_model(run)
 
 

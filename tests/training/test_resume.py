@@ -364,7 +364,9 @@ def test_the_second_is_told_that_another_trains(dataset: PreparedDataset, tmp_pa
     assert [f.name for f in out.iterdir() if f.name != ".lock"] == []
 
 
-def test_a_time_limit_on_an_injected_clock(dataset: PreparedDataset, tmp_path: Path) -> None:
+def test_a_time_limit_on_an_injected_clock(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every reading of this clock is a second later: a limit of 200 s ends near 200 s, and the decay is complete."""
     now = [0.0]
 
@@ -375,7 +377,8 @@ def test_a_time_limit_on_an_injected_clock(dataset: PreparedDataset, tmp_path: P
     rates = []
     hook = Hook("rate", 1, lambda moment: rates.append(moment.share))
     settings = build_settings(values=[*VALUES[:3], "training.max_time_s=200", "training.checkpoint_every=1h"])
-    run = train(dataset, tmp_path / "run", settings, device="cpu", clock=clock, hooks=[hook])
+    monkeypatch.setattr("anatogen.training.train.CLOCK", clock)
+    run = train(dataset, tmp_path / "run", settings, device="cpu", hooks=[hook])
     about = read_about(run)
     assert about.finished and about.seconds == pytest.approx(200, rel=0.05)
     assert rates == sorted(rates) and rates[-1] == 1 and rates[-2] > 0.97

@@ -183,6 +183,8 @@ def fit(
             for hook in hooks if group.is_first else ():
                 if hook.last:
                     _run(hook, task, state, 1.0, log)
+            if decay_from(settings) is None:  # such a training can be extended from its end
+                _save(before_decay, state.step)
             state.finished = True
             group.first(lambda: task.export(out, state))
             if group.is_first:

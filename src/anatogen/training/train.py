@@ -40,6 +40,9 @@ from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
 from anatogen.training.task import StartsFromRun, System, Task
 
+CLOCK: Callable[[], float] = time.monotonic
+"""Seconds that only rise; tests and benchmarks put another in its place."""
+
 OUR_DENOISER = System("denoiser", RunSettings, DenoiserTask)
 
 _log = logging.getLogger(__name__)
@@ -58,7 +61,6 @@ def train(
     resume: bool = False,
     hooks: Sequence[Hook] = (),
     progress: ProgressCallback | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Path:
     """Train `system` on the split "train" of `dataset` and write the run to the folder `out`.
 
@@ -74,7 +76,6 @@ def train(
             also extend a finished run, from its checkpoint before the decay of the learning rate.
         hooks: Called at intervals; their names and state are in the checkpoints.
         progress: Called at the start and after each step as progress(completed share in [0, 1], text).
-        clock: Monotonic seconds; for tests.
 
     Returns:
         `out`.
@@ -123,7 +124,7 @@ def train(
         try:
             averages = [phase.power_averages for phase in task.phases if phase.power_averages is not None]
             hooks = [*hooks, *(snapshot_hook(each, out) for each in averages[:1])]
-            fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=clock)
+            fit(task, loader, how, out, hooks=hooks, resume=resume, progress=progress, clock=CLOCK)
         except (Interrupted, GroupError) as stopped:
             hint = _how_to_resume(dataset, out) if _checkpoints(out) else stopped.hint
             again = type(stopped)(stopped.problem, path=out, hint=hint)
@@ -240,7 +241,7 @@ def _require_longer(out: Path, how: TrainingSettings, length: Length) -> None:
     if _checkpoints(out) or not files:
         return
     about, step = read_about(out), int(files[-1].stem)
-    short = length.end is not None and not may_change(how, length, step)
+    short = length.end is not None and (length.end <= step or not may_change(how, length, step))
     if short or (length.seconds is not None and length.seconds <= (about.seconds or 0)):
         raise SettingsError(
             f"is finished after {about.steps} steps, and the new length is no longer than that",

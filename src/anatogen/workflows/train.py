@@ -78,14 +78,17 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
 def kind_of_training(name: str | None, base: Path | None) -> str:
     """The kind of model that is trained: `name`, otherwise that of the run whose config.yaml is `base`.
 
-    Raises SettingsError where there is no such kind.
+    Raises SettingsError where there is no such kind, or where the run is of another.
     """
     from anatogen.generation.kinds import kind_of
     from anatogen.model import DENOISER
     from anatogen.training.train import kind_of_run
 
-    found = name or (kind_of_run(base.parent) if base is not None else DENOISER)
+    own = kind_of_run(base.parent) if base is not None else None
+    found = name or own or DENOISER
     kind_of(found)
+    if base is not None and found != own:
+        raise SettingsError(f"is a run of the model {own}", path=base.parent, hint=f"Use --model {own}")
     return found
 
 

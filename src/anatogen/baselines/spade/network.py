@@ -107,11 +107,10 @@ class SpadeBlock(nn.Module):
 class ImageEncoder(nn.Module):
     """Mean and log variance of an image's code: convolutions of stride 2 with instance norm, then a linear layer."""
 
-    def __init__(self, dim: int, image_channels: int, size: tuple[int, ...], width: int, code: int) -> None:
+    def __init__(self, image_channels: int, size: tuple[int, ...], levels: int, width: int, code: int) -> None:
         super().__init__()
-        levels = levels_of(size)
         channels = [image_channels, *(width * min(8, 1 << level) for level in range(levels))]
-        kind = {2: nn.Conv2d, 3: nn.Conv3d}[dim]
+        kind = {2: nn.Conv2d, 3: nn.Conv3d}[len(size)]
         self.layers = nn.ModuleList(
             _normalised(kind(before, after, 3, stride=2, padding=1)) for before, after in itertools.pairwise(channels)
         )
@@ -145,7 +144,7 @@ class SpadeGenerator(nn.Module):
             cells *= side
         self.encoder: ImageEncoder | None = None
         if how.encoder:
-            self.encoder = ImageEncoder(dim, config.image_channels, self.padding.padded, how.width, how.code)
+            self.encoder = ImageEncoder(config.image_channels, self.padding.padded, levels, how.width, how.code)
             self.start: nn.Module = nn.Linear(how.code, channels[-1] * cells)
         else:
             self.start = convolution(dim, self.planes.count, channels[-1])
