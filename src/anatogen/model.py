@@ -197,6 +197,16 @@ class HasDenoiser(Protocol):
 
 
 @runtime_checkable
+class HasNetwork(Protocol):
+    """A generator that makes images with one network in one pass."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network."""
+        ...
+
+
+@runtime_checkable
 class HasSimilarity(Protocol):
     """A generator that takes the similarity to a real image as the start of a query."""
 

@@ -7,6 +7,7 @@ import typer
 from anatogen.cli import (
     average,
     check,
+    compare,
     demo,
     evaluate,
     export,
@@ -42,5 +43,19 @@ def _main(version: bool = version_option) -> None:
     pass
 
 
-for module in (demo, check, prepare, info, train, average, watch, sample, interpolate, evaluate, import_, export):
+for module in (
+    demo,
+    check,
+    prepare,
+    info,
+    train,
+    average,
+    watch,
+    sample,
+    interpolate,
+    evaluate,
+    compare,
+    import_,
+    export,
+):
     module.add_to(app)
