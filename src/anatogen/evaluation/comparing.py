@@ -106,7 +106,8 @@ def _below_retrieval(system: Compared, nearest: Compared) -> list[str]:
     apart = difference(system.dice_gen_map, nearest.dice_gen_map)
     if apart is None or apart.mean is None or really_better(apart):
         return []
-    if apart.mean > 0:
+    worse = difference(nearest.dice_gen_map, system.dice_gen_map)
+    if not really_better(worse):
         return [
             f"{system.name} follows the label maps no better than the nearest training image does, as far as these "
             f"patients can tell (Dice {apart.mean:+.3f})."
