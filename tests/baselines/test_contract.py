@@ -16,6 +16,7 @@ from anatogen.generation.kinds import KINDS, load_model
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import SampleSet, write_sample_set
 from anatogen.model import ImageModel, Query, read_about
+from anatogen.progress import Monitor, Stage
 from anatogen.workflows.train import TrainRequest, settings_for, train
 from by_brightness import judge_by_brightness
 
@@ -24,6 +25,8 @@ BATCHES = ("training.batch_size=4", "training.warmup_steps=2")
 SMALL: dict[str, tuple[str, ...]] = {
     "denoiser": ("network.width=8", "sampling.steps=3", *BATCHES),
     "spade": ("spade.width=4", "spade.hidden=4", "spade.discriminator_width=4", "spade.encoder=true", "spade.code=8", *BATCHES),
+    "latent": ("autoencoder.channels=[16,16]", "autoencoder.code_channels=2", "autoencoder.discriminator_width=4", "latent.channels=[16,16]",
+               "latent.blocks=1", "latent.control_channels=4", "sampling.steps=3", *BATCHES),
     "retrieval": (),
     "painting": (),
 }  # fmt: skip
@@ -113,28 +116,45 @@ def test_it_is_judged(
     assert (out / "model_card.md").is_file()
 
 
-@pytest.mark.parametrize("kind", LEARNED)
-def test_killed_and_resumed_is_bit_for_bit_the_same(dataset_folder: Path, tmp_path: Path, kind: str) -> None:
-    from anatogen.training.train import train as run
+class Killing(Monitor):
+    """Ends the process, as it were, at the `number`th movement of the bar of that title, the first of which is step 0."""
 
-    how, system = settings(kind, 6, "training.checkpoint_every=2"), KINDS[kind].system
-    assert system is not None
-    whole = run(dataset_folder, tmp_path / "whole", how, system=system, device="cpu")
-    calls = []
+    def __init__(self, title: str, number: int) -> None:
+        super().__init__()
+        self.title, self.left = title, number
 
-    def kill(share: float, text: str) -> None:
-        calls.append(share)
-        if len(calls) == 6:  # after step 5
-            raise Killed
+    def show(self, stage: Stage) -> None:
+        if self.title == stage.title:
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
 
+
+KILLS = [(kind, "training") for kind in LEARNED] + [("latent", "training the autoencoder")]
+
+
+@pytest.mark.parametrize(("kind", "where"), KILLS)
+def test_killed_and_resumed_is_bit_for_bit_the_same(
+    dataset_folder: Path, tmp_path: Path, kind: str, where: str
+) -> None:
+    steps = 20 if kind == "latent" else 6  # 6 of them for the autoencoder
+    how = settings(kind, steps, "training.checkpoint_every=2", "live.previews=false")
+    train(TrainRequest(dataset_folder, tmp_path / "whole", how, "cpu", model=kind))
+    request = TrainRequest(dataset_folder, tmp_path / "cut", how, "cpu", model=kind)
     with pytest.raises(Killed):
-        run(dataset_folder, tmp_path / "cut", how, system=system, device="cpu", progress=kill)
-    # The kind is the run's own.
+        train(request, monitor=Killing(where, 6))  # after step 5
+    with pytest.raises(SettingsError, match="holds") as caught:
+        train(request)
+    assert "--resume" in caught.value.hint
+    # The settings are the run's own.
     result = train(TrainRequest(dataset_folder, tmp_path / "cut", None, "cpu", resume=True, model=kind))
-    assert result.steps == 6
-    for file in sorted(whole.rglob("*.safetensors")):
-        assert (tmp_path / "cut" / file.relative_to(whole)).read_bytes() == file.read_bytes(), file.name
-    assert read_about(whole).finished and read_about(tmp_path / "cut").images == 24
+    assert result.steps == (14 if kind == "latent" else steps)
+    files = sorted((tmp_path / "whole").rglob("*.safetensors"))
+    assert files
+    for file in files:
+        there = tmp_path / "cut" / file.relative_to(tmp_path / "whole")
+        assert there.read_bytes() == file.read_bytes(), file.name
+    assert read_about(tmp_path / "cut").finished and read_about(tmp_path / "cut").images == 4 * steps
 
 
 @pytest.mark.parametrize("kind", LEARNED)
@@ -156,18 +176,20 @@ def test_the_command_line_trains_plans_and_resumes_it(
     dataset_folder: Path, tmp_path: Path, kind: str, cli: Cli
 ) -> None:
     sets = [text for value in SMALL[kind] for text in ("--set", value)]
-    code, out, err = cli("train", dataset_folder, "--model", kind, "--plan", "--steps", 4, "--device", "cpu", *sets)
-    assert code == 0 and "GFLOP" in out and "4 steps" in out, err
+    steps, more = (7, 14) if kind == "latent" else (10, 20)  # it gives 30 % to its autoencoder
+    code, out, err = cli("train", dataset_folder, "--model", kind, "--plan", "--steps", 10, "--device", "cpu", *sets)
+    assert code == 0 and "GFLOP" in out and f"{steps} steps" in out, err
+    assert ("the autoencoder is trained for 3 steps" in out) == (kind == "latent")
     run = tmp_path / "run"
     common = ("train", dataset_folder, "--out", run, "--device", "cpu")
-    code, out, err = cli(*common, "--model", kind, "--steps", 4, *sets)
-    assert code == 0 and "4 steps" in out, err
+    code, out, err = cli(*common, "--model", kind, "--steps", 10, *sets)
+    assert code == 0 and f"{steps} steps" in out, err
     code, out, err = cli("info", run)
     assert code == 0 and (kind if kind != "denoiser" else "hourglass") in out, err
-    code, out, err = cli(*common, "--resume", "--steps", 8)  # the kind is the run's own
-    assert code == 0 and "8 steps" in out, err
+    code, out, err = cli(*common, "--resume", "--steps", 20)  # the kind is the run's own
+    assert code == 0 and f"{more} steps" in out, err
     other = "spade" if kind == "denoiser" else "denoiser"
-    code, out, err = cli(*common, "--resume", "--steps", 12, "--model", other)
+    code, out, err = cli(*common, "--resume", "--steps", 30, "--model", other)
     assert code == 2 and f"is a run of the model {kind}" in err, err
 
 

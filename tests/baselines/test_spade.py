@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from anatogen.baselines.spade import task as spade_task
+from anatogen.baselines.adversarial import feature_loss, hinge
+from anatogen.baselines.discriminators import Discriminators
+from anatogen.baselines.perceptual import PerceptualLoss
 from anatogen.baselines.spade.network import (
-    Discriminators,
     SpadeConfig,
     SpadeGenerator,
     SpadeNetworkSettings,
     level_channels,
     levels_of,
 )
-from anatogen.baselines.spade.perceptual import PerceptualLoss
 from anatogen.baselines.spade.task import SpadeTask
 from anatogen.conditioning.encode import Condition
 from anatogen.data.store import PreparedDataset
@@ -85,11 +85,11 @@ def test_discriminators_of_small_and_large_images() -> None:
 def test_losses_by_hand() -> None:
     real, fake = torch.tensor([[2.0, 0.5], [-1.0, 1.0]]), torch.tensor([[-2.0, 0.0], [1.0, -1.0]])
     # max(0, 1 - real) and max(0, 1 + fake), each the mean over patches
-    assert spade_task._hinge(real, fake).tolist() == [0.25 + 0.5, 1.0 + 1.0]
+    assert hinge(real, fake).tolist() == [0.25 + 0.5, 1.0 + 1.0]
     a, b, c = torch.zeros(2, 3), torch.ones(2, 3), torch.full((2, 3), 3.0)
     # Scores, which come last, do not count.
-    assert spade_task._feature_loss([[a, a, a]], [[a, a, c]]).tolist() == [0, 0]
-    assert spade_task._feature_loss([[b, c, a], [b, a]], [[a, a, a], [a, a]]).tolist() == [2.5, 2.5]
+    assert feature_loss([[a, a, a]], [[a, a, c]]).tolist() == [0, 0]
+    assert feature_loss([[b, c, a], [b, a]], [[a, a, a], [a, a]]).tolist() == [2.5, 2.5]
 
 
 def small(dataset: PreparedDataset, *more: str) -> SpadeTask:

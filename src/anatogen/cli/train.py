@@ -19,8 +19,9 @@ def train(
     out: Path | None = typer.Option(None, help="New folder for the run."),
     model: str | None = typer.Option(
         None,
-        help="denoiser (default), or a system to compare with: spade (Park et al. 2019), retrieval (the training image "
-        "with the nearest label map), painting (each class drawn from its intensity and texture).",
+        help="denoiser (default), or a system to compare with: spade (Park et al. 2019), latent (latent diffusion with "
+        "a control branch, from scratch), retrieval (the training image with the nearest label map), painting (each "
+        "class drawn from its intensity and texture).",
     ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     from_: Path | None = typer.Option(
@@ -134,6 +135,7 @@ def _print_plan(plan: TrainingPlan) -> None:
         ("memory", memory),
         ("disk", f"{plan.checkpoint_mb:,.0f} MB a checkpoint"),
     ]
+    lines += [("before it", f"the {name} is trained for {length} (not measured)") for name, length in plan.before]
     if plan.trains_segmenter:
         lines.append(("before it", "the auxiliary segmenter of the previews is trained (--set live.dice=never: not)"))
     for name, text in lines:

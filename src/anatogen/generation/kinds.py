@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from anatogen.baselines.latent.model import LATENT, LatentModel
+from anatogen.baselines.latent.task import LATENT_SYSTEM
 from anatogen.baselines.painting import PAINTING, Painting, make_painting
 from anatogen.baselines.retrieval import RETRIEVAL, NearestMap, make_retrieval
 from anatogen.baselines.spade.model import SPADE, SpadeModel
@@ -44,6 +46,7 @@ def _denoiser(network: Denoiser, settings: RunSettings, device: str) -> ImageMod
 KINDS: dict[str, Kind] = {
     DENOISER: Kind(Generator.load, OUR_DENOISER, _denoiser),
     SPADE: Kind(SpadeModel.load, SPADE_SYSTEM, SpadeModel.around),
+    LATENT: Kind(LatentModel.load, LATENT_SYSTEM, LatentModel.around),
     RETRIEVAL: Kind(NearestMap.load, make=make_retrieval),
     PAINTING: Kind(Painting.load, make=make_painting),
 }

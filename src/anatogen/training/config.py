@@ -201,6 +201,19 @@ class LearnedSettings(Protocol):
         ...
 
 
+def training_of(settings: LearnedSettings) -> TrainingSettings:
+    """Length and optimisation of a system's own training, without what earlier stages get of the whole length."""
+    own: TrainingSettings | None = getattr(settings, "own_training", None)
+    return own or settings.training
+
+
+def shortened(how: TrainingSettings, share: float) -> TrainingSettings:
+    """`how` with that share of its length."""
+    steps = None if how.steps is None else max(1, round(share * how.steps))
+    epochs, seconds = (None if each is None else share * each for each in (how.epochs, how.max_time_s))
+    return how.model_copy(update={"steps": steps, "epochs": epochs, "max_time_s": seconds})
+
+
 class RunSettings(Settings):
     """All settings that determine what `train` makes of a data set, for the denoiser."""
 

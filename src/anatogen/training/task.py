@@ -18,6 +18,8 @@ from anatogen.seeds import Draws
 from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 
+STAGES = "stages"
+
 
 class MicroBatch(Protocol):
     """Items that are trained on together."""
@@ -139,9 +141,32 @@ class System:
     Attributes:
         name: The kind of its model: "denoiser", "spade", ...
         settings: The class of its settings.
-        task: Makes its task: (data set, settings, device).
+        task: Makes its task: (data set, settings, device, folder of the run). Without a folder, to plan, it does
+            without what earlier stages have trained.
+        before: Trainings that it builds on, in their order.
     """
 
     name: str
     settings: type[BaseModel]
-    task: Callable[[PreparedDataset, Any, torch.device], Task[Any]]
+    task: Callable[[PreparedDataset, Any, torch.device, Path | None], Task[Any]]
+    before: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training that a system builds on, in a folder of its run.
+
+    Attributes:
+        name: Of the folder; see `stage_folder`.
+        system: What is trained.
+        settings: Its settings, from those of the whole.
+    """
+
+    name: str
+    system: System
+    settings: Callable[[Any], Any]
+
+
+def stage_folder(run: Path, name: str) -> Path:
+    """The folder of a stage of `run`."""
+    return run / STAGES / name

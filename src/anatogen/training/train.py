@@ -30,6 +30,7 @@ from anatogen.training.config import (
     build_settings,
     build_settings_of,
     first_difference,
+    training_of,
 )
 from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.exporting import FREE_ON_RESUME, LENGTHS
@@ -38,17 +39,17 @@ from anatogen.training.hooks import Hook
 from anatogen.training.schedule import Length, may_change
 from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
-from anatogen.training.task import StartsFromRun, System, Task
+from anatogen.training.task import STAGES, StartsFromRun, System, Task
 
 CLOCK: Callable[[], float] = time.monotonic
 """Seconds that only rise; tests and benchmarks put another in its place."""
 
-OUR_DENOISER = System("denoiser", RunSettings, DenoiserTask)
+OUR_DENOISER = System("denoiser", RunSettings, lambda data, how, device, _: DenoiserTask(data, how, device))
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
 _LIVE = ("previews", "training.html", "tensorboard", "best.json", "tracking.json", "wandb", "mlruns", "mlflow.db")
-_OURS = (BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", AVERAGES, *_LIVE)
+_OURS = (STAGES, BEFORE_DECAY, _START, "config.yaml", "metrics.jsonl", "checkpoints", AVERAGES, *_LIVE)
 
 
 def train(
@@ -93,8 +94,8 @@ def train(
 
     # Build everything that can fail before writing anything.
     place = pick_device(group.device(device))
-    task: Task[Batch] = system.task(dataset, settings, place)
-    how = settings.training
+    task: Task[Batch] = system.task(dataset, settings, place, out)
+    how = training_of(settings)
     loader = Loader(
         dataset,
         dataset.split("train"),
@@ -144,8 +145,7 @@ def _begun(out: Path, settings: LearnedSettings, start: StartingPoint | None, *,
                 _go_on_before_decay(out)
             if resume and settings.live.chooses:
                 recall_best(out)
-            with writing(out / "config.yaml") as path:
-                path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+            write_config(out, settings)
             if start is not None:
                 start.write(out / _START)
             yield
@@ -166,6 +166,12 @@ def settings_of(
         return _settings_to_resume(out, asked, system)
     _require_free(out)
     return asked if asked is not None else default_settings(system)
+
+
+def write_config(out: Path, settings: LearnedSettings) -> None:
+    """Write config.yaml of the run `out`."""
+    with writing(out / "config.yaml") as path:
+        path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
 def default_settings(system: System, base: Path | None = None) -> LearnedSettings:
@@ -264,7 +270,7 @@ def _removed_if_nothing_was_saved(out: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not _checkpoints(out) and not (out / "model.json").is_file():
+        if not _checkpoints(out) and not (out / "model.json").is_file() and not (out / STAGES).is_dir():
             for name in ("config.yaml", "metrics.jsonl", _START):
                 with suppress(OSError):
                     (out / name).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import Kind
-    from anatogen.training.config import LearnedSettings
+    from anatogen.training.config import LearnedSettings, TrainingSettings
     from anatogen.training.task import Task
 
 _WARM_UP, _MEASURED = 2, 5  # steps
@@ -44,6 +44,7 @@ class TrainingPlan:
         memory_mb: What the device has in all; None where it is not known.
         checkpoint_mb: Of one checkpoint.
         trains_segmenter: Whether the previews' auxiliary segmenter would be trained first.
+        before: The parts that are trained before, which were not measured, each with its length in words.
     """
 
     images: int
@@ -63,6 +64,7 @@ class TrainingPlan:
     memory_mb: float | None
     checkpoint_mb: float
     trains_segmenter: bool
+    before: tuple[tuple[str, str], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -95,6 +97,7 @@ def plan_training(
     from anatogen.data.store import PreparedDataset
     from anatogen.device import has_bfloat16, pick_device
     from anatogen.generation.kinds import kind_of
+    from anatogen.training.config import training_of
     from anatogen.training.schedule import Length
     from anatogen.training.space import checkpoint_bytes
     from anatogen.training.train import default_settings
@@ -106,8 +109,8 @@ def plan_training(
     settings = settings or default_settings(kind.system)
     data = PreparedDataset.open(dataset)
     place, rows = pick_device(device), data.split("train")
-    task = kind.system.task(data, settings, place)
-    how = settings.training
+    task = kind.system.task(data, settings, place, None)
+    how = training_of(settings)
     batch = min(how.batch_size, len(rows))
     length = Length(how, len(rows), batch)
     with watched_by(monitor):
@@ -132,17 +135,29 @@ def plan_training(
         memory_mb=_memory_mb(place),
         checkpoint_mb=checkpoint_bytes(task.phases) / 2**20,
         trains_segmenter=would_train_segmenter(data, settings),
+        before=tuple((part.name, _in_words(part.settings(settings).training)) for part in kind.system.before),
     )
+
+
+def _in_words(how: TrainingSettings) -> str:
+    """The length of a training: "300 steps"."""
+    from anatogen.progress import format_duration
+
+    limits = [None if how.steps is None else f"{how.steps:,} steps"]
+    limits += [None if how.epochs is None else f"{how.epochs:g} epochs"]
+    limits += [None if how.max_time_s is None else format_duration(how.max_time_s)]
+    return " or ".join(limit for limit in limits if limit)
 
 
 def _measured(dataset: PreparedDataset, settings: LearnedSettings, task: Task[Any]) -> tuple[float, int]:
     """Seconds of a step, and the micro-batch; measured in the training loop itself, in a folder that is removed."""
     from anatogen.data.augment import Augment
     from anatogen.data.loader import Loader
+    from anatogen.training.config import training_of
     from anatogen.training.fit import fit
     from anatogen.training.probe import micro_batch_of
 
-    how, times = settings.training, list[float]()
+    how, times = training_of(settings), list[float]()
     loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
     micro = micro_batch_of(task, loader, how)
     lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}

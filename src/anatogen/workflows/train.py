@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anatogen.errors import SettingsError
+from anatogen.errors import Interrupted, SettingsError
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anatogen.distributed import Group
     from anatogen.generation.kinds import Kind
     from anatogen.training.config import LearnedSettings
-    from anatogen.training.task import System
+    from anatogen.training.task import Stage, System
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TrainRequest:
     Attributes:
         settings: None for the run's own on a resume, for the defaults elsewhere.
         resume: Continue the unfinished run in `out`.
-        model: The kind of model: "denoiser", "spade", or "retrieval" and "painting", which learn nothing.
+        model: The kind of model: "denoiser", "spade", "latent", or "retrieval" and "painting", which learn nothing.
         track: Trackers that get the numbers and previews: "wandb", "mlflow".
     """
 
@@ -71,6 +71,8 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
         warning = group.first(lambda: _leak(dataset, request))
         if kind.system is None:
             return group.first(lambda: _made(dataset, request, kind, warning))
+        for stage_before in kind.system.before:
+            _trained_before(dataset, request, kind.system, stage_before, group)
         page = _trained(dataset, request, kind.system, group)
         return group.first(lambda: _result(request, warning, page))
 
@@ -130,6 +132,67 @@ def _leak(dataset: PreparedDataset, request: TrainRequest) -> str:
         warning = f"{request.dataset}: {warning}. Prepare the data again: cases of one patient stay in one split now"
         logging.getLogger(__name__).warning(warning)
     return warning
+
+
+def _trained_before(
+    dataset: PreparedDataset, request: TrainRequest, whole: System, before: Stage, group: Group
+) -> None:
+    """Train a stage that `whole` builds on, in a folder of its run; one that is finished stays as it is.
+
+    Raises SettingsError where another training has left it, or with other settings.
+    """
+    from anatogen.model import read_about
+    from anatogen.training.config import first_difference
+    from anatogen.training.exporting import FREE_ON_RESUME
+    from anatogen.training.task import stage_folder
+    from anatogen.training.train import default_settings, settings_of, write_config
+    from anatogen.training.train import train as run
+
+    folder = stage_folder(request.out, before.name)
+
+    def prepared() -> LearnedSettings | None:
+        settings = settings_of(request.out, request.settings, system=whole, resume=request.resume)
+        own: LearnedSettings = before.settings(settings)
+        if folder.is_dir() and not request.resume:
+            hint = "Add --resume to go on, or choose another folder"
+            raise SettingsError(f"holds a training of its {before.name}", path=request.out, hint=hint)
+        if (folder / "model.json").is_file() and read_about(folder).finished:
+            known = default_settings(before.system, folder / "config.yaml")
+            if (name := first_difference(known, own, but=FREE_ON_RESUME)) is not None:
+                problem = f"its {before.name} was trained with a different {name}"
+                raise SettingsError(problem, path=request.out, hint="Train into another folder")
+            return None
+        write_config(request.out, settings)
+        return own
+
+    settings = group.first(prepared)
+    if settings is None:
+        return
+    bar_begun = False
+
+    def moved(share: float, text: str) -> None:
+        nonlocal bar_begun
+        if not bar_begun:
+            bar.begin_at(share)
+            bar_begun = True
+        bar.update(share, text or None)
+
+    try:
+        with stage(f"training the {before.name}", 1.0, "s") as bar:
+            run(
+                dataset,
+                folder,
+                settings,
+                system=before.system,
+                device=request.device,
+                resume=request.resume,
+                progress=moved,
+            )
+    except Interrupted as stopped:
+        hint = f"Resume it with: anatogen train {dataset.folder} --out {request.out} --resume"
+        again = Interrupted(f"{stopped.problem} (the {before.name}, the first part)", path=request.out, hint=hint)
+        again.told = stopped.told
+        raise again from stopped
 
 
 def _trained(dataset: PreparedDataset, request: TrainRequest, system: System, group: Group) -> Path | None:

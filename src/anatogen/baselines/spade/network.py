@@ -62,10 +62,6 @@ def level_channels(width: int, levels: int) -> list[int]:
     return [width * min(16, 1 << level) for level in range(levels + 1)]
 
 
-def _normalised(layer: nn.Module) -> nn.Module:
-    return spectral_norm(layer)
-
-
 class Modulation(nn.Module):
     """Spatially-adaptive normalisation: each channel is normalised over the image, then scaled and shifted by the label
     map (Park et al. 2019, Eq. 1). Instance norm, so that an image does not depend on its batch.
@@ -90,12 +86,12 @@ class SpadeBlock(nn.Module):
         middle = min(channels_in, channels_out)
         self.norm1 = Modulation(dim, channels_in, planes, hidden)
         self.norm2 = Modulation(dim, middle, planes, hidden)
-        self.conv1 = _normalised(convolution(dim, channels_in, middle))
-        self.conv2 = _normalised(convolution(dim, middle, channels_out))
+        self.conv1 = spectral_norm(convolution(dim, channels_in, middle))
+        self.conv2 = spectral_norm(convolution(dim, middle, channels_out))
         self.short: nn.Module | None = None
         if channels_in != channels_out:
             self.norm_short = Modulation(dim, channels_in, planes, hidden)
-            self.short = _normalised(convolution(dim, channels_in, channels_out, kernel=1))
+            self.short = spectral_norm(convolution(dim, channels_in, channels_out, kernel=1))
 
     def forward(self, x: Tensor, planes: Tensor) -> Tensor:
         """x (B, C_in, *spatial) under planes (B, P, *spatial) -> (B, C_out, *spatial)."""
@@ -112,7 +108,7 @@ class ImageEncoder(nn.Module):
         channels = [image_channels, *(width * min(8, 1 << level) for level in range(levels))]
         kind = {2: nn.Conv2d, 3: nn.Conv3d}[len(size)]
         self.layers = nn.ModuleList(
-            _normalised(kind(before, after, 3, stride=2, padding=1)) for before, after in itertools.pairwise(channels)
+            spectral_norm(kind(before, after, 3, stride=2, padding=1)) for before, after in itertools.pairwise(channels)
         )
         cells = 1
         for side in size:
@@ -174,32 +170,3 @@ class SpadeGenerator(nn.Module):
                 h = functional.interpolate(h, scale_factor=2, mode="nearest")
             h = block(h, functional.interpolate(planes, size=h.shape[2:], mode="nearest"))
         return torch.tanh(self.to_image(functional.leaky_relu(h, _SLOPE)))
-
-
-class Discriminators(nn.Module):
-    """MONAI's patch discriminator at several scales: of image and planes, of both at half of the size, and so on."""
-
-    def __init__(self, dim: int, channels: int, size: tuple[int, ...], *, width: int, scales: int, layers: int) -> None:
-        super().__init__()
-        from monai.networks.nets import PatchDiscriminator
-
-        self.scales = nn.ModuleList()
-        for scale in range(scales):
-            fitting = max(1, min(layers, (min(size) >> scale).bit_length() - 3))
-            patches = PatchDiscriminator(
-                spatial_dims=dim, channels=width, in_channels=channels, num_layers_d=fitting, norm="INSTANCE"
-            )
-            for module in list(patches.modules()):
-                if isinstance(module, nn.Conv2d | nn.Conv3d):
-                    _normalised(module)
-            self.scales.append(patches)
-        self._halved = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[dim]
-
-    def forward(self, images: Tensor, planes: Tensor) -> list[list[Tensor]]:
-        """For each scale the features of each layer, the last of them the scores of the patches."""
-        x, found = torch.cat([images, planes], dim=1), []
-        for place, patches in enumerate(self.scales):
-            if place:
-                x = self._halved(x, 3, stride=2, padding=1, count_include_pad=False)
-            found.append(patches(x))
-        return found

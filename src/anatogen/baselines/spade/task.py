@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
+from anatogen.baselines.adversarial import feature_loss, fooled, told_apart
+from anatogen.baselines.discriminators import Discriminators
 from anatogen.baselines.document import PlaneConditioning, basis_of
+from anatogen.baselines.perceptual import PerceptualLoss
 from anatogen.baselines.spade.model import SPADE, SpadeDocument
-from anatogen.baselines.spade.network import Discriminators, SpadeConfig, SpadeGenerator, SpadeNetworkSettings
-from anatogen.baselines.spade.perceptual import PerceptualLoss
+from anatogen.baselines.spade.network import SpadeConfig, SpadeGenerator, SpadeNetworkSettings
 from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import AugmentSettings
@@ -170,7 +171,7 @@ class SpadeTask:
             made = self.generator(planes, code)
         known = self._known(batch)
         real, fake = self.discriminators(images * known, planes), self.discriminators(made * known, planes)
-        losses = torch.stack([_hinge(r[-1], f[-1]) for r, f in zip(real, fake, strict=True)]).mean(0)
+        losses = told_apart(real, fake)
         return losses.mean(), {"discriminator_loss": losses.detach()}
 
     def _of_generator(
@@ -186,8 +187,7 @@ class SpadeTask:
             fake = self.discriminators(made * known, planes)
         finally:
             self.discriminators.requires_grad_(True)
-        adversarial = torch.stack([-_by_item(scale[-1]) for scale in fake]).mean(0)
-        parts = {"adversarial": adversarial, "features": options.feature_weight * _feature_loss(fake, real)}
+        parts = {"adversarial": fooled(fake), "features": options.feature_weight * feature_loss(fake, real)}
         if self.perceptual is not None:
             parts["perceptual"] = options.perceptual_weight * self.perceptual(made * known, images * known)
         if divergence is not None:
@@ -234,25 +234,8 @@ class SpadeTask:
             forget_best(folder)
 
 
-def _by_item(scores: Tensor) -> Tensor:
-    return scores.flatten(1).mean(1)
+def _task(dataset: PreparedDataset, settings: Any, device: torch.device, out: Path | None) -> SpadeTask:  # noqa: ARG001
+    return SpadeTask(dataset, settings, device)
 
 
-def _hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """The hinge loss of a discriminator, (B,). (MONAI's `PatchAdversarialLoss` squashes the scores by tanh first, which
-    takes the gradient where they are far off, and its generator loss is hinged as well; the paper's are not.)
-    """
-    return _by_item(functional.relu(1 - real)) + _by_item(functional.relu(1 + fake))
-
-
-def _feature_loss(fake: list[list[Tensor]], real: list[list[Tensor]]) -> Tensor:
-    """The mean L1 distance between the features of fake and real images over layers and scales, (B,)."""
-    terms = [
-        (ours - theirs).abs().flatten(1).mean(1)
-        for of_fake, of_real in zip(fake, real, strict=True)
-        for ours, theirs in zip(of_fake[:-1], of_real[:-1], strict=True)
-    ]
-    return torch.stack(terms).sum(0) / len(fake)
-
-
-SPADE_SYSTEM = System(SPADE, SpadeSettings, SpadeTask)
+SPADE_SYSTEM = System(SPADE, SpadeSettings, _task)
