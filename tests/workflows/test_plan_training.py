@@ -19,7 +19,7 @@ VALUES = ["network.width=16", "training.batch_size=4"]
 def test_what_it_says_is_so(dataset: PreparedDataset, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anatogen.judges.of_dataset.has_segmenter", lambda dataset: False)
     before = sorted(path.name for path in dataset.folder.iterdir())
-    settings = build_settings(base=run_folder / "config.yaml", training={"max_time_s": 100.0})
+    settings = build_settings(base=run_folder / "config.yaml", training={"max_time_s": 100.0, "epochs": 1e6})
     plan = plan_training(dataset.folder, settings, device="cpu")
     rows = dataset.split("train")
     assert (plan.images, plan.patients) == (len(rows), len({row.patient for row in rows}))

@@ -60,7 +60,9 @@ def train(
 ) -> None:
     """Train a model on the split "train". Ctrl-C stops training and saves the current model and a checkpoint.
 
-    Training ends at the first of --steps, --epochs and --max-time that is reached. Checkpoints are written every five
+    Training ends at the first of --steps, --epochs and --max-time that is reached. Without --steps or --epochs few
+    images are seen 40 times at most, because more is learned by heart; the width of the network fits the data and the
+    time, unless it is set. Checkpoints are written every five
     minutes (training.checkpoint_every); after an interruption add --resume to the same command. Previews of validation
     label maps, and their Dice in a longer training, are in training.html (settings live.previews and live.dice).
 
@@ -101,6 +103,7 @@ def train(
     if plan or out is None:
         _print_plan(plan_training(dataset, settings, model=kind, device=device))
         return
+    _show_plans()
     result = run_workflow(TrainRequest(dataset, out, settings, device, resume, kind, tuple(track)))
     if not is_first_process():
         return
@@ -111,6 +114,19 @@ def train(
     if result.page is not None:
         print(f"Curves and previews: {result.page}")
     print(f"Next: anatogen sample {out} --masks {dataset} --out SAMPLES")
+
+
+def _show_plans() -> None:
+    """Show on standard error what is planned because the settings leave it open."""
+    import logging
+    import sys
+
+    from anatogen.training.train import PLANS
+
+    if not PLANS.handlers:
+        PLANS.addHandler(logging.StreamHandler(sys.stderr))
+        PLANS.setLevel(logging.INFO)
+        PLANS.propagate = False
 
 
 def _print_plan(plan: TrainingPlan) -> None:
@@ -138,6 +154,7 @@ def _print_plan(plan: TrainingPlan) -> None:
     lines += [("before it", f"the {name} is trained for {length} (not measured)") for name, length in plan.before]
     if plan.trains_segmenter:
         lines.append(("before it", "the auxiliary segmenter of the previews is trained (--set live.dice=never: not)"))
+    lines += [("planned", choice) for choice in plan.choices]
     for name, text in lines:
         print(f"{name:10}{text}")
 

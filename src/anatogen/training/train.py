@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from anatogen.data.augment import Augment
@@ -36,6 +37,7 @@ from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.exporting import FREE_ON_RESUME, LENGTHS
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
+from anatogen.training.planning import Planned, adopting, planned, seconds_of_step
 from anatogen.training.schedule import Length, may_change
 from anatogen.training.snapshots import AVERAGES, snapshot_hook
 from anatogen.training.space import check_space
@@ -45,6 +47,9 @@ CLOCK: Callable[[], float] = time.monotonic
 """Seconds that only rise; tests and benchmarks put another in its place."""
 
 OUR_DENOISER = System("denoiser", RunSettings, lambda data, how, device, _: DenoiserTask(data, how, device))
+
+PLANS = logging.getLogger("anatogen.plans")
+"""Says what was planned; the command line shows it."""
 
 _log = logging.getLogger(__name__)
 _START = "start.json"
@@ -94,6 +99,10 @@ def train(
 
     # Build everything that can fail before writing anything.
     place = pick_device(group.device(device))
+    if isinstance(settings, RunSettings) and not resume:
+        settings, choices = (found := plan_for(dataset, settings, place)).settings, found.choices
+        for choice in choices if group.is_first else ():
+            PLANS.info("planned: %s", choice)
     task: Task[Batch] = system.task(dataset, settings, place, out)
     how = training_of(settings)
     loader = Loader(
@@ -132,6 +141,15 @@ def train(
             again.told = stopped.told
             raise again from stopped
     return out
+
+
+def plan_for(dataset: PreparedDataset, settings: RunSettings, device: torch.device) -> Planned:
+    """The defaults for `dataset`, where `settings` leave them open; a time limit needs a few measured steps."""
+
+    def measure(trial: RunSettings) -> float:
+        return seconds_of_step(dataset, trial, DenoiserTask(dataset, trial, device))[0]
+
+    return planned(dataset, settings, measure)
 
 
 @contextmanager
@@ -214,6 +232,8 @@ def _how_to_resume(dataset: PreparedDataset | None, out: Path) -> str:
 def _settings_to_resume(out: Path, asked: LearnedSettings | None, system: System) -> LearnedSettings:
     """The settings of the run `out`, or `asked` where they differ in nothing that affects the weights."""
     own = default_settings(system, out / "config.yaml")
+    if isinstance(asked, RunSettings) and isinstance(own, RunSettings):
+        asked = adopting(asked, own)
     if not _checkpoints(out):
         if not (out / "model.json").is_file():
             return asked or own  # stopped before its first checkpoint: start anew

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anatogen.errors import SettingsError
-from anatogen.progress import Monitor, stage, watched_by
+from anatogen.progress import Monitor, watched_by
 
 if TYPE_CHECKING:
     import torch
 
-    from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import Kind
     from anatogen.training.config import LearnedSettings, TrainingSettings
     from anatogen.training.task import Task
-
-_WARM_UP, _MEASURED = 2, 5  # steps
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,7 @@ class TrainingPlan:
         memory_mb: What the device has in all; None where it is not known.
         checkpoint_mb: Of one checkpoint.
         trains_segmenter: Whether the previews' auxiliary segmenter would be trained first.
+        choices: What the plan chose because the settings leave it open, each with the reason.
         before: The parts that are trained before, which were not measured, each with its length in words.
     """
 
@@ -65,6 +61,7 @@ class TrainingPlan:
     checkpoint_mb: float
     trains_segmenter: bool
     before: tuple[tuple[str, str], ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -97,10 +94,11 @@ def plan_training(
     from anatogen.data.store import PreparedDataset
     from anatogen.device import has_bfloat16, pick_device
     from anatogen.generation.kinds import kind_of
-    from anatogen.training.config import training_of
+    from anatogen.training.config import RunSettings, training_of
+    from anatogen.training.planning import seconds_of_step
     from anatogen.training.schedule import Length
     from anatogen.training.space import checkpoint_bytes
-    from anatogen.training.train import default_settings
+    from anatogen.training.train import default_settings, plan_for
     from anatogen.workflows.live import would_train_segmenter
 
     kind = kind_of(model)
@@ -109,12 +107,17 @@ def plan_training(
     settings = settings or default_settings(kind.system)
     data = PreparedDataset.open(dataset)
     place, rows = pick_device(device), data.split("train")
+    choices: tuple[str, ...] = ()
+    if isinstance(settings, RunSettings):
+        with watched_by(monitor):
+            found = plan_for(data, settings, place)
+        settings, choices = found.settings, found.choices
     task = kind.system.task(data, settings, place, None)
     how = training_of(settings)
     batch = min(how.batch_size, len(rows))
     length = Length(how, len(rows), batch)
     with watched_by(monitor):
-        seconds, micro = _measured(data, settings, task)
+        seconds, micro = seconds_of_step(data, settings, task)
     limits = [length.end, None if length.seconds is None else int(length.seconds / seconds)]
     bfloat16 = how.precision == "bfloat16" or (how.precision == "auto" and has_bfloat16(place))
     return TrainingPlan(
@@ -135,6 +138,7 @@ def plan_training(
         memory_mb=_memory_mb(place),
         checkpoint_mb=checkpoint_bytes(task.phases) / 2**20,
         trains_segmenter=would_train_segmenter(data, settings),
+        choices=choices,
         before=tuple((part.name, _in_words(part.settings(settings).training)) for part in kind.system.before),
     )
 
@@ -147,30 +151,6 @@ def _in_words(how: TrainingSettings) -> str:
     limits += [None if how.epochs is None else f"{how.epochs:g} epochs"]
     limits += [None if how.max_time_s is None else format_duration(how.max_time_s)]
     return " or ".join(limit for limit in limits if limit)
-
-
-def _measured(dataset: PreparedDataset, settings: LearnedSettings, task: Task[Any]) -> tuple[float, int]:
-    """Seconds of a step, and the micro-batch; measured in the training loop itself, in a folder that is removed."""
-    from anatogen.data.augment import Augment
-    from anatogen.data.loader import Loader
-    from anatogen.training.config import training_of
-    from anatogen.training.fit import fit
-    from anatogen.training.probe import micro_batch_of
-
-    how, times = training_of(settings), list[float]()
-    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
-    micro = micro_batch_of(task, loader, how)
-    lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}
-    with tempfile.TemporaryDirectory() as folder, stage("measuring", _WARM_UP + _MEASURED, "steps") as bar:
-
-        def note(share: float, text: str) -> None:  # noqa: ARG001
-            _wait(task.device)
-            times.append(time.perf_counter())
-            bar.update(len(times) - 1)
-
-        fit(task, loader, how.model_copy(update=lengths), Path(folder), progress=note)
-    spent = [later - earlier for earlier, later in zip(times[_WARM_UP:], times[_WARM_UP + 1 :], strict=False)]
-    return sorted(spent)[len(spent) // 2], micro
 
 
 def _name(model: str, settings: LearnedSettings) -> str:
@@ -197,13 +177,6 @@ def _gflops(kind: Kind, task: Task[Any], settings: LearnedSettings) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         next(iter(model.generate([query])))
     return counter.get_total_flops() / 1e9
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
 
 
 def _peak_mb(device: torch.device) -> float | None:

@@ -1,0 +1,148 @@
+"""Defaults that fit the data: the width of the network and the length of a training, where the user chose neither.
+
+What is planned is written to config.yaml, so that a resume does not plan again. The figures behind the rules are in
+benchmarks/RESULTS.md ("Few patients", "Width and time").
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anatogen.data.augment import Augment
+from anatogen.data.loader import Loader
+from anatogen.data.store import PreparedDataset
+from anatogen.distributed import current_group
+from anatogen.networks.hourglass import HourglassConfig
+from anatogen.progress import format_duration, stage
+from anatogen.training.config import LearnedSettings, RunSettings, TrainingSettings, training_of
+from anatogen.training.fit import fit
+from anatogen.training.probe import micro_batch_of
+from anatogen.training.task import Task
+
+MOST_EPOCHS = 40
+"""Passes over the training images, after which a model of few patients was found to begin to learn them by heart."""
+LEAST_IMAGES = 8_000
+"""Images seen at least, in however many passes: with fewer no model learns to follow label maps."""
+ENOUGH_IMAGES = 24_000
+"""Images after which the widest network of `WIDTHS` is the best; with fewer a narrower one, which sees more, is."""
+WIDTHS = (64, 48, 32)
+_COST = 1.7  # the time of an image grows with that power of the width (measured between 32 and 64)
+_WORTH_MEASURING = 60.0  # seconds of training
+_WARM_UP, _MEASURED = 2, 5  # steps
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Settings in which nothing is left to plan, and what was chosen, each with the reason."""
+
+    settings: RunSettings
+    choices: tuple[str, ...] = ()
+
+
+def plan(settings: RunSettings, images: int, seconds_per_image: Callable[[], float] | None = None) -> Planned:
+    """Choose what `settings` leave open.
+
+    Args:
+        settings: Of the preset `fast`; others are taken as they are. A value that was given, in whatever way, stays.
+        images: Of the training split.
+        seconds_per_image: Measures a training of the widest network; called for a time limit only. None: not measured.
+    """
+    if settings.preset != "fast" or settings.training.start_from is not None:
+        return Planned(settings)
+    choices = []
+    how, network = settings.training, settings.network
+    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / images)
+    if _is_open(how):
+        settings = settings.model_copy(update={"training": how.model_copy(update={"epochs": round(epochs, 1)})})
+        if how.steps is None or epochs * images < how.steps * how.batch_size:
+            choices.append(
+                f"at most {epochs:.0f} epochs: {images:,} images that are seen more often are learned by heart "
+                "(training.epochs)"
+            )
+    if isinstance(network, HourglassConfig) and "width" not in network.model_fields_set:
+        width, reason = _width(epochs * images, how.max_time_s, seconds_per_image)
+        settings = settings.model_copy(update={"network": network.model_copy(update={"width": width})})
+        if reason:
+            choices.append(f"width {width}: {reason} (network.width)")
+    return Planned(settings, tuple(choices))
+
+
+def _is_open(how: TrainingSettings) -> bool:
+    """Whether no number of steps or epochs was given; None is none."""
+    return how.epochs is None and (how.steps is None or "steps" not in how.model_fields_set)
+
+
+def _width(images: float, limit: float | None, seconds_per_image: Callable[[], float] | None) -> tuple[int, str]:
+    """The width for `images` to be seen, at most, within a time limit; and why it is not the widest."""
+    if images < ENOUGH_IMAGES:
+        return WIDTHS[-1], f"the training sees {images:,.0f} images, too few for a wider network"
+    if limit is None or seconds_per_image is None:
+        return WIDTHS[0], ""
+    if limit < _WORTH_MEASURING:
+        return WIDTHS[-1], f"{format_duration(limit)} are too short for a wider network"
+    widest = seconds_per_image()
+    for width in WIDTHS:
+        seen = limit / (widest * (width / WIDTHS[0]) ** _COST)
+        if seen >= ENOUGH_IMAGES:
+            break
+    if width == WIDTHS[0]:
+        return width, ""
+    return width, f"a wider network would see fewer than {ENOUGH_IMAGES:,} images in {format_duration(limit)}"
+
+
+def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[RunSettings], float]) -> Planned:
+    """The plan for a training of `dataset`. measure: seconds of a step with these settings."""
+
+    def seconds_per_image() -> float:
+        widest = settings.network.model_copy(update={"width": WIDTHS[0]})
+        return measure(settings.model_copy(update={"network": widest})) / settings.training.batch_size
+
+    return plan(settings, len(dataset.split("train")), seconds_per_image)
+
+
+def adopting(asked: RunSettings, own: RunSettings) -> RunSettings:
+    """`asked`, with what it leaves to be planned taken from the settings of the run that is resumed."""
+    updates: dict[str, object] = {}
+    how, network = asked.training, asked.network
+    if _is_open(how):
+        updates["training"] = how.model_copy(update={"epochs": own.training.epochs})
+    same = isinstance(network, HourglassConfig) and isinstance(own.network, HourglassConfig)
+    if same and "width" not in network.model_fields_set:
+        updates["network"] = network.model_copy(update={"width": own.network.width})  # type: ignore[union-attr]
+    return asked.model_copy(update=updates)
+
+
+def seconds_of_step(dataset: PreparedDataset, settings: LearnedSettings, task: Task[Any]) -> tuple[float, int]:
+    """Seconds of a training step, the loading of data included, and the micro-batch.
+
+    Measured in the training loop itself, in a folder that is removed. In a group all processes measure together, and
+    the seconds are those of the first.
+    """
+    how, times = training_of(settings), list[float]()
+    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
+    micro = micro_batch_of(task, loader, how)
+    lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}
+    with tempfile.TemporaryDirectory() as folder, stage("measuring", _WARM_UP + _MEASURED, "steps") as bar:
+
+        def note(share: float, text: str) -> None:  # noqa: ARG001
+            _wait(task)
+            times.append(time.perf_counter())
+            bar.update(len(times) - 1)
+
+        fit(task, loader, how.model_copy(update=lengths), Path(folder), progress=note)
+    if not current_group().is_first:
+        return current_group().first(lambda: 0.0), micro
+    spent = [later - earlier for earlier, later in zip(times[_WARM_UP:], times[_WARM_UP + 1 :], strict=False)]
+    return current_group().first(lambda: sorted(spent)[len(spent) // 2]), micro
+
+
+def _wait(task: Task[Any]) -> None:
+    if task.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize()

@@ -1,0 +1,113 @@
+"""Defaults that fit the data: what is chosen, what is left alone, and that a resume plans nothing again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from anatogen.data.store import PreparedDataset
+from anatogen.errors import SettingsError
+from anatogen.training.config import RunSettings, build_settings
+from anatogen.training.planning import adopting, plan
+from anatogen.training.train import train
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def never() -> float:
+    raise AssertionError("nothing is to be measured")
+
+
+def chosen(settings: RunSettings, images: int, seconds: float | None = None) -> tuple[int, float | None, int]:
+    """Width, epochs and the number of choices that were said."""
+    found = plan(settings, images, never if seconds is None else lambda: seconds)
+    return found.settings.network.width, found.settings.training.epochs, len(found.choices)  # type: ignore[union-attr]
+
+
+def test_by_the_number_of_images() -> None:
+    assert chosen(RunSettings(), 20_000) == (64, 40, 0)  # 20,000 steps end first, so there is nothing to say
+    assert chosen(RunSettings(), 4_000) == (64, 40, 1)
+    assert chosen(RunSettings(), 440) == (32, 40, 2)  # 17,600 images seen
+    assert chosen(RunSettings(), 50) == (32, 160, 2)  # 8,000 images are the least that teaches anything
+    assert chosen(RunSettings(), 1) == (32, 8000, 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "width"),
+    [(1 / 60, 64), (1 / 40, 64), (1 / 39, 48), (1 / 20, 32), (10.0, 32)],
+)  # fmt: skip
+def test_by_the_time(seconds: float, width: int) -> None:
+    """Ten minutes: 24,000 images are 40 a second."""
+    how = build_settings(training={"max_time_s": 600.0})
+    assert chosen(how, 4_000, seconds)[0] == width
+
+
+def test_a_minute_is_not_spent_on_measuring() -> None:
+    assert chosen(build_settings(training={"max_time_s": 59.0}), 4_000)[0] == 32
+
+
+def test_what_was_given_stays() -> None:
+    assert chosen(build_settings(values=["network.width=64"]), 440) == (64, 40, 1)
+    assert chosen(build_settings(values=["network.width=96", "training.max_time_s=600"]), 440) == (96, 40, 1)
+    assert chosen(build_settings(training={"steps": 20_000}), 4_000) == (64, None, 0)
+    assert chosen(build_settings(training={"epochs": 500.0}), 4_000) == (64, 500, 0)
+    paper = build_settings("paper")
+    assert plan(paper, 440, never).settings is paper
+    further = build_settings(training={"start_from": "runs/other", "steps": 10})
+    assert plan(further, 440, never).settings is further
+    unet = build_settings(values=["network.name=paper_unet"])
+    assert plan(unet, 440, never).settings.network == unet.network
+
+
+def test_a_plan_is_not_planned_again() -> None:
+    once = plan(RunSettings(), 440, never).settings
+    assert plan(once, 10_000_000, never).settings == once
+    read_again = RunSettings.model_validate(once.model_dump(mode="json"))
+    assert plan(read_again, 10_000_000, never).settings == once
+
+
+def test_a_run_records_its_plan_and_resumes_by_it(dataset: PreparedDataset, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    def kill(share: float, text: str) -> None:
+        calls.append(share)
+        if len(calls) == 6:
+            raise Killed
+
+    def how() -> RunSettings:
+        return build_settings(values=["network.blocks=1", "training.batch_size=4", "training.checkpoint_every=2",
+                                      "training.max_time_s=50"])  # fmt: skip
+
+    with pytest.raises(Killed):
+        train(dataset, tmp_path / "run", how(), device="cpu", progress=kill)
+    found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    images = len(dataset.split("train"))
+    assert found["network"]["width"] == 32 and found["training"]["epochs"] == round(8000 / images, 1)
+    # The same call of a script, which leaves the same things open; another width is another training.
+    resumed = adopting(how(), RunSettings.model_validate(found))
+    assert resumed.network.width == 32 and resumed.training.epochs == found["training"]["epochs"]  # type: ignore[union-attr]
+    other = build_settings(
+        values=["network.width=64", "network.blocks=1", "training.batch_size=4"], training={"steps": 8}
+    )
+    with pytest.raises(SettingsError, match=r"network\.width"):
+        train(dataset, tmp_path / "run", other, device="cpu", resume=True)
+    shorter = build_settings(
+        values=["network.blocks=1", "training.batch_size=4", "training.checkpoint_every=2"], training={"steps": 8}
+    )
+    train(dataset, tmp_path / "run", shorter, device="cpu", resume=True)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["network"]["width"] == 32
+
+
+def test_the_command_line_says_what_is_planned(cli: Cli, dataset_folder: Path, tmp_path: Path) -> None:
+    code, out, err = cli("train", dataset_folder, "--plan", "--device", "cpu")
+    assert code == 0 and "planned   width 32: the training sees 8,0" in out and "learned by heart" in out, err
+    code, out, err = cli("train", dataset_folder, "--out", tmp_path / "run", "--max-time", "3s", "--device", "cpu",
+                         "--set", "network.blocks=1", "--set", "live.previews=false")  # fmt: skip
+    assert code == 0, err
+    assert "planned: width 32" in err and "planned: at most" in err
