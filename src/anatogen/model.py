@@ -207,6 +207,15 @@ class HasNetwork(Protocol):
 
 
 @runtime_checkable
+class HasReconstruction(Protocol):
+    """A generator that works on the codes of an autoencoder."""
+
+    def reconstruct(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images (B, C, *spatial) in [-1, 1] through the autoencoder alone."""
+        ...
+
+
+@runtime_checkable
 class HasSimilarity(Protocol):
     """A generator that takes the similarity to a real image as the start of a query."""
 

@@ -95,36 +95,37 @@ def with_floors(systems: Sequence[Compared], retrieval: str | None, painting: st
         if system.name not in (retrieval, painting) and system.not_run is None:
             nearest, painted = (by_name.get(name) if name else None for name in (retrieval, painting))
             if nearest is not None:
-                sentences += _below_retrieval(system, nearest)
+                sentences += below_retrieval(system.name, system.dice_gen_map, nearest.dice_gen_map)
             if painted is not None:
-                sentences += _below_painting(system, painted)
+                fids = (each.realism.fid if each.realism is not None else None for each in (system, painted))
+                sentences += below_painting(system.name, *fids)
         found.append(system.model_copy(update={"floors": tuple(sentences)}))
     return tuple(found)
 
 
-def _below_retrieval(system: Compared, nearest: Compared) -> list[str]:
-    apart = difference(system.dice_gen_map, nearest.dice_gen_map)
+def below_retrieval(name: str, ours: Score | None, nearest: Score | None) -> list[str]:
+    """A sentence where a model does not follow label maps better than nearest-map retrieval does."""
+    apart = difference(ours, nearest)
     if apart is None or apart.mean is None or really_better(apart):
         return []
-    worse = difference(nearest.dice_gen_map, system.dice_gen_map)
-    if not really_better(worse):
+    if not really_better(difference(nearest, ours)):
         return [
-            f"{system.name} follows the label maps no better than the nearest training image does, as far as these "
-            f"patients can tell (Dice {apart.mean:+.3f})."
+            f"{name} follows the label maps no better than the nearest training image does, as far as these patients "
+            f"can tell (Dice {apart.mean:+.3f})."
         ]
     return [
-        f"{system.name} follows the label maps less than the nearest training image does (Dice {apart.mean:+.3f}): it "
-        "has not learned to follow them."
+        f"{name} follows the label maps less than the nearest training image does (Dice {apart.mean:+.3f}): it has not "
+        "learned to follow them."
     ]
 
 
-def _below_painting(system: Compared, painted: Compared) -> list[str]:
-    ours, theirs = ((each.realism.fid if each.realism is not None else None) for each in (system, painted))
-    if ours is None or theirs is None or ours < theirs:
+def below_painting(name: str, ours: float | None, painted: float | None) -> list[str]:
+    """A sentence where images look no more real than painted classes, by FID."""
+    if ours is None or painted is None or not np.isfinite([ours, painted]).all() or ours < painted:
         return []
     return [
-        f"{system.name} looks no more real than classes painted with their intensity and texture (FID {ours:.3g}, "
-        f"painted {theirs:.3g})."
+        f"{name} looks no more real than classes painted with their intensity and texture (FID {ours:.3g}, painted "
+        f"{painted:.3g})."
     ]
 
 
@@ -224,6 +225,7 @@ def scores_of(report: Any) -> dict[str, Any]:
         "dice_gen_real": faithful.dice_gen_real if faithful else None,
         "synthetic": useful.synthetic if useful else None,
         "both": useful.both if useful else None,
+        "reconstruction": report.reconstruction or None,
         "realism": report.realism or None,
         "privacy": report.privacy or None,
         "steps": report.sampling.steps if report.sampling is not None else None,

@@ -12,10 +12,12 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError, nearest
 from anatogen.evaluation.sections.base import Question, Section, not_applicable
 from anatogen.evaluation.sections.faithfulness import Faithfulness
+from anatogen.evaluation.sections.floors import Floors
 from anatogen.evaluation.sections.generator import LeftFree, StepsCurve, Variation
 from anatogen.evaluation.sections.membership import Membership
 from anatogen.evaluation.sections.privacy import Privacy
 from anatogen.evaluation.sections.realism import Realism
+from anatogen.evaluation.sections.reconstruction import Reconstruction
 from anatogen.evaluation.sections.similarity import Similarity
 from anatogen.evaluation.sections.utility import Utility
 from anatogen.evaluation.sections.utility_nnunet import NnunetUtility, require_for_nnunet
@@ -39,7 +41,9 @@ SECTIONS: tuple[type[Section[Any]], ...] = (
     LeftFree,
     Variation,
     StepsCurve,
+    Floors,
     Faithfulness,
+    Reconstruction,
     Similarity,
     Realism,
     Privacy,
@@ -124,7 +128,8 @@ def run_sections(
         if not _asked(kind, subject, only, quick):
             continue
         if reason := not_applicable(kind, subject):
-            if kind is not Similarity or any(entry.similarity is not None for entry in subject.entries):
+            meant = kind is not Similarity or any(entry.similarity is not None for entry in subject.entries)
+            if meant and not kind.quiet:
                 reasons[kind.name] = reason  # of a set that was not meant to be similar, nothing is to be said
             report = report if kind.without is None else kind.place(report, kind.without)
         else:

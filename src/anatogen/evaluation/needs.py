@@ -6,7 +6,7 @@ What a generator can do is asked for here and nowhere else in the evaluation.
 from __future__ import annotations
 
 from anatogen.evaluation.subject import Subject
-from anatogen.model import HasDenoiser, HasSteps
+from anatogen.model import HasDenoiser, HasReconstruction, HasSteps
 
 _NO_RUN = "the run that made the images was not found: name it with --run"
 
@@ -55,6 +55,24 @@ def a_denoiser(subject: Subject) -> str:
         return _NO_RUN
     able = isinstance(subject.generator, HasDenoiser)
     return "" if able else "the generator has no denoiser whose loss could be measured"
+
+
+def an_autoencoder(subject: Subject) -> str:
+    """A generator that works on the codes of an autoencoder."""
+    if subject.generator is None:
+        return _NO_RUN
+    return "" if isinstance(subject.generator, HasReconstruction) else "the generator has no autoencoder"
+
+
+def a_learned_model(subject: Subject) -> str:
+    """A generator that has learned something from label maps, and a training split to compare it with."""
+    if subject.generator is None:
+        return _NO_RUN
+    if subject.generator.describe().steps == 0:
+        return "nothing was learned"
+    if not subject.generator.spec.sees_labels:
+        return "the generator sees no label maps"
+    return "" if "train" in subject.dataset.split_names else "the data set has no training images"
 
 
 def real_images(subject: Subject) -> str:

@@ -22,6 +22,7 @@ from anatogen.reporting.results import (
     Number,
     PrivacyResult,
     RealismResult,
+    ReconstructionResult,
     Result,
     Score,
     Trained,
@@ -32,6 +33,7 @@ from anatogen.reporting.tables import (
     TableRow,
     amount,
     counted,
+    decibels,
     general,
     interval,
     p_value,
@@ -96,6 +98,7 @@ class Compared(Result):
     dice_gen_real: Score | None = None
     synthetic: Trained | None = None
     both: Trained | None = None
+    reconstruction: ReconstructionResult | None = None
     realism: RealismResult | None = None
     privacy: PrivacyResult | None = None
     cost: Cost = Cost()
@@ -181,6 +184,11 @@ def _faithfulness(found: Comparison) -> Table | None:
     if not any(system.dice_gen_map for system in found.run):
         return None
     rows = list(_rows(found, lambda system: [*_scored(system, "dice_gen_map"), *_scored(system, "dice_gen_real")]))
+    for system in found.run:
+        if system.reconstruction is not None and (dice := system.reconstruction.dice) is not None:
+            cells = (with_interval(dice.mean, dice.ci95), NOTHING, NOTHING, NOTHING)
+            detail = f"real images through its autoencoder, PSNR {decibels(system.reconstruction.psnr)}"
+            rows.append(TableRow(f"{system.name}: its ceiling", cells, detail))
     if found.ceiling is not None:
         real = with_interval(found.ceiling.mean, found.ceiling.ci95)
         rows.append(TableRow("real images", (real, NOTHING, NOTHING, NOTHING), "the ceiling"))

@@ -394,6 +394,31 @@ class StepsResult(Result):
     n: int | None = None
 
 
+class ReconstructionResult(Result):
+    """Real images through a latent model's autoencoder alone: Dice with their label maps, and PSNR in dB."""
+
+    dice: Score | None = None
+    psnr: Number = None
+    images: int | None = None
+
+
+class FloorsResult(Result):
+    """What a learned model has to beat, on `images` label maps: retrieval in Dice(m_gen, m), painting in FID.
+
+    dice, fid: of the model on the same maps. difference: of the Dice, paired by patient. sentences: what it does not
+    beat.
+    """
+
+    images: int | None = None
+    dice: Score | None = None
+    dice_retrieval: Score | None = None
+    difference: Number = None
+    difference_ci95: Interval | None = None
+    fid: Number = None
+    fid_painting: Number = None
+    sentences: tuple[str, ...] = ()
+
+
 class ImageCount(Result):
     """How many images were evaluated, and of how many patients their label maps are."""
 
@@ -476,7 +501,9 @@ class Report(Document):
     real_patients: bool = False
     variation: VariationResult | None = None
     dice_against_steps: StepsResult | None = None
+    floors: FloorsResult | None = None
     faithfulness: FaithfulnessResult | None = None
+    reconstruction: ReconstructionResult | None = None
     similarity: SimilarityResult | None = Field(None, alias="likeness")
     realism: RealismResult | None = None
     privacy: PrivacyResult | None = None

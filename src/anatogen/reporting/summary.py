@@ -26,6 +26,7 @@ _PAIRS: tuple[tuple[Pair, str], ...] = (
 def summary_lines(report: Report) -> Iterator[str]:
     """What was measured, a line each, and what was not applicable."""
     yield from selection_in_words(report)
+    yield from report.floors.sentences if report.floors else ()
     yield from _faithfulness(report.faithfulness or FaithfulnessResult())
     yield from _utility(report.utility or UtilityResult())
     yield from _realism(report.realism or RealismResult())

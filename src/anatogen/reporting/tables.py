@@ -72,6 +72,11 @@ def millimetres(value: Any) -> str:
     return _shown(value, lambda x: f"{x:.2f}")
 
 
+def decibels(value: Any) -> str:
+    """One decimal, with the unit."""
+    return _shown(value, lambda x: f"{x:.1f} dB")
+
+
 def general(value: Any) -> str:
     """Three significant digits; no decimals from 1,000 on."""
     return _shown(value, lambda x: f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}")

@@ -44,6 +44,7 @@ class Section(ABC, Generic[R]):
         needs: What it cannot do without.
         streams: Whether it wants the images.
         takes_days: Whether what was found before is to be published before it is finished.
+        quiet: Whether nothing is said of it where it is not applicable.
         without: What report.json holds in its place where it is not applicable; None: nothing.
     """
 
@@ -52,6 +53,7 @@ class Section(ABC, Generic[R]):
     needs: ClassVar[tuple[Need, ...]] = ()
     streams: ClassVar[bool] = False
     takes_days: ClassVar[bool] = False
+    quiet: ClassVar[bool] = False
     without: ClassVar[Any] = None
 
     def __init__(self, subject: Subject) -> None:

@@ -12,13 +12,23 @@ from anatogen.reporting.answers.base import (
     split_in_words,
     without_interval,
 )
-from anatogen.reporting.results import Absences, FaithfulnessResult, Measure, Overlaps, Pair, Report, Score
+from anatogen.reporting.results import (
+    Absences,
+    FaithfulnessResult,
+    Measure,
+    Overlaps,
+    Pair,
+    ReconstructionResult,
+    Report,
+    Score,
+)
 from anatogen.reporting.tables import (
     Show,
     Table,
     TableRow,
     amount,
     counted,
+    decibels,
     general,
     interval,
     millimetres,
@@ -54,6 +64,7 @@ def answer(report: Report, classes: Sequence[str]) -> Answer:
     verdict, brief = _verdict(report, obeyed, ceiling.mean)
     tables = [_overlaps("Generated and real images, as the segmenter sees them", found, classes, ceiling=True)]
     tables += _absent(found.absent)
+    tables += _reconstruction(report.reconstruction or ReconstructionResult())
     if found.free:
         caption = "Free classes, which the model was left to infer: agreement is not asked for"
         tables.append(_overlaps(caption, found.free, classes, ceiling=False))
@@ -109,6 +120,15 @@ def _absent(found: Absences) -> list[Table]:
         f"{amount(found.stray.voxels)} pixels and {percent(found.stray.share)} of the image. Dice is not defined there"
     )
     return [Table(caption, heads, tuple(rows))] if rows else []
+
+
+def _reconstruction(found: ReconstructionResult) -> list[Table]:
+    """What the autoencoder of a latent model makes of the real images."""
+    if found.dice is None:
+        return []
+    cells = (with_interval(found.dice.mean, found.dice.ci95), decibels(found.psnr), amount(found.images))
+    caption = "Real images through the model's autoencoder alone: what the model can never pass"
+    return [Table(caption, ("", "Dice(m_rec, m)", "PSNR", "images"), (TableRow("reconstructed real images", cells),))]
 
 
 def _not_defined(obeyed: Score, found: Absences) -> list[str]:

@@ -4,18 +4,34 @@ image.
 
 from __future__ import annotations
 
-from anatogen.reporting.results import Report, SimilarityResult, StepsResult, VariationResult
-from anatogen.reporting.tables import Table, TableRow, amount, counted, general, ratio, with_interval
+from anatogen.reporting.results import FloorsResult, Report, SimilarityResult, StepsResult, VariationResult
+from anatogen.reporting.tables import Table, TableRow, amount, counted, general, ratio, signed, with_interval
 
 
 def generator_tables(report: Report) -> tuple[Table, ...]:
     """The tables of seeds, steps and similarity, of which those without numbers are left out."""
     tables = (
+        _floors(report.floors or FloorsResult()),
         _variation(report.variation or VariationResult()),
         _steps(report.dice_against_steps or StepsResult()),
         _similarity(report.similarity or SimilarityResult()),
     )
     return tuple(table for table in tables if table.rows)
+
+
+def _floors(found: FloorsResult) -> Table:
+    """The model beside what learns nothing."""
+    rows = []
+    if found.dice is not None and found.dice_retrieval is not None:
+        apart = with_interval(found.difference, found.difference_ci95, signed)
+        pair = (with_interval(each.mean, each.ci95) for each in (found.dice, found.dice_retrieval))
+        detail = f"difference {apart}"
+        rows.append(TableRow("Dice(m_gen, m), and of the nearest training image", tuple(pair), detail))
+    if found.fid is not None and found.fid_painting is not None:
+        cells = (general(found.fid), general(found.fid_painting))
+        rows.append(TableRow("FID, and of painted classes", cells, "lower is better"))
+    caption = f"What a learned model has to beat, on {counted(found.images, 'label map')}"
+    return Table(caption, ("", "the model", "learns nothing"), tuple(rows))
 
 
 def _variation(found: VariationResult) -> Table:

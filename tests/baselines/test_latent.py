@@ -1,0 +1,143 @@
+"""Latent diffusion: codes and label maps meet, ignored voxels do not count, and both stages learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anatogen.baselines.latent.autoencoder import Autoencoder, AutoencoderConfig, AutoencoderNetworkSettings
+from anatogen.baselines.latent.model import LatentModel
+from anatogen.baselines.latent.network import LatentConfig, LatentNetwork, LatentNetworkSettings
+from anatogen.baselines.latent.task import LatentSettings, LatentTask, _of_autoencoder, code_statistics
+from anatogen.conditioning.encode import Condition
+from anatogen.data.store import PreparedDataset
+from anatogen.errors import SettingsError
+from anatogen.generation.kinds import load_model
+from anatogen.metrics.overlap import class_means, dice_by_group
+from anatogen.model import HasReconstruction, Query, read_about
+from anatogen.seeds import Draws
+from anatogen.training.config import training_of
+from anatogen.workflows.train import TrainRequest, settings_for, train
+from by_brightness import ByBrightness
+
+AUTOENCODER = AutoencoderNetworkSettings(channels=(16, 16), code_channels=2)
+NETWORK = LatentNetworkSettings(channels=(16, 16), blocks=1, control_channels=4)
+
+
+def config(size: tuple[int, ...]) -> LatentConfig:
+    classes = (("a", "#ff0000"), ("b", "#00ff00"))
+    return LatentConfig(image_channels=1, size=size, classes=classes, autoencoder=AUTOENCODER, network=NETWORK,
+                        code_mean=(0.0, 1.0), code_std=(1.0, 2.0))  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(32, 32), (61, 97), (10, 12, 14)])
+def test_any_size(size: tuple[int, ...]) -> None:
+    network = LatentNetwork(config(size)).eval()
+    shape = network.autoencoder.code_size
+    assert shape == (2, *(-(-side // 2) for side in size))
+    labels = torch.randint(0, 3, (2, *size), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        denoise = network.denoiser.under(Condition.of(labels, torch.ones(2, 2, dtype=torch.bool)))
+        codes = denoise(torch.randn(2, *shape), torch.tensor([0.5, 0.9]))
+        assert codes.shape == (2, *shape)
+        assert network.decode(codes).shape == (2, 1, *size)
+        images = torch.rand(2, 1, *size) * 2 - 1
+        assert network.reconstruct(images).shape == images.shape
+
+
+def test_the_label_map_meets_the_code_where_it_is() -> None:
+    network = LatentNetwork(config((61, 97))).eval()
+    denoiser, entry = network.denoiser, network.denoiser.control.controlnet_cond_embedding
+    torch.nn.init.normal_(entry.conv_out.conv.weight)  # it begins at zero
+    labels = torch.zeros(2, 61, 97, dtype=torch.int64)
+    labels[1, 40:44, 20:24] = 1
+    bound = (
+        Condition.of(labels, torch.ones(2, 2, dtype=torch.bool)).resized(denoiser.maps.pad).resized(denoiser.cells.pad)
+    )
+    with torch.no_grad():
+        seen = entry(denoiser.planes(bound.labels, bound.states, bound.region))
+    code = denoiser.codes.pad(torch.zeros(1, 2, 31, 49))
+    assert seen.shape[2:] == code.shape[2:]
+    changed = denoiser.codes.crop((seen[0] - seen[1]).abs().amax(0)[None])[0].nonzero()
+    centre = (changed.amin(0) + changed.amax(0)) / 2  # of the cells that see rows 40 to 43, columns 20 to 23
+    assert (centre - torch.tensor([20.5, 10.5])).abs().max() <= 1 and (changed.amax(0) - changed.amin(0)).max() <= 6
+
+
+def test_the_control_branch_begins_at_zero() -> None:
+    network = LatentNetwork(config((32, 32))).eval()
+    labels = torch.zeros(2, 32, 32, dtype=torch.int64)
+    labels[1, 8:16] = 1
+    z = torch.zeros(2, 2, 16, 16)
+    with torch.no_grad():
+        made = network.denoiser.under(Condition.of(labels, torch.ones(2, 2, dtype=torch.bool)))(
+            z, torch.tensor([0.5, 0.5])
+        )
+    assert torch.allclose(made[0], made[1])
+
+
+def test_codes_are_standardised(dataset: PreparedDataset) -> None:
+    autoencoder = Autoencoder(AutoencoderConfig(image_channels=1, size=dataset.size, network=AUTOENCODER)).eval()
+    mean, std = code_statistics(autoencoder, dataset, torch.device("cpu"))
+    with torch.no_grad():
+        codes = autoencoder.encode(dataset.load(dataset.split("train")).images)[0]
+    of_codes = codes.transpose(0, 1).flatten(1)
+    assert torch.allclose(torch.tensor(mean), of_codes.mean(1), atol=1e-4)
+    assert torch.allclose(torch.tensor(std), of_codes.std(1, unbiased=False), rtol=1e-3)
+
+
+def test_the_length_is_shared() -> None:
+    how = LatentSettings.model_validate({"training": {"steps": 1000}, "autoencoder_share": 0.25})
+    assert training_of(how).steps == 750 and _of_autoencoder(how).training.steps == 250  # type: ignore[arg-type]
+    timed = LatentSettings.model_validate({"training": {"steps": None, "max_time_s": 600.0}})
+    assert training_of(timed).max_time_s == pytest.approx(420) and _of_autoencoder(
+        timed
+    ).training.max_time_s == pytest.approx(180)  # type: ignore[arg-type]
+
+
+def test_ignored_voxels_do_not_count(dataset: PreparedDataset) -> None:
+    how = settings_for("latent", values=["autoencoder.channels=[16,16]", "latent.channels=[16,16]", "latent.blocks=1"])
+    task = LatentTask(dataset, how, torch.device("cpu"))  # type: ignore[arg-type]
+    batch = dataset.load(dataset.split("train")[:2])
+    everywhere = torch.ones_like(batch.labels, dtype=torch.bool)
+    nothing = type(batch)(batch.images, batch.labels, batch.annotated, batch.rows, everywhere)
+    assert float(task.loss(task.phases[0], nothing, Draws(range(2)))[0].detach()) == 0
+    part = torch.zeros_like(everywhere)
+    part[:, 3, 5] = True
+    cells = task._ignored(type(batch)(batch.images, batch.labels, batch.annotated, batch.rows, part))
+    assert cells is not None and cells.sum() == 2 and bool(cells[:, 1, 2].all())
+
+
+@pytest.mark.slow
+def test_it_learns_to_follow_the_map(dataset_folder: Path, dataset: PreparedDataset, tmp_path: Path) -> None:
+    values = ["autoencoder.channels=[16,16]", "autoencoder.discriminator_width=4", "latent.channels=[32]", "latent.blocks=1", "autoencoder_share=0.6",
+              "latent.control_channels=16", "training.batch_size=4", "training.learning_rate=2e-3", "live.previews=false"]  # fmt: skip
+    how = settings_for("latent", values=values, sections={"training": {"steps": 400}})
+    train(TrainRequest(dataset_folder, tmp_path / "run", how, "cpu", model="latent"))
+    rows = dataset.split("test")
+    batch, judge, model = dataset.load(rows), ByBrightness(dataset), load_model(tmp_path / "run", device="cpu")
+    assert isinstance(model, LatentModel) and isinstance(model, HasReconstruction)
+    about = read_about(tmp_path / "run")
+    assert about.steps == 160 and about.images == 4 * 400 and (about.seconds or 0) > 0
+
+    def dice(images: np.ndarray) -> float:
+        patients = np.array([row.patient for row in rows])
+        scores = dice_by_group(judge(images), batch.labels.numpy(), patients, dataset.schema.count)
+        return float(class_means(scores.ravel(), 0))
+
+    ceiling = dice(model.reconstruct(batch.images.numpy()))
+    asked = [Query(labels, dataset.schema.states(), 0) for labels in batch.labels.numpy()]
+    made = np.stack([image for _, image in model.generate(asked)])
+    assert ceiling > 0.6 and dice(made) > 0.4 > dice(np.roll(made, len(made) // 2, axis=0)) + 0.1
+
+
+def test_another_autoencoder_is_refused_on_a_resume(dataset_folder: Path, tmp_path: Path) -> None:
+    small = ["autoencoder.channels=[16,16]", "autoencoder.discriminator_width=4", "latent.channels=[16]", "latent.blocks=1",
+             "latent.control_channels=4", "training.batch_size=4", "live.previews=false"]  # fmt: skip
+    how = settings_for("latent", values=small, sections={"training": {"steps": 10}})
+    train(TrainRequest(dataset_folder, tmp_path / "run", how, "cpu", model="latent"))
+    other = settings_for("latent", values=[*small, "autoencoder.code_channels=2"], sections={"training": {"steps": 20}})
+    with pytest.raises(SettingsError, match=r"autoencoder\.code_channels"):
+        train(TrainRequest(dataset_folder, tmp_path / "run", other, "cpu", resume=True, model="latent"))
