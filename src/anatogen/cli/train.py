@@ -20,8 +20,8 @@ def train(
     model: str | None = typer.Option(
         None,
         help="denoiser (default), or a system to compare with: spade (Park et al. 2019), latent (latent diffusion with "
-        "a control branch, from scratch), retrieval (the training image with the nearest label map), painting (each "
-        "class drawn from its intensity and texture).",
+        "a control branch, from scratch), controlnet (Zhang et al. 2023, on Stable Diffusion), retrieval (the training "
+        "image with the nearest label map), painting (each class drawn from its intensity and texture).",
     ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     from_: Path | None = typer.Option(

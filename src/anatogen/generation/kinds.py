@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from anatogen.baselines.controlnet.model import CONTROLNET, ControlnetModel
+from anatogen.baselines.controlnet.task import CONTROLNET_SYSTEM
 from anatogen.baselines.latent.model import LATENT, LatentModel
 from anatogen.baselines.latent.task import LATENT_SYSTEM
 from anatogen.baselines.painting import PAINTING, Painting, make_painting
@@ -46,6 +48,7 @@ def _denoiser(network: Denoiser, settings: RunSettings, device: str) -> ImageMod
 KINDS: dict[str, Kind] = {
     DENOISER: Kind(Generator.load, OUR_DENOISER, _denoiser),
     SPADE: Kind(SpadeModel.load, SPADE_SYSTEM, SpadeModel.around),
+    CONTROLNET: Kind(ControlnetModel.load, CONTROLNET_SYSTEM, ControlnetModel.around),
     LATENT: Kind(LatentModel.load, LATENT_SYSTEM, LatentModel.around),
     RETRIEVAL: Kind(NearestMap.load, make=make_retrieval),
     PAINTING: Kind(Painting.load, make=make_painting),

@@ -26,7 +26,8 @@ class TrainRequest:
     Attributes:
         settings: None for the run's own on a resume, for the defaults elsewhere.
         resume: Continue the unfinished run in `out`.
-        model: The kind of model: "denoiser", "spade", "latent", or "retrieval" and "painting", which learn nothing.
+        model: The kind of model: "denoiser", "spade", "latent", "controlnet", or "retrieval" and "painting", which
+            learn nothing.
         track: Trackers that get the numbers and previews: "wandb", "mlflow".
     """
 
