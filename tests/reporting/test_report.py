@@ -479,7 +479,7 @@ MODEL = {
         "target": "edm", "network": {"name": "hourglass", "width": 96},
     },
 }  # fmt: skip
-FACTS = ModelFacts(ModelDocument.model_validate(MODEL))
+FACTS = ModelFacts(document=ModelDocument.model_validate(MODEL))
 CASE: dict[str, Any] = {"affine": [[1.0]], "grid": [1], "intensity": [], "annotated": []}
 DATASET = DatasetInfo.model_validate(
     {

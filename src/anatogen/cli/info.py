@@ -44,8 +44,11 @@ def _print_dataset(found: DatasetDescription) -> None:
 
 
 def _print_run(found: RunDescription) -> None:
-    network = f"{found.network} of {found.parameters / 1e6:.1f} M parameters" if found.parameters is not None else ""
-    more = f"{network}, {found.diffusion_path} path, predicts {found.target}" if network else found.kind
+    more = found.network or found.kind
+    if found.parameters is not None:
+        more += f" of {found.parameters / 1e6:.1f} M parameters"
+    if found.diffusion_path is not None:
+        more += f", {found.diffusion_path} path, predicts {found.target}"
     print(f"{found.path}: run, {more}")
     print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s)")
     if found.encoding is not None:
@@ -58,7 +61,8 @@ def _training(found: RunDescription) -> str:
     from anatogen.progress import format_duration
 
     if found.steps == 0:
-        return f"not trained: it returns one of {found.images} training images"
+        what = "it returns one of" if found.kind == "retrieval" else "made from"
+        return f"not trained: {what} {found.images} training images"
     if found.steps is None:
         return f"imported from {found.imported_from or 'a checkpoint'}"
     took = f" in {format_duration(found.seconds)}" if found.seconds is not None else ""

@@ -19,7 +19,7 @@ from anatogen.data.documents import DatasetInfo
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import Selection
-from anatogen.model import AboutModel, ModelDocument
+from anatogen.model import DENOISER, AboutModel, ModelDocument, ModelSpec
 from anatogen.progress import format_duration
 from anatogen.reporting.answers import (
     answers,
@@ -33,9 +33,21 @@ from anatogen.reporting.answers import (
 from anatogen.reporting.overview import selection_line
 from anatogen.reporting.results import AboutDataset, Report
 from anatogen.reporting.tables import Table, TableRow, amount, counted
-from anatogen.training.config import RunSettings
+from anatogen.training.config import LearnedSettings
 
 UNKNOWN = "unknown"
+KINDS = {
+    DENOISER: "diffusion model of images that follow a label map (Konz et al. 2024), by anatogen",
+    "spade": "SPADE: a generative adversarial network that follows a label map (Park et al. 2019), as in anatogen",
+    "latent": "latent diffusion with a control branch for the label map (Rombach et al. 2022; Zhang et al. 2023), as "
+    "in anatogen",
+    "controlnet": "ControlNet on a finetuned Stable Diffusion (Zhang et al. 2023), as in anatogen",
+    "retrieval": "nearest-map retrieval: the training image, of a real patient, with the nearest label map",
+    "painting": "each class of a label map drawn with its intensity and texture; nothing is learned",
+}
+"""Each kind of model in words."""
+_NOT_DIFFUSION = ("spade", "retrieval", "painting")
+_UNLEARNED = ("retrieval", "painting")
 
 
 class _Markdown(str):
@@ -46,12 +58,20 @@ class _Markdown(str):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a generator beyond its report. document: of its run; settings: of its training; digest: of its
-    weights.
+    """What is known of a generator beyond its report.
+
+    Attributes:
+        kind: Of its model.
+        document: Of the run of a denoiser.
+        settings: Of its training, of whatever kind.
+        spec: What it takes and gives.
+        digest: Of its weights.
     """
 
+    kind: str = DENOISER
     document: ModelDocument | None = None
-    settings: RunSettings | None = None
+    settings: LearnedSettings | None = None
+    spec: ModelSpec | None = None
     parameters: int | None = None
     digest: str | None = None
 
@@ -79,6 +99,8 @@ def model_card(report: Report, model: ModelFacts = ModelFacts(), dataset: Datase
         details=_facts(_model_details(about, model)),
         training=_facts(_training_data(of_data, dataset)),
         mask_ablation=_mask_ablation(about),
+        diffusion=model.kind not in _NOT_DIFFUSION,
+        unlearned=model.kind in _UNLEARNED,
         settings=report.sampling or (about.sampling if "sampling" in about.model_fields_set else None),
         notice=about.notice or of_data.notice,
     )
@@ -224,33 +246,59 @@ def _mask_ablation(about: AboutModel) -> bool | None:
 
 
 def _model_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]]:
-    denoiser = model.document.denoiser if model.document is not None else None
-    training = model.settings.training if model.settings is not None else None
     ablation = _mask_ablation(about)
-    channels = _joined(about.channels or ()) or (_amount_or_none(denoiser.image_channels) if denoiser else None)
-    of_training = (training.batch_size, training.learning_rate, training.seed) if training else ()
+    learned = model.kind not in _UNLEARNED
     return [
-        ("kind", "diffusion model of images that follow a label map (Konz et al. 2024), by anatogen"),
+        ("kind", KINDS.get(model.kind, model.kind)),
         ("version of anatogen", about.version),
         *([("imported from", about.imported_from)] if about.imported_from else []),
         *([("started from the run", about.started_from.run)] if about.started_from else []),
+        *_network_details(about, model),
+        ("pixel size in mm", " x ".join(f"{mm:.3g}" for mm in about.spacing_mm) if about.spacing_mm else None),
+        ("slices along", about.axis),
+        ("classes can be left free (mask ablation)", None if ablation is None else "yes" if ablation else "no"),
+        *(
+            _training_details(about, model)
+            if learned
+            else [("images that it is made from", _amount_or_none(about.images))]
+        ),
+        ("hash of the weights", model.digest),
+    ]
+
+
+def _network_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]]:
+    """Its network and what it takes: of a denoiser from its document, of others from what it says of itself."""
+    denoiser, spec = model.document.denoiser if model.document is not None else None, model.spec
+    channels = _joined(about.channels or ()) or (_amount_or_none(denoiser.image_channels) if denoiser else None)
+    classes = [name for name, _ in denoiser.classes] if denoiser else spec.schema.names if spec else None
+    size = denoiser.size if denoiser else spec.size if spec else None
+    found = [
+        ("classes", _joined(classes) if classes is not None else None),
+        ("image size", " x ".join(map(str, size)) if size is not None else None),
+        ("channels", channels),
+    ]
+    if model.kind != DENOISER:
+        return found
+    return [
         ("network", _named(denoiser.network.model_dump(exclude_unset=True)) if denoiser else None),
         ("parameters", _amount_or_none(model.parameters)),
         ("path, prediction", _joined([denoiser.path, denoiser.target]) if denoiser else None),
         ("label maps enter as", denoiser.encoding if denoiser else None),
-        ("classes", _joined(name for name, _ in denoiser.classes) if denoiser else None),
-        ("image size", " x ".join(map(str, denoiser.size)) if denoiser else None),
-        ("pixel size in mm", " x ".join(f"{mm:.3g}" for mm in about.spacing_mm) if about.spacing_mm else None),
-        ("channels", channels),
-        ("slices along", about.axis),
-        ("classes can be left free (mask ablation)", None if ablation is None else "yes" if ablation else "no"),
-        ("preset", model.settings.preset if model.settings is not None else None),
+        *found,
+    ]
+
+
+def _training_details(about: AboutModel, model: ModelFacts) -> list[tuple[str, Any]]:
+    training = model.settings.training if model.settings is not None else None
+    of_training = (training.batch_size, training.learning_rate, training.seed) if training else ()
+    preset = [("preset", getattr(model.settings, "preset", None))] if model.kind == DENOISER else []
+    return [
+        *preset,
         ("training steps", _amount_or_none(about.steps)),
         ("images seen in training", _amount_or_none(about.images)),
         *([("length of the weights' average", f"{about.average_length:g}")] if about.average_length else []),
         ("training time", format_duration(about.seconds) if about.seconds is not None else None),
         ("batch size, learning rate, seed", _joined(of_training)),
-        ("hash of the weights", model.digest),
     ]
 
 

@@ -51,7 +51,7 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """A run. network, parameters, diffusion_path, target, encoding: of a denoiser; None of other kinds of model."""
+    """A run. network, diffusion_path, target, encoding: of a denoiser; None of other kinds of model."""
 
     path: Path
     kind: str
@@ -141,6 +141,7 @@ def _dataset(path: Path) -> DatasetDescription:
 
 
 def _run(path: Path) -> RunDescription:
+    from anatogen.evaluation.comparing import parameters_of
     from anatogen.generation.kinds import load_model
     from anatogen.model import HasDenoiser, read_run
 
@@ -152,7 +153,7 @@ def _run(path: Path) -> RunDescription:
         path=path,
         kind=read_run(path).kind,
         network=config.network.name if config is not None else None,
-        parameters=sum(p.numel() for p in denoiser.parameters()) if denoiser is not None else None,
+        parameters=parameters_of(model) or None,
         diffusion_path=config.path if config is not None else None,
         target=config.target if config is not None else None,
         size=spec.size,

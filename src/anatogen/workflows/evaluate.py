@@ -216,7 +216,7 @@ def _publish(
     write_report(request.out, report, [*request.figures, *evaluated.figures], dataset.schema)
     counts = count_entries(samples.entries, samples.selection)
     texts = {
-        "model_card.md": model_card(report, _model_facts(samples, run), dataset.info),
+        "model_card.md": model_card(report, _model_facts(sets, run), dataset.info),
         "data_sheet.md": data_sheet(report, samples.header, counts),
     }
     for name, text in texts.items():
@@ -224,16 +224,22 @@ def _publish(
             path.write_text(text, encoding="utf-8")
 
 
-def _model_facts(samples: SampleSet, run: Path | None) -> ModelFacts:
+def _model_facts(sets: SampleSets, run: Path | None) -> ModelFacts:
     """What is known of the model; files of its run that cannot be read are left out."""
-    from anatogen.model import ModelDocument
+    from anatogen.generation.kinds import KINDS
+    from anatogen.model import DENOISER, ModelDocument, read_run
     from anatogen.reporting.cards import ModelFacts
-    from anatogen.training.config import build_settings
+    from anatogen.training.train import default_settings
 
-    document, settings = None, None
+    document, settings, kind = None, None, DENOISER
     if run is not None:
+        with suppress(AnatogenError):
+            kind = read_run(run).kind
         with suppress(DataError):
             document = ModelDocument.read(run / "model.json")
-        with suppress(AnatogenError):
-            settings = build_settings(base=run / "config.yaml")
-    return ModelFacts(document, settings, digest=samples.header.model)
+        system = KINDS[kind].system if kind in KINDS else None
+        if system is not None:
+            with suppress(AnatogenError):
+                settings = default_settings(system, run / "config.yaml")
+    spec = sets.generator.spec if sets.generator is not None else None
+    return ModelFacts(kind, document, settings, spec, digest=sets.main.header.model)

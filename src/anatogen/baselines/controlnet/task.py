@@ -42,7 +42,6 @@ from anatogen.training.exporting import about_training, recipe_of, weights_to_ex
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase, Stage, System, stage_folder
 
-
 _CONTROL_CHANNELS = (16, 32, 96, 256)  # of the layers that see the label map, as in the original
 
 
