@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--time", default="20m", help="of each training")
     parser.add_argument("--count", type=int, default=120, help="label maps of each split")
     parser.add_argument("--only", default="faithfulness,utility,realism,privacy")
+    parser.add_argument("--utility-steps", type=int, default=600, help="of each segmenter trained to measure utility")
     parser.add_argument("--weights", help="folder of Stable Diffusion 1.5")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -78,7 +79,8 @@ def main() -> None:
     )
     found = result.comparison
     parts = [
-        f"`python benchmarks/systems.py --set {options.set} --time {options.time} --count {options.count} --only {options.only}`: "
+        f"`python benchmarks/systems.py --set {options.set} --time {options.time} --count {options.count} --only {options.only} "
+        f"--utility-steps {options.utility_steps}`: "
         f"{found.n.images} label maps of {found.n.patients} test patients; each system trained for {options.time} on one "
         f"thread, with full label maps. {machine()}.",
         *(f"- {sentence}" for sentence in floors_in_words(found)),

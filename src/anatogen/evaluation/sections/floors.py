@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anatogen.baselines.painting import Painting
 from anatogen.baselines.retrieval import NearestMap
 from anatogen.evaluation.comparing import below_painting, below_retrieval, difference
 from anatogen.evaluation.needs import a_learned_model, real_images
 from anatogen.evaluation.sections.base import Finding, Need, Question, Section, evenly, score
-from anatogen.evaluation.sections.realism import Measuring, compare
+from anatogen.evaluation.sections.realism import Measured, Measuring, compare
 from anatogen.evaluation.subject import Block, Subject
 from anatogen.labels import ClassStates
-from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
+from anatogen.metrics.confusion import confusion_counts
 from anatogen.model import Query
 from anatogen.reporting.results import FloorsResult
 
@@ -39,54 +40,57 @@ class Floors(Section[FloorsResult]):
             first.setdefault(row.row, place)  # of several images of one map, the first
         kept = evenly([rows[place] for place in first.values()], _MOST)
         self._chosen = {id(subject.entries[first[row.row]]) for row in kept}
-        self._retrieval, self._painting = NearestMap.of(subject.dataset), Painting.of(subject.dataset)
-        self._counts: dict[str, list[ConfusionCounts]] = {"ours": [], "nearest": []}
+        self._queries: list[Query] = []
+        self._given: list[NDArray[np.bool_]] = []
+        self._found: list[NDArray[np.int64]] = []
+        self._images: list[NDArray[np.float32]] = []
+        self._real: list[NDArray[np.float32]] = []
         self._patients: list[str] = []
-        self._measured = {name: Measuring(subject.encoder) for name in ("ours", "painted", "real")}
 
     def add(self, block: Block) -> None:
-        """Take the chosen label maps of `block` into account."""
-        places = [i for i, entry in enumerate(block.entries) if id(entry) in self._chosen]
-        if not places:
-            return
+        """Keep the chosen label maps of `block` and what was made of them."""
         assert block.real is not None
-        asked, given = block.asked[places], (block.given & block.known)[places]
-        queries = [
-            Query(labels.astype(np.int64), ClassStates(tuple(map(bool, states))), block.entries[place].seed)
-            for labels, states, place in zip(asked, block.given[places], places, strict=True)
-        ]
-        nearest = np.stack([image for _, image in self._retrieval.generate(queries)])
-        classes = len(self.subject.dataset.schema.names) + 1
-        found = {"ours": block.found[places], "nearest": self.subject.segmenter(nearest)}
-        for name, segmented in found.items():
-            self._counts[name].append(confusion_counts(segmented, asked, classes, counted=given, surfaces=False))
-        patients = [block.real.rows[place].patient for place in places]
-        self._patients += patients
-        painted = np.stack([image for _, image in self._painting.generate(queries)])
-        images = {"ours": block.generated[places], "painted": painted, "real": block.real.images.numpy()[places]}
-        for name, each in images.items():
-            self._measured[name].add(each, patients)
+        for place, entry in enumerate(block.entries):
+            if id(entry) not in self._chosen:
+                continue
+            states = ClassStates(tuple(map(bool, block.given[place])))
+            self._queries.append(Query(block.asked[place].astype(np.int64), states, entry.seed))
+            self._given.append(block.given[place] & block.known[place])
+            self._found.append(block.found[place])
+            self._images.append(block.generated[place])
+            self._real.append(block.real.images[place].numpy())
+            self._patients.append(block.real.rows[place].patient)
 
     def finish(self) -> Finding[FloorsResult]:
         """The scores of the floors, and in sentences which of them the model does not beat."""
-        names, patients = self.subject.dataset.schema.names, np.array(self._patients)
-        ours, nearest = (
-            score(names, ConfusionCounts.joined(self._counts[name]).dice_by(patients), np.unique(patients))
-            for name in ("ours", "nearest")
-        )
-        real = self._measured["real"].result
-        fid = {name: compare(self._measured[name].result, real, paired=True).fid for name in ("ours", "painted")}
+        dataset, patients = self.subject.dataset, np.array(self._patients)
+        names, asked, given = dataset.schema.names, self._queries, np.stack(self._given)
+        truth = np.stack([query.labels for query in asked])
+        # All at once, so that the training split is read once.
+        nearest = np.stack([image for _, image in NearestMap.of(dataset).generate(asked, batch_size=len(asked))])
+        found = {"ours": np.stack(self._found), "nearest": self.subject.segmenter(nearest)}
+        counts = {
+            name: confusion_counts(each, truth, len(names) + 1, counted=given, surfaces=False)
+            for name, each in found.items()
+        }
+        ours, nearest_score = (score(names, counts[name].dice_by(patients), np.unique(patients)) for name in found)
+        painted = np.stack([image for _, image in Painting.of(dataset).generate(asked)])
+        real = self._measured(np.stack(self._real))
+        fid = {
+            name: compare(self._measured(images), real, paired=True).fid
+            for name, images in (("ours", np.stack(self._images)), ("painted", painted))
+        }
         sentences = [
-            *below_retrieval("The model", ours, nearest),
+            *below_retrieval("The model", ours, nearest_score),
             *below_painting("The model", fid["ours"], fid["painted"]),
         ]
-        apart = difference(ours, nearest)
+        apart = difference(ours, nearest_score)
         without = {"per_patient": None}
         return Finding(
             FloorsResult(
                 images=len(self._patients),
                 dice=ours.model_copy(update=without),
-                dice_retrieval=nearest.model_copy(update=without),
+                dice_retrieval=nearest_score.model_copy(update=without),
                 difference=apart.mean if apart is not None else None,
                 difference_ci95=apart.ci95 if apart is not None else None,
                 fid=fid["ours"],
@@ -94,3 +98,8 @@ class Floors(Section[FloorsResult]):
                 sentences=tuple(sentences),
             )
         )
+
+    def _measured(self, images: NDArray[np.float32]) -> Measured:
+        measuring = Measuring(self.subject.encoder)
+        measuring.add(images, self._patients)
+        return measuring.result
