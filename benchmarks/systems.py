@@ -2,7 +2,8 @@
 
 Example: python benchmarks/systems.py --set hippocampus --time 20m --count 120 --work /path/for/intermediate/files
 
-Every system is trained for the same time on one thread with full label maps (STD), then compared by `anatogen compare`.
+Every system is trained for the same processor time on one thread (so that other processes do not matter), with full
+label maps (STD), and then compared by `anatogen compare`.
 SPADE and latent diffusion are scaled down to what a CPU can train: the settings are in `SYSTEMS`. ControlNet needs the
 weights of Stable Diffusion (--weights FOLDER), and stands as not run without them. An existing run under --work is used.
 """
@@ -10,12 +11,14 @@ weights of Stable Diffusion (--weights FOLDER), and stands as not run without th
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import torch
 
 from anatogen.progress import parse_duration
 from anatogen.reporting.comparison import floors_in_words, tables
+from anatogen.training import train as train_module
 from anatogen.workflows.compare import CompareRequest, Contender, compare
 from anatogen.workflows.train import TrainRequest, settings_for, train
 from common import ROOT, SETS, machine, parser_of, write_section
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--weights", help="folder of Stable Diffusion 1.5")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    train_module.CLOCK = time.process_time
     dataset = SETS[options.set](options.work, None)
     folder = options.work / "systems" / f"{options.set}-{options.time}"
     contenders = [
@@ -81,7 +85,7 @@ def main() -> None:
     parts = [
         f"`python benchmarks/systems.py --set {options.set} --time {options.time} --count {options.count} --only {options.only} "
         f"--utility-steps {options.utility_steps}`: "
-        f"{found.n.images} label maps of {found.n.patients} test patients; each system trained for {options.time} on one "
+        f"{found.n.images} label maps of {found.n.patients} test patients; each system trained for {options.time} of one "
         f"thread, with full label maps. {machine()}.",
         *(f"- {sentence}" for sentence in floors_in_words(found)),
     ]
