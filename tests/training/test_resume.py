@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from anatogen.data.store import PreparedDataset
-from anatogen.errors import Interrupted, OutputError, SettingsError
+from anatogen.errors import Interrupted, ModelError, OutputError, SettingsError
 from anatogen.files import locked
 from anatogen.model import load_denoiser, read_about
 from anatogen.training.checkpoints import checkpoint_files
@@ -282,8 +282,8 @@ def test_a_failure_before_the_first_step_blocks_nothing(
     with monkeypatch.context() as patched, pytest.raises(SettingsError, match="cannot be built"):
         patched.setattr("anatogen.training.denoiser_task.Denoiser.__init__", no_network)
         train(dataset, out, SETTINGS, device="cpu")
-    with pytest.raises(SettingsError, match="no training length given"):
-        train(dataset, out, build_settings(values=[*VALUES, "training.steps=null"]), device="cpu")
+    with pytest.raises(ModelError, match="no such run"):
+        train(dataset, out, build_settings(values=[*VALUES, f"training.start_from={tmp_path / 'gone'}"]), device="cpu")
     with pytest.raises(SettingsError, match="device 'nowhere'"):
         train(dataset, out, SETTINGS, device="nowhere")
     assert not out.exists()

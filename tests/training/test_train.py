@@ -15,9 +15,10 @@ from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import Interrupted, OutputError, SettingsError
 from anatogen.model import load_denoiser
-from anatogen.training.config import build_settings
+from anatogen.training.config import RunSettings, build_settings
 from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.fit import fit
+from anatogen.training.space import checkpoint_bytes
 from anatogen.training.train import train
 from conftest import SMALL
 
@@ -130,3 +131,24 @@ def test_the_space_for_checkpoints_is_looked_at_first(
     free(6 * one)
     train(dataset, tmp_path / "enough", settings, device="cpu")
     assert not caplog.text
+
+
+def test_a_run_stays_within_its_disk_budget(dataset: PreparedDataset, tmp_path: Path) -> None:
+    def how(gigabytes: float) -> RunSettings:
+        more = ["training.checkpoint_every=1", "training.checkpoints_kept=4", f"training.disk_gb={gigabytes}"]
+        return build_settings(
+            values=["network.width=8", "training.batch_size=2", "training.steps=8", "live.previews=false", *more]
+        )
+
+    one = checkpoint_bytes(DenoiserTask(dataset, how(1), torch.device("cpu")).phases) / 1e9
+    most = [0]
+
+    def look(share: float, text: str) -> None:
+        most[0] = max(most[0], len(list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))))
+
+    train(dataset, tmp_path / "run", how(5.2 * one), device="cpu", progress=look)
+    assert most[0] == 2  # five are: two kept, one being written, one from before the decay, and the model
+    assert sum(f.stat().st_size for f in (tmp_path / "run").rglob("*.safetensors")) < 5.2e9 * one
+    with pytest.raises(SettingsError, match=r"disk_gb is .*a run takes up to"):
+        train(dataset, tmp_path / "other", how(3.9 * one), device="cpu")
+    assert not (tmp_path / "other").exists()

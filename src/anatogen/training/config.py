@@ -96,6 +96,8 @@ class TrainingSettings(Settings):
         start_from: A run whose weights the training starts from (`train --from`); its classes are matched by name.
         checkpoint_every: Steps (500) or time ("10m") between checkpoints.
         checkpoints_kept: Number of latest checkpoints to keep.
+        disk_gb: The most that checkpoints, averages and the model may take on disk, in GB (10^9 bytes); with little,
+            fewer checkpoints are kept. None: no limit but what is free.
         most_skipped: After so many consecutive steps with a non-finite gradient, training returns to the last
             checkpoint.
     """
@@ -118,6 +120,7 @@ class TrainingSettings(Settings):
     start_from: str | None = None
     checkpoint_every: int | str = "5m"
     checkpoints_kept: int = Field(2, ge=1)
+    disk_gb: float | None = Field(None, gt=0)
     most_skipped: int = Field(20, ge=1)
 
     @field_validator("checkpoint_every")

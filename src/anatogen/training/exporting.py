@@ -25,6 +25,7 @@ FREE_ON_RESUME = (
     "training.micro_batch_size",
     "training.checkpoint_every",
     "training.checkpoints_kept",
+    "training.disk_gb",
     "live.previews",
     "live.dice",
     "live.maps",

@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from anatogen.errors import OutputError
+from anatogen.errors import OutputError, SettingsError
 from anatogen.training.snapshots import MOST
 from anatogen.training.task import Phase
 
 _log = logging.getLogger(__name__)
 _OF_ADAM = 2  # moments of each weight
-_MB = 2**20
+_MB, _GB = 2**20, 10**9
 
 
 def checkpoint_bytes(phases: Sequence[Phase]) -> int:
@@ -35,11 +35,34 @@ def _power_average_bytes(phases: Sequence[Phase]) -> int:
     return sum(_weight_bytes(phase) * len(phase.power_averages.weights) for phase in phases if phase.power_averages)
 
 
-def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
-    """Compare what the training will write to `out` with what is free there; `kept` checkpoints are kept.
+def run_bytes(phases: Sequence[Phase], kept: int) -> int:
+    """The most that a run takes with `kept` checkpoints.
 
     One more is written before the oldest is removed, one stays from before the decay, and then there are the model and
     snapshots of averages.
+    """
+    return (kept + 3) * checkpoint_bytes(phases) + snapshot_bytes(phases)
+
+
+def kept_within(phases: Sequence[Phase], kept: int, gigabytes: float | None) -> int:
+    """How many checkpoints can be kept, at most `kept`, with a run of at most so many GB.
+
+    Raises:
+        SettingsError: Not even one can be kept.
+    """
+    if gigabytes is None:
+        return kept
+    fitting = next((n for n in range(kept, 0, -1) if run_bytes(phases, n) <= gigabytes * _GB), None)
+    if fitting is None:
+        least = run_bytes(phases, 1) / _GB
+        hint = "Give more, or use a smaller network"
+        raise SettingsError(f"training.disk_gb is {gigabytes:g}, and a run takes up to {least:.2g} GB", hint=hint)
+    return fitting
+
+
+def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
+    """Compare what the training will write to `out` with what is free there; `kept` checkpoints are kept.
+
     Where only some fit, a warning is logged: later saves may fail, which ends nothing.
 
     Raises:
@@ -50,7 +73,7 @@ def check_space(out: Path, phases: Sequence[Phase], kept: int) -> None:
     if free < one:
         problem = f"a checkpoint takes {one / _MB:.0f} MB, and {free / _MB:.0f} MB are free"
         raise OutputError(problem, path=out, hint="Free space, or choose another folder")
-    if free < (needed := (kept + 3) * one + snapshot_bytes(phases)):
+    if free < (needed := run_bytes(phases, kept)):
         _log.warning(
             "%s: checkpoints and model take up to %.0f MB, and %.0f MB are free; lower training.checkpoints_kept (%d), "
             "or free space",

@@ -40,7 +40,7 @@ from anatogen.training.hooks import Hook
 from anatogen.training.planning import Planned, adopting, planned, seconds_of_step
 from anatogen.training.schedule import Length, may_change
 from anatogen.training.snapshots import AVERAGES, snapshot_hook
-from anatogen.training.space import check_space
+from anatogen.training.space import check_space, kept_within
 from anatogen.training.task import STAGES, StartsFromRun, System, Task
 
 CLOCK: Callable[[], float] = time.monotonic
@@ -113,6 +113,7 @@ def train(
         augment=Augment(settings.augment),
         pin=place.type == "cuda",
     )
+    how = how.model_copy(update={"checkpoints_kept": kept_within(task.phases, how.checkpoints_kept, how.disk_gb)})
     if group.is_first:
         check_space(out, task.phases, how.checkpoints_kept)
     length = Length(how, loader.images, loader.batch_size)
