@@ -123,10 +123,9 @@ def _show_plans() -> None:
 
     from anatogen.training.train import PLANS
 
-    if not PLANS.handlers:
-        PLANS.addHandler(logging.StreamHandler(sys.stderr))
-        PLANS.setLevel(logging.INFO)
-        PLANS.propagate = False
+    PLANS.handlers = [logging.StreamHandler(sys.stderr)]
+    PLANS.setLevel(logging.INFO)
+    PLANS.propagate = False
 
 
 def _print_plan(plan: TrainingPlan) -> None:

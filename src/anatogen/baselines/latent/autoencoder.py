@@ -30,6 +30,7 @@ from anatogen.training.task import Phase, System
 
 AUTOENCODER = "autoencoder"
 GROUPS = 16
+_FIRST_LOG_VARIANCE = -6.0
 
 
 class AutoencoderNetworkSettings(Settings):
@@ -132,6 +133,11 @@ class Autoencoder(nn.Module):
             with_encoder_nonlocal_attn=False,
             with_decoder_nonlocal_attn=False,
         )
+
+        # Codes begin with little noise: of a short training from a deviation of 1, most channels would stay noise.
+        spread = self.net.quant_conv_log_sigma.conv
+        nn.init.zeros_(spread.weight)
+        nn.init.constant_(spread.bias, _FIRST_LOG_VARIANCE)
 
     @property
     def code_size(self) -> tuple[int, ...]:

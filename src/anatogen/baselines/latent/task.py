@@ -174,8 +174,8 @@ class LatentTask:
             chance = random.uniform(given.shape[1] + 1)
             given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
         with torch.no_grad():
-            mean, deviation = self.network.autoencoder.encode(batch.images.to(self.device, non_blocking=True))
-            codes = mean + deviation * random.normal(*mean.shape[1:])
+            # The mean of a code, so that noise of the autoencoder is not learned.
+            codes, _ = self.network.autoencoder.encode(batch.images.to(self.device, non_blocking=True))
             z0 = (codes - self.network.mean) / self.network.std
         drawn = random.uniform() if how.times == "uniform" else random.normal()
         t = training_times(how.times, drawn, denoiser.path, mean=how.time_mean, spread=how.time_spread)
