@@ -72,7 +72,7 @@ def test_what_is_not_beaten_is_said() -> None:
     found = with_floors([good, bad, level, unknown, nearest, painted], "retrieval", "painting")
     said = {each.name: each.floors for each in found}
     assert said["good"] == said["unknown"] == said["retrieval"] == said["painting"] == ()
-    assert len(said["bad"]) == 2 and "has not learned" in said["bad"][0] and "painted 90" in said["bad"][1]
+    assert len(said["bad"]) == 2 and "follows the label maps less" in said["bad"][0] and "painted 90" in said["bad"][1]
     assert len(said["level"]) == 1 and "no better" in said["level"][0]
     assert with_floors([bad], None, None)[0].floors == ()
 

@@ -79,7 +79,7 @@ def test_a_model_that_does_not_follow_is_told(
 ) -> None:
     report = judged(cohort, np.roll(real, len(real) // 2, axis=0), tmp_path, monkeypatch)
     assert report.floors is not None and len(report.floors.sentences) == 1
-    assert "has not learned to follow" in report.floors.sentences[0] and report.floors.sentences[0] in list(
+    assert "follows the label maps less than" in report.floors.sentences[0] and report.floors.sentences[0] in list(
         summary_lines(report)
     )
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +14,6 @@ from anatogen.reporting.comparison import Compared, Cost, Difference, Mark, real
 from anatogen.reporting.results import Score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
 MEASURES = ("dice_gen_map", "dice_gen_real", "synthetic")
@@ -113,10 +107,7 @@ def below_retrieval(name: str, ours: Score | None, nearest: Score | None) -> lis
             f"{name} follows the label maps no better than the nearest training image does, as far as these patients "
             f"can tell (Dice {apart.mean:+.3f})."
         ]
-    return [
-        f"{name} follows the label maps less than the nearest training image does (Dice {apart.mean:+.3f}): it has not "
-        "learned to follow them."
-    ]
+    return [f"{name} follows the label maps less than the nearest training image does (Dice {apart.mean:+.3f})."]
 
 
 def below_painting(name: str, ours: float | None, painted: float | None) -> list[str]:
@@ -142,18 +133,18 @@ def cost_of(model: ImageModel, labels: Sequence[np.ndarray]) -> Cost:
     for _ in model.generate(asked[:_BATCH], batch_size=_BATCH):
         pass
     device = _device(model)
-    with _peak(device) as peak:
-        start = time.perf_counter()
-        for _ in model.generate(asked, batch_size=_BATCH):
-            pass
-        seconds = time.perf_counter() - start
+    _begin_peak(device)
+    start = time.perf_counter()
+    for _ in model.generate(asked, batch_size=_BATCH):
+        pass
+    seconds = time.perf_counter() - start
     return Cost(
         parameters=parameters_of(model),
         training_seconds=about.seconds,
         training_images=about.images,
         gflops=counter.get_total_flops() / 1e9,
         images_per_second=len(asked) / seconds,
-        peak_mb=peak(),
+        peak_mb=_peak_mb(device),
         device=_named(device),
     )
 
@@ -180,41 +171,18 @@ def _named(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-@contextmanager
-def _peak(device: torch.device) -> Iterator[Callable[[], float | None]]:
-    """Measures the memory in use at most while the block runs, in MB: of a GPU what PyTorch holds; of a CPU what the
-    process holds more than before, looked at every 5 ms. None where the system does not say.
-    """
+def _begin_peak(device: torch.device) -> None:
     import torch
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) / 2**20
-        return
-    gc.collect()
-    before, most, done = _resident_mb(), [0.0], threading.Event()
-
-    def look() -> None:
-        while not done.wait(0.005):
-            most[0] = max(most[0], _resident_mb() or 0.0)
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield lambda: None if before is None else max(0.0, most[0] - before)
-    finally:
-        done.set()
-        watcher.join()
 
 
-def _resident_mb() -> float | None:
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    import resource
+def _peak_mb(device: torch.device) -> float | None:
+    """The device memory in use at most since `_begin_peak`; None on a CPU, where a process gives little back."""
+    import torch
 
-    return pages * resource.getpagesize() / 2**20
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
 
 
 def scores_of(report: Any) -> dict[str, Any]:

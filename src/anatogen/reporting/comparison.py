@@ -54,7 +54,7 @@ class Cost(Result):
         training_seconds, training_images: Of its training.
         gflops: 10^9 floating-point operations of one image, all its steps.
         images_per_second: Generated in this comparison, in batches of 16.
-        peak_mb: Device memory in use at most while these were generated; of a CPU, what the process took more.
+        peak_mb: Device memory in use at most while these were generated; None on a CPU.
         device: Where it was measured.
     """
 
