@@ -1,7 +1,7 @@
 """Defaults that fit the data: the width of the network and the length of a training, where the user chose neither.
 
-What is planned is written to config.yaml, so that a resume does not plan again. The figures behind the rules are in
-benchmarks/RESULTS.md ("Few patients", "Width and time").
+What is planned is written to config.yaml, so that a resume does not plan again. The number of passes was measured
+("Few patients" in benchmarks/RESULTS.md); the numbers of images are rules of thumb.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from anatogen.training.probe import micro_batch_of
 from anatogen.training.task import Task
 
 MOST_EPOCHS = 40
-"""Passes over the training images, after which a model of few patients was found to begin to learn them by heart."""
+"""Passes over the training images: a model of 20 patients began to copy between 27 and 54."""
 LEAST_IMAGES = 8_000
-"""Images seen at least, in however many passes: with fewer no model learns to follow label maps."""
+"""Images seen at least, in however many passes; a rule of thumb."""
 ENOUGH_IMAGES = 24_000
-"""Images after which the widest network of `WIDTHS` is the best; with fewer a narrower one, which sees more, is."""
+"""Images for which the widest of `WIDTHS` is taken; a narrower one sees more in the same time. A rule of thumb."""
 WIDTHS = (64, 48, 32)
 _COST = 1.7  # the time of an image grows with that power of the width (measured between 32 and 64)
 _WORTH_MEASURING = 60.0  # seconds of training
@@ -61,7 +61,7 @@ def plan(settings: RunSettings, images: int, seconds_per_image: Callable[[], flo
         settings = settings.model_copy(update={"training": how.model_copy(update={"epochs": round(epochs, 1)})})
         if how.steps is None or epochs * images < how.steps * how.batch_size:
             choices.append(
-                f"at most {epochs:.0f} epochs: {images:,} images that are seen more often are learned by heart "
+                f"at most {epochs:.0f} epochs: of {images:,} images, those seen more often may be learned by heart "
                 "(training.epochs)"
             )
     if isinstance(network, HourglassConfig) and "width" not in network.model_fields_set:

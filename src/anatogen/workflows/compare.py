@@ -206,21 +206,22 @@ def _require_same_maps(sets: dict[str, SampleSet], samples: SampleSet, contender
     def maps_of(these: SampleSet) -> set[tuple[str | None, ...]]:
         return {(e.elsewhere, e.case, str(e.slice), e.file_of_map, str(e.slice_of_map)) for e in these.entries}
 
-    for name, other in sets.items():
-        ours, theirs = maps_of(samples), maps_of(other)
-        if ours != theirs:
-            raise SettingsError(
-                f"its {len(ours)} label maps are not those of {name} ({len(theirs)}, {len(ours & theirs)} in common)",
-                path=contender.path,
-                hint="Compare systems on the same label maps: name runs, or sample with the same --split and --count",
-            )
-        if {e.free for e in samples.entries} != {e.free for e in other.entries}:
-            raise SettingsError(
-                f"other classes were left free than for {name}",
-                path=contender.path,
-                hint="Sample with the same --given or --free",
-            )
+    if not sets:
         return
+    name, other = next(iter(sets.items()))
+    ours, theirs = maps_of(samples), maps_of(other)
+    if ours != theirs:
+        raise SettingsError(
+            f"its {len(ours)} label maps are not those of {name} ({len(theirs)}, {len(ours & theirs)} in common)",
+            path=contender.path,
+            hint="Compare systems on the same label maps: name runs, or sample with the same --split and --count",
+        )
+    if {e.free for e in samples.entries} != {e.free for e in other.entries}:
+        raise SettingsError(
+            f"other classes were left free than for {name}",
+            path=contender.path,
+            hint="Sample with the same --given or --free",
+        )
 
 
 def _compared(
