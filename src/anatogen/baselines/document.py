@@ -10,17 +10,19 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anatogen import __version__
+from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition, Planes
 from anatogen.data.placement import typical_spacing
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import Batch, PreparedDataset
 from anatogen.errors import DataError, ModelError
 from anatogen.io.tensors import read_tensors
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.model import AboutModel, DatasetOrigin, ModelSpec, Q, Query, RunDocument
-from anatogen.training.config import ConditioningSettings
+from anatogen.seeds import Draws
+from anatogen.training.config import ConditioningSettings, TrainingSettings
 
 PlaneEncoding = Literal["onehot", "index"]
 
@@ -33,6 +35,27 @@ class PlaneConditioning(ConditioningSettings):
     """
 
     encoding: PlaneEncoding = "onehot"  # type: ignore[assignment]
+
+
+class BaselineTraining(TrainingSettings):
+    """Length and optimisation of a baseline, which has no power averages."""
+
+    @field_validator("power_averages")
+    @classmethod
+    def _of_the_denoiser(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("power averages are of the denoiser only")
+        return value
+
+
+def given_in_training(
+    batch: Batch, conditioning: ConditioningSettings, random: Draws, device: torch.device
+) -> torch.Tensor:
+    """The classes (B, C-1) that each item gives: those annotated, and with mask ablation without some of them."""
+    given = batch.annotated.to(device, non_blocking=True)
+    if not conditioning.mask_ablation:
+        return given
+    return draw_given(given, random.uniform(given.shape[1] + 1), ablated_share=conditioning.ablated_share)
 
 
 class BaselineConfig(BaseModel):

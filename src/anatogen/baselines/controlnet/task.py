@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from anatogen.baselines.controlnet.model import CONTROLNET, PROMPT, ControlnetDocument
@@ -25,8 +25,7 @@ from anatogen.baselines.controlnet.parts import (
     read_part,
     require_trainable,
 )
-from anatogen.baselines.document import PlaneConditioning, basis_of
-from anatogen.conditioning.ablate import draw_given
+from anatogen.baselines.document import BaselineTraining, PlaneConditioning, basis_of, given_in_training
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import AugmentSettings
 from anatogen.data.store import Batch, PreparedDataset
@@ -67,7 +66,7 @@ class ControlnetOptions(Settings):
         return self
 
 
-class ControlnetTraining(TrainingSettings):
+class ControlnetTraining(BaselineTraining):
     """Length and optimisation, as in the paper: 800 epochs in all, batches of 128, cosine annealing."""
 
     steps: int | None = Field(None, ge=1)
@@ -77,13 +76,6 @@ class ControlnetTraining(TrainingSettings):
     schedule: Literal["decay", "cosine", "constant"] = "cosine"
     warmup_steps: int = Field(500, ge=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
-
-    @field_validator("power_averages")
-    @classmethod
-    def _of_the_denoiser(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("power averages are of the model denoiser only")
-        return value
 
 
 class ControlnetSampling(SamplingSettings):
@@ -293,10 +285,7 @@ class ControlnetTask(_Finetuning):
 
     def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """The squared error of the predicted noise, with the ablated classes drawn for each item."""
-        given = batch.annotated.to(self.device, non_blocking=True)
-        if self.settings.conditioning.mask_ablation:
-            chance = random.uniform(given.shape[1] + 1)
-            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        given = given_in_training(batch, self.settings.conditioning, random, self.device)
         network = self.network
         labels = batch.labels.to(self.device, non_blocking=True)
         bound = Condition.of(labels, given).resized(network.frame.padding.pad)

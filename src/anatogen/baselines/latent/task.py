@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from anatogen.baselines.document import PlaneConditioning, basis_of
+from anatogen.baselines.document import BaselineTraining, PlaneConditioning, basis_of, given_in_training
 from anatogen.baselines.latent.autoencoder import (
     AUTOENCODER_SYSTEM,
     Autoencoder,
@@ -24,7 +24,6 @@ from anatogen.baselines.latent.autoencoder import (
 )
 from anatogen.baselines.latent.model import LATENT, LatentDocument
 from anatogen.baselines.latent.network import LatentConfig, LatentNetwork, LatentNetworkSettings
-from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import AugmentSettings
 from anatogen.data.store import Batch, PreparedDataset
@@ -45,15 +44,8 @@ _MEASURED = 512  # training images whose codes' mean and deviation are taken
 STAGE = "autoencoder"
 
 
-class LatentTraining(TrainingSettings):
+class LatentTraining(BaselineTraining):
     """Length and optimisation; of the length, autoencoder and denoiser get their shares."""
-
-    @field_validator("power_averages")
-    @classmethod
-    def _of_the_denoiser(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("power averages are of the model denoiser only")
-        return value
 
 
 class LatentSampling(SamplingSettings):
@@ -169,10 +161,7 @@ class LatentTask:
     def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """E[w(t) |D(z_t, t, condition) - z0|^2] of codes, with times, noise and ablated classes drawn for each item."""
         how, denoiser = self.settings.diffusion, self.network.denoiser
-        given = batch.annotated.to(self.device, non_blocking=True)
-        if self.settings.conditioning.mask_ablation:
-            chance = random.uniform(given.shape[1] + 1)
-            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        given = given_in_training(batch, self.settings.conditioning, random, self.device)
         with torch.no_grad():
             # The mean of a code, so that noise of the autoencoder is not learned.
             codes, _ = self.network.autoencoder.encode(batch.images.to(self.device, non_blocking=True))

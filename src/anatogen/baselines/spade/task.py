@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from anatogen.baselines.adversarial import feature_loss, fooled, told_apart
 from anatogen.baselines.discriminators import Discriminators
-from anatogen.baselines.document import PlaneConditioning, basis_of
+from anatogen.baselines.document import BaselineTraining, PlaneConditioning, basis_of, given_in_training
 from anatogen.baselines.perceptual import PerceptualLoss
 from anatogen.baselines.spade.model import SPADE, SpadeDocument
 from anatogen.baselines.spade.network import SpadeConfig, SpadeGenerator, SpadeNetworkSettings
-from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import AugmentSettings
 from anatogen.data.store import Batch, PreparedDataset
@@ -26,7 +25,7 @@ from anatogen.io.tensors import write_tensors
 from anatogen.seeds import Draws, derive_seed
 from anatogen.settings import Settings
 from anatogen.training.best import forget_best
-from anatogen.training.config import LiveSettings, TrainingSettings
+from anatogen.training.config import LiveSettings
 from anatogen.training.exporting import about_training, recipe_of, weights_to_export
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase, System
@@ -61,7 +60,7 @@ class SpadeOptions(SpadeNetworkSettings):
         return SpadeNetworkSettings(**{name: getattr(self, name) for name in SpadeNetworkSettings.model_fields})
 
 
-class SpadeTraining(TrainingSettings):
+class SpadeTraining(BaselineTraining):
     """Length and optimisation, with SPADE's own defaults (50 epochs of batches of 128, no decay, no clipping).
 
     Attributes:
@@ -77,13 +76,6 @@ class SpadeTraining(TrainingSettings):
     weight_decay: float = Field(0.0, ge=0)
     gradient_norm: float = Field(1e6, gt=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)
-
-    @field_validator("power_averages")
-    @classmethod
-    def _of_the_denoiser(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("power averages are of the denoiser only")
-        return value
 
 
 class SpadeSettings(Settings):
@@ -159,10 +151,7 @@ class SpadeTask:
         """The generator's loss, or that of the discriminators, with the ablated classes drawn for each item."""
         padding = self.generator.padding
         images = padding.pad(batch.images.to(self.device, non_blocking=True))
-        given = batch.annotated.to(self.device, non_blocking=True)
-        if self.settings.conditioning.mask_ablation:
-            chance = random.uniform(given.shape[1] + 1)
-            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        given = given_in_training(batch, self.settings.conditioning, random, self.device)
         planes = self.generator.planes_of(Condition.of(batch.labels.to(self.device, non_blocking=True), given))
         if phase.name == "generator":
             return self._of_generator(images, planes, self._known(batch), random)
