@@ -63,7 +63,20 @@ def head_neck(work: Path, raw: Path | None = None) -> PreparedDataset:
     return prepare(open_source(str(raw or SHARED / "Dataset101_HeadNeckCT")), out, settings, version=__version__)
 
 
-SETS: dict[str, Callable[[Path, Path | None], PreparedDataset]] = {"hippocampus": hippocampus, "head-neck": head_neck}
+def phantom(work: Path, raw: Path | None = None) -> PreparedDataset:  # noqa: ARG001
+    """Axial slices of 40 virtual patients of the CT phantom, 128 x 128, prepared once under `work`."""
+    out = work / "phantom"
+    if out.exists():
+        return PreparedDataset.open(out)
+    settings = PrepareSettings(size=(128, 128), shares={"train": 55, "heldout": 15, "val": 10, "test": 20})
+    return prepare(open_source("phantom:ct-organ?patients=40"), out, settings, version=__version__)
+
+
+SETS: dict[str, Callable[[Path, Path | None], PreparedDataset]] = {
+    "hippocampus": hippocampus,
+    "head-neck": head_neck,
+    "phantom": phantom,
+}
 
 
 def with_few_patients(

@@ -17,18 +17,32 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def evenly_spread(number: int, seed: int) -> float:
+    """Point `number` of a Kronecker sequence in [0, 1): any run of its points fills the interval evenly.
+
+    The fractional part of number times the golden ratio, shifted by `seed`.
+    """
+    return (number * _GOLDEN + (seed % 2**32) / 2**32) % 1.0
+
+
 class Draws:
     """Random numbers for B items, each from its own generator, so that they do not depend on the rest of the batch.
 
     Args:
         seeds: One seed for each item.
         device: Where the numbers are generated. CPU and GPU generate different numbers from one seed.
+        even: A number in [0, 1) for each item, for `even`; see `evenly_spread`.
     """
 
-    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, seeds: Sequence[int], device: torch.device | str = "cpu", *, even: Sequence[float] | None = None
+    ) -> None:
         import torch
 
-        self._device = torch.device(device)
+        self._device, self._even = torch.device(device), even
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
 
     def normal(self, *shape: int) -> Tensor:
@@ -44,6 +58,18 @@ class Draws:
         for item, generator in zip(numbers, self._generators, strict=True):
             item.uniform_(generator=generator)
         return numbers
+
+    def even(self) -> Tensor:
+        """Numbers in [0, 1), float32 (B,), that fill the interval evenly over the items of all steps.
+
+        Raises:
+            ValueError: None were given.
+        """
+        import torch
+
+        if self._even is None:
+            raise ValueError("these draws have no evenly spread numbers")
+        return torch.tensor(self._even, dtype=torch.float32, device=self._device)
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
         import torch

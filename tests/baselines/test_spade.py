@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from anatogen.baselines.adversarial import feature_loss, hinge
 from anatogen.baselines.discriminators import Discriminators
 from anatogen.baselines.perceptual import PerceptualLoss
+from anatogen.baselines.spade.model import SpadeModel
 from anatogen.baselines.spade.network import (
     SpadeConfig,
     SpadeGenerator,
@@ -73,6 +75,28 @@ def test_one_pixel_of_the_map_reaches_the_image() -> None:
     changed = (made[0] - made[1]).abs().amax(0)
     far = changed[20:].mean()  # instance norm spreads a little of it everywhere
     assert changed[9, 9] > 1e-4 and changed[9, 9] > 10 * far
+
+
+def test_averaged_spectral_norms_are_those_of_the_averaged_weights() -> None:
+    """Averaged singular vectors are too short and of other weights: images had too much contrast, more so the longer
+    the training.
+    """
+    network = SpadeGenerator(config((16, 16))).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, vector in network.state_dict().items():
+        if name.endswith(("._u", "._v")):
+            vector.mul_(0.3).add_(0.05 * torch.randn(vector.shape, generator=generator))
+    norms = [torch.linalg.matrix_norm(conv.weight.detach().flatten(1), 2) for conv in convolutions_of(network)]
+    assert min(norms) > 2
+    SpadeModel.around(network, settings_for("spade"), "cpu")
+    for conv in convolutions_of(network):
+        norm = torch.linalg.matrix_norm(conv.weight.detach().flatten(1), 2)
+        assert norm == pytest.approx(1, abs=0.02) and not conv.training
+
+
+def convolutions_of(network: SpadeGenerator) -> list[nn.Module]:
+    """Those with spectral normalisation."""
+    return [layer for layer in network.modules() if parametrize.is_parametrized(layer, "weight")]
 
 
 def test_discriminators_of_small_and_large_images() -> None:

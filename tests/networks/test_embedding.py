@@ -17,7 +17,7 @@ from anatogen.training.config import build_settings
 
 def embedding(classes: int, dim: int = 2, patch: int = 2) -> LabelEmbedding:
     torch.manual_seed(0)
-    return LabelEmbedding(classes, patch, dim, channels=5)
+    return LabelEmbedding(classes, (patch,) * dim, channels=5)
 
 
 def drawn(classes: int, *size: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@ import torch
 
 from anatogen.errors import ModelError, SettingsError
 from anatogen.networks.blocks import depth_to_space, head_count, rms_normalised, space_to_depth
-from anatogen.networks.hourglass import Hourglass, HourglassConfig, level_channels
+from anatogen.networks.hourglass import Hourglass, HourglassConfig
+from anatogen.networks.levels import level_channels
 from anatogen.networks.paper_unet import PaperUNet, PaperUNetConfig
 
 
@@ -25,14 +26,15 @@ def condition(count: int, size: tuple[int, ...]) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.parametrize("shape", [(2, 3, 8, 12), (2, 3, 4, 6, 8)])
 def test_space_to_depth_loses_nothing(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    deep = space_to_depth(x, 2)
+    patch = (2,) * (len(shape) - 2)
+    deep = space_to_depth(x, patch)
     assert deep.shape[1] == 3 * 2 ** (len(shape) - 2)
-    assert torch.equal(depth_to_space(deep, 2), x)
+    assert torch.equal(depth_to_space(deep, patch), x)
 
 
 def test_space_to_depth_keeps_patches_together() -> None:
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert space_to_depth(x, 2)[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+    assert space_to_depth(x, (2, 2))[0, :, 0, 0].tolist() == [0, 1, 4, 5]
 
 
 def test_rms_norm() -> None:

@@ -11,7 +11,7 @@ import yaml
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.training.config import RunSettings, build_settings
-from anatogen.training.planning import adopting, plan
+from anatogen.training.planning import Data, adopting, plan
 from anatogen.training.train import train
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -23,7 +23,7 @@ def never() -> float:
 
 def chosen(settings: RunSettings, images: int, seconds: float | None = None) -> tuple[int, float | None, int]:
     """Width, epochs and the number of choices that were said."""
-    found = plan(settings, images, never if seconds is None else lambda: seconds)
+    found = plan(settings, Data(images), never if seconds is None else lambda: seconds)
     return found.settings.network.width, found.settings.training.epochs, len(found.choices)  # type: ignore[union-attr]
 
 
@@ -55,18 +55,18 @@ def test_what_was_given_stays() -> None:
     assert chosen(build_settings(training={"steps": 20_000}), 4_000) == (64, None, 0)
     assert chosen(build_settings(training={"epochs": 500.0}), 4_000) == (64, 500, 0)
     paper = build_settings("paper")
-    assert plan(paper, 440, never).settings is paper
+    assert plan(paper, Data(440), never).settings is paper
     further = build_settings(training={"start_from": "runs/other", "steps": 10})
-    assert plan(further, 440, never).settings is further
+    assert plan(further, Data(440), never).settings is further
     unet = build_settings(values=["network.name=paper_unet"])
-    assert plan(unet, 440, never).settings.network == unet.network
+    assert plan(unet, Data(440), never).settings.network == unet.network
 
 
 def test_a_plan_is_not_planned_again() -> None:
-    once = plan(RunSettings(), 440, never).settings
-    assert plan(once, 10_000_000, never).settings == once
+    once = plan(RunSettings(), Data(440), never).settings
+    assert plan(once, Data(10_000_000), never).settings == once
     read_again = RunSettings.model_validate(once.model_dump(mode="json"))
-    assert plan(read_again, 10_000_000, never).settings == once
+    assert plan(read_again, Data(10_000_000), never).settings == once
 
 
 def test_a_run_records_its_plan_and_resumes_by_it(dataset: PreparedDataset, tmp_path: Path) -> None:

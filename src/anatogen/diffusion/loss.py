@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from anatogen.diffusion.path import Path, add_noise
 from anatogen.diffusion.target import Weighting, loss_weight
+from anatogen.seeds import Draws
 
 TimeDistribution = Literal["uniform", "logit_normal"]
 
@@ -35,6 +37,20 @@ def training_times(
     if distribution == "uniform":
         return ((drawn * 1000).floor() + 1).clamp(max=1000) / 1000
     return path.time_of((mean + spread * drawn).exp())
+
+
+def numbers_for_times(distribution: TimeDistribution, random: Draws, *, stratified: bool) -> Tensor:
+    """The random numbers (B,) that `training_times` takes.
+
+    Args:
+        distribution: The distribution of times.
+        random: Draws of the batch's items.
+        stratified: Spread the times evenly over their distribution, in each batch and from step to step, instead of
+            drawing them independently: the gradients of a small batch vary less.
+    """
+    if distribution == "uniform":
+        return random.even() if stratified else random.uniform()
+    return torch.special.ndtri(random.even().clamp(1e-6, 1 - 1e-6)) if stratified else random.normal()
 
 
 def mean_over_known(error: Tensor, ignored: Tensor | None) -> Tensor:

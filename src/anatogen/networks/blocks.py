@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def convolution(dim: int, channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """A 2D or 3D convolution that keeps the size, or divides it by `stride`."""
+def convolution(dim: int, channels_in: int, channels_out: int, kernel: int = 3) -> nn.Module:
+    """A 2D or 3D convolution that keeps the size."""
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[dim]
-    return kind(channels_in, channels_out, kernel, stride=stride, padding=(kernel - 1) // 2 if stride == 1 else 0)
+    return kind(channels_in, channels_out, kernel, padding=(kernel - 1) // 2)
+
+
+def shrinking(channels_in: int, channels_out: int, factors: tuple[int, ...]) -> nn.Module:
+    """A convolution that divides each side by its factor, every position of the result from voxels of its own."""
+    kind: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(factors)]
+    return kind(channels_in, channels_out, factors, stride=factors)  # type: ignore[no-any-return]
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -22,27 +29,29 @@ def zeroed(layer: nn.Module) -> nn.Module:
     return layer
 
 
-def space_to_depth(x: Tensor, patch: int) -> Tensor:
-    """(B, C, *spatial) -> (B, C patch^d, *spatial / patch): each patch's pixels become channels; nothing is lost."""
-    if patch == 1:
+def space_to_depth(x: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """(B, C, *spatial) -> (B, C prod(patch), *spatial / patch): a patch's values become channels; nothing is lost."""
+    if max(patch) == 1:
         return x
     batch, channels, *spatial = x.shape
     dim = len(spatial)
-    split = [n for size in spatial for n in (size // patch, patch)]
+    split = [n for side, per in zip(spatial, patch, strict=True) for n in (side // per, per)]
     x = x.reshape(batch, channels, *split)
     outer, inner = range(2, 2 + 2 * dim, 2), range(3, 3 + 2 * dim, 2)
-    return x.permute(0, 1, *inner, *outer).reshape(batch, channels * patch**dim, *(s // patch for s in spatial))
+    sides = (side // per for side, per in zip(spatial, patch, strict=True))
+    return x.permute(0, 1, *inner, *outer).reshape(batch, channels * math.prod(patch), *sides)
 
 
-def depth_to_space(x: Tensor, patch: int) -> Tensor:
+def depth_to_space(x: Tensor, patch: tuple[int, ...]) -> Tensor:
     """The inverse of `space_to_depth`."""
-    if patch == 1:
+    if max(patch) == 1:
         return x
     batch, channels, *spatial = x.shape
-    dim = len(spatial)
-    x = x.reshape(batch, channels // patch**dim, *(patch,) * dim, *spatial)
+    dim, values = len(spatial), math.prod(patch)
+    x = x.reshape(batch, channels // values, *patch, *spatial)
     order = [axis for d in range(dim) for axis in (2 + dim + d, 2 + d)]
-    return x.permute(0, 1, *order).reshape(batch, channels // patch**dim, *(s * patch for s in spatial))
+    sides = (side * per for side, per in zip(spatial, patch, strict=True))
+    return x.permute(0, 1, *order).reshape(batch, channels // values, *sides)
 
 
 def rms_normalised(x: Tensor) -> Tensor:

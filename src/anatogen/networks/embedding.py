@@ -14,21 +14,20 @@ from anatogen.networks.blocks import space_to_depth
 class LabelEmbedding(nn.Module):
     """labels (B, *spatial), states (B, R, C-1), region (B, *spatial) -> features (B, channels, *spatial / patch).
 
-    A cell is patch x patch (x patch) pixels. Its features are the sum of a learned vector for the class of each of its
+    A cell is a patch of pixels. Its features are the sum of a learned vector for the class of each of its
     pixels, and of a linear function of the states that apply to it. Background adds nothing, so that a class which is
     absent differs from a free one by its state alone.
 
     Args:
         classes: C, the background included.
-        patch: The side of a cell.
-        dim: 2 or 3.
+        patch: The sides of a cell, two or three.
         channels: Of the features.
     """
 
-    def __init__(self, classes: int, patch: int, dim: int, channels: int) -> None:
+    def __init__(self, classes: int, patch: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.classes, self.patch, self.channels = classes, patch, channels
-        self.cell = patch**dim
+        self.cell = math.prod(patch)
         # Row 0 is the background; then the classes at the first pixel of a cell, at the second, and so on.
         self.table = nn.Parameter(torch.empty(1 + self.cell * (classes - 1), channels))
         nn.init.normal_(self.table, std=1 / math.sqrt(self.cell))

@@ -60,6 +60,8 @@ class DiffusionSettings(Settings):
         times: Distribution of training times.
         time_mean: Mean of log(sigma / alpha) for `logit_normal`.
         time_spread: Its standard deviation.
+        stratified: Spread the training times evenly over their distribution instead of drawing them independently;
+            planned for volumes, of which a batch has few.
     """
 
     path: PathName = "flow"
@@ -70,6 +72,7 @@ class DiffusionSettings(Settings):
     times: TimeDistribution = "logit_normal"
     time_mean: float = 0.0
     time_spread: float = Field(1.0, gt=0)
+    stratified: bool = False
 
 
 class TrainingSettings(Settings):
@@ -82,6 +85,8 @@ class TrainingSettings(Settings):
         batch_size: Images in a step.
         micro_batch_size: Images in device memory at a time; the gradient is accumulated over the batch, with the same
             result. By default what fits: on a GPU it is found before the first step.
+        activation_checkpointing: Compute the activations again in the backward pass instead of keeping them: less
+            memory, a third more time, the same result (hourglass only).
         learning_rate: Peak learning rate of AdamW.
         schedule: `decay` keeps the rate constant and then decays it linearly to 0 over the last `decay_share` of the
             training; `cosine` anneals it from the start (Loshchilov and Hutter 2016).
@@ -107,6 +112,7 @@ class TrainingSettings(Settings):
     max_time_s: float | None = Field(None, gt=0)
     batch_size: int = Field(16, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
+    activation_checkpointing: bool = False
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["decay", "cosine", "constant"] = "decay"
     decay_share: float = Field(0.3, gt=0, le=1)

@@ -13,8 +13,9 @@ from anatogen.conditioning.ablate import draw_given
 from anatogen.conditioning.encode import Condition
 from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import Batch, PreparedDataset
-from anatogen.diffusion.loss import denoising_loss, training_times
+from anatogen.diffusion.loss import denoising_loss, numbers_for_times, training_times
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD
+from anatogen.errors import SettingsError
 from anatogen.model import (
     Denoiser,
     DenoiserConfig,
@@ -24,6 +25,7 @@ from anatogen.model import (
     save_denoiser,
 )
 from anatogen.networks.embedding import LabelEmbedding
+from anatogen.networks.hourglass import Hourglass
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.best import forget_best
 from anatogen.training.config import RunSettings
@@ -83,6 +85,10 @@ class DenoiserTask:
             torch.manual_seed(derive_seed("weights", how.seed))
             self.denoiser = Denoiser(self.config)
         self.denoiser.placed(device)
+        if how.activation_checkpointing:
+            if not isinstance(self.denoiser.network, Hourglass):
+                raise SettingsError("training.activation_checkpointing is for the hourglass only", hint="Leave it out")
+            self.denoiser.network.recompute(True)
         optimizer = torch.optim.AdamW(
             _with_decay(self.denoiser, how.weight_decay),
             lr=how.learning_rate,
@@ -126,7 +132,7 @@ class DenoiserTask:
         if self.settings.conditioning.mask_ablation:
             chance = random.uniform(given.shape[1] + 1)
             given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
-        drawn = random.uniform() if how.times == "uniform" else random.normal()
+        drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
         denoise = denoiser.under(Condition.of(labels, given))

@@ -23,6 +23,7 @@ LENGTHS = ("training.steps", "training.epochs", "training.max_time_s")
 FREE_ON_RESUME = (
     *LENGTHS,
     "training.micro_batch_size",
+    "training.activation_checkpointing",
     "training.checkpoint_every",
     "training.checkpoints_kept",
     "training.disk_gb",

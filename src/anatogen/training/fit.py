@@ -16,7 +16,7 @@ from torch import Tensor
 from anatogen.device import autocast
 from anatogen.distributed import Group, current_group
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
-from anatogen.seeds import Draws, derive_seed
+from anatogen.seeds import Draws, derive_seed, evenly_spread
 from anatogen.training.checkpoints import Checkpoints, Part
 from anatogen.training.config import TrainingSettings
 from anatogen.training.events import Events
@@ -121,13 +121,8 @@ def fit(
                     for first in range(0, len(batch), micro):
                         part = batch.part(first, first + micro)
                         weight = len(part) / data.batch_size
-                        random = Draws(
-                            [
-                                derive_seed(settings.seed, state.attempt, state.step, position, phase.name)
-                                for position in mine[first : first + len(part)]
-                            ],
-                            task.device,
-                        )
+                        places = mine[first : first + len(part)]
+                        random = draws_of(settings.seed, state, phase.name, places, data.batch_size, task.device)
                         with autocast(task.device, settings.precision):
                             loss, measured = task.loss(phase, part, random)
                         (loss * weight).backward()  # type: ignore[no-untyped-call]
@@ -202,6 +197,18 @@ def fit(
             raise
         finally:
             stream.close()
+
+
+def draws_of(
+    seed: int, state: TrainingState, phase: str, places: Sequence[int], batch_size: int, device: torch.device
+) -> Draws:
+    """The random numbers of the items at `places` of the batch of this step."""
+    shift = derive_seed(seed, state.attempt, phase, "even")
+    return Draws(
+        [derive_seed(seed, state.attempt, state.step, place, phase) for place in places],
+        device,
+        even=[evenly_spread(state.step * batch_size + place, shift) for place in places],
+    )
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,12 @@ from typing import Any
 
 from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
+from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.distributed import current_group
+from anatogen.model import NetworkConfig
 from anatogen.networks.hourglass import HourglassConfig
+from anatogen.networks.levels import plan_levels, planned_channels
 from anatogen.progress import format_duration, stage
 from anatogen.training.config import LearnedSettings, RunSettings, TrainingSettings, training_of
 from anatogen.training.fit import fit
@@ -31,6 +34,11 @@ LEAST_IMAGES = 8_000
 ENOUGH_IMAGES = 24_000
 """Images for which the widest of `WIDTHS` is taken; a narrower one sees more in the same time. A rule of thumb."""
 WIDTHS = (64, 48, 32)
+OF_VOLUMES: dict[str, dict[str, Any]] = {
+    "training": {"batch_size": 2, "learning_rate": 1e-3, "decay_share": 0.4},
+    "diffusion": {"stratified": True},
+}
+"""For volumes, of which a training sees few: many steps of small batches."""
 _COST = 1.7  # the time of an image grows with that power of the width (measured between 32 and 64)
 _WORTH_MEASURING = 60.0  # seconds of training
 _WARM_UP, _MEASURED = 2, 5  # steps
@@ -44,32 +52,82 @@ class Planned:
     choices: tuple[str, ...] = ()
 
 
-def plan(settings: RunSettings, images: int, seconds_per_image: Callable[[], float] | None = None) -> Planned:
+@dataclass(frozen=True)
+class Data:
+    """What a plan depends on.
+
+    Attributes:
+        images: Of the training split.
+        size: (H, W) or (D, H, W).
+        spacing_mm: Along the same axes, None where unknown.
+        channels: Of an image.
+    """
+
+    images: int
+    size: tuple[int, ...] = (64, 64)
+    spacing_mm: tuple[float, ...] | None = None
+    channels: int = 1
+
+    @property
+    def slices(self) -> int:
+        """Of an image: 1, or the number of planes across the shortest side of a volume."""
+        return min(self.size) if len(self.size) == 3 else 1
+
+
+def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], float] | None = None) -> Planned:
     """Choose what `settings` leave open.
 
     Args:
         settings: Of the preset `fast`; others are taken as they are. A value that was given, in whatever way, stays.
-        images: Of the training split.
+        data: What is trained on.
         seconds_per_image: Measures a training of the widest network; called for a time limit only. None: not measured.
     """
     if settings.preset != "fast" or settings.training.start_from is not None:
         return Planned(settings)
     choices = []
+    if len(data.size) == 3:
+        settings = _for_volumes(settings)
     how, network = settings.training, settings.network
-    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / images)
+    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images)
     if _is_open(how):
         settings = settings.model_copy(update={"training": how.model_copy(update={"epochs": round(epochs, 1)})})
-        if how.steps is None or epochs * images < how.steps * how.batch_size:
+        if how.steps is None or epochs * data.images < how.steps * how.batch_size:
             choices.append(
-                f"at most {epochs:.0f} epochs: of {images:,} images, those seen more often may be learned by heart "
-                "(training.epochs)"
+                f"at most {epochs:.0f} epochs: of {data.images:,} images, those seen more often may be learned by "
+                "heart (training.epochs)"
             )
-    if isinstance(network, HourglassConfig) and "width" not in network.model_fields_set:
-        width, reason = _width(epochs * images, how.max_time_s, seconds_per_image)
-        settings = settings.model_copy(update={"network": network.model_copy(update={"width": width})})
-        if reason:
-            choices.append(f"width {width}: {reason} (network.width)")
+    if isinstance(network, HourglassConfig):
+        if "width" not in network.model_fields_set:
+            width, reason = _width(epochs * data.images, data.slices, how.max_time_s, seconds_per_image)
+            network = network.model_copy(update={"width": width})
+            if reason:
+                choices.append(f"width {width}: {reason} (network.width)")
+        if len(data.size) == 3:
+            network = shaped(network, data)
+        settings = settings.model_copy(update={"network": network})
     return Planned(settings, tuple(choices))
+
+
+def _for_volumes(settings: RunSettings) -> RunSettings:
+    """`settings` with what `OF_VOLUMES` has for the values that were not given."""
+    updates = {}
+    for name, values in OF_VOLUMES.items():
+        section = getattr(settings, name)
+        changes = {key: value for key, value in values.items() if key not in section.model_fields_set}
+        updates[name] = section.model_copy(update=changes)
+    return settings.model_copy(update=updates)
+
+
+def shaped(network: HourglassConfig, data: Data) -> HourglassConfig:
+    """`network` with patches, halvings and channels for volumes of that size and spacing, where it leaves them open."""
+    given = network.model_fields_set
+    if network.halvings is None and "patch" not in given:
+        levels = plan_levels(data.size, data.spacing_mm, smallest=network.smallest)
+        network = network.model_copy(update={"patch": levels.patch, "halvings": levels.halvings})
+    levels = network.levels(data.size)
+    if network.channels is None:
+        network = network.model_copy(update={"channels": planned_channels(levels, network.width, data.channels)})
+    return network
 
 
 def _is_open(how: TrainingSettings) -> bool:
@@ -77,9 +135,12 @@ def _is_open(how: TrainingSettings) -> bool:
     return how.epochs is None and (how.steps is None or "steps" not in how.model_fields_set)
 
 
-def _width(images: float, limit: float | None, seconds_per_image: Callable[[], float] | None) -> tuple[int, str]:
+def _width(
+    images: float, slices: int, limit: float | None, seconds_per_image: Callable[[], float] | None
+) -> tuple[int, str]:
     """The width for `images` to be seen, at most, within a time limit; and why it is not the widest."""
-    if images < ENOUGH_IMAGES:
+    enough = ENOUGH_IMAGES / slices
+    if images < enough:
         return WIDTHS[-1], f"the training sees {images:,.0f} images, too few for a wider network"
     if limit is None or seconds_per_image is None:
         return WIDTHS[0], ""
@@ -88,32 +149,39 @@ def _width(images: float, limit: float | None, seconds_per_image: Callable[[], f
     widest = seconds_per_image()
     for width in WIDTHS:
         seen = limit / (widest * (width / WIDTHS[0]) ** _COST)
-        if seen >= ENOUGH_IMAGES:
+        if seen >= enough:
             break
     if width == WIDTHS[0]:
         return width, ""
-    return width, f"a wider network would see fewer than {ENOUGH_IMAGES:,} images in {format_duration(limit)}"
+    return width, f"a wider network would see fewer than {enough:,.0f} images in {format_duration(limit)}"
 
 
 def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[RunSettings], float]) -> Planned:
     """The plan for a training of `dataset`. measure: seconds of a step with these settings."""
 
     def seconds_per_image() -> float:
-        widest = settings.network.model_copy(update={"width": WIDTHS[0]})
-        return measure(settings.model_copy(update={"network": widest})) / settings.training.batch_size
+        how = _for_volumes(settings) if len(data.size) == 3 else settings
+        widest: NetworkConfig = settings.network.model_copy(update={"width": WIDTHS[0]})
+        if len(data.size) == 3 and isinstance(widest, HourglassConfig):
+            widest = shaped(widest, data)
+        return measure(how.model_copy(update={"network": widest})) / how.training.batch_size
 
-    return plan(settings, len(dataset.split("train")), seconds_per_image)
+    data = Data(len(dataset.split("train")), dataset.size, typical_spacing(dataset), dataset.channels)
+    return plan(settings, data, seconds_per_image)
 
 
 def adopting(asked: RunSettings, own: RunSettings) -> RunSettings:
     """`asked`, with what it leaves to be planned taken from the settings of the run that is resumed."""
+    planned_in: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in OF_VOLUMES.items()}
+    if isinstance(asked.network, HourglassConfig) and isinstance(own.network, HourglassConfig):
+        planned_in["network"] = ("width", "patch", "halvings", "channels")
     updates: dict[str, object] = {}
-    how, network = asked.training, asked.network
-    if _is_open(how):
-        updates["training"] = how.model_copy(update={"epochs": own.training.epochs})
-    same = isinstance(network, HourglassConfig) and isinstance(own.network, HourglassConfig)
-    if same and "width" not in network.model_fields_set:
-        updates["network"] = network.model_copy(update={"width": own.network.width})  # type: ignore[union-attr]
+    for name, keys in planned_in.items():
+        section, theirs = getattr(asked, name), getattr(own, name)
+        changes = {key: getattr(theirs, key) for key in keys if key not in section.model_fields_set}
+        if name == "training" and _is_open(asked.training):
+            changes["epochs"] = own.training.epochs
+        updates[name] = section.model_copy(update=changes)
     return asked.model_copy(update=updates)
 
 

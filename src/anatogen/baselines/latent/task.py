@@ -27,7 +27,7 @@ from anatogen.baselines.latent.network import LatentConfig, LatentNetwork, Laten
 from anatogen.conditioning.encode import Condition
 from anatogen.data.augment import AugmentSettings
 from anatogen.data.store import Batch, PreparedDataset
-from anatogen.diffusion.loss import denoising_loss, training_times
+from anatogen.diffusion.loss import denoising_loss, numbers_for_times, training_times
 from anatogen.files import writing
 from anatogen.io.tensors import write_tensors
 from anatogen.model import digest_of_weights, read_about
@@ -166,7 +166,7 @@ class LatentTask:
             # The mean of a code, so that noise of the autoencoder is not learned.
             codes, _ = self.network.autoencoder.encode(batch.images.to(self.device, non_blocking=True))
             z0 = (codes - self.network.mean) / self.network.std
-        drawn = random.uniform() if how.times == "uniform" else random.normal()
+        drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, denoiser.path, mean=how.time_mean, spread=how.time_spread)
         denoise = denoiser.under(Condition.of(batch.labels.to(self.device, non_blocking=True), given))
         losses = denoising_loss(

@@ -18,7 +18,7 @@ from anatogen.baselines.document import (
     spec_of,
     with_weights,
 )
-from anatogen.baselines.spade.network import SpadeConfig, SpadeGenerator
+from anatogen.baselines.spade.network import SpadeConfig, SpadeGenerator, settle
 from anatogen.device import pick_device
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, digest_of_weights
@@ -42,6 +42,7 @@ class SpadeModel:
     ) -> None:
         self.device = pick_device(device)
         self.network = network.to(self.device).eval()
+        settle(self.network)
         self.about, self.run = about, run
         self.digest = digest or digest_of_state(network)
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from anatogen.baselines.document import BaselineConfig
@@ -60,6 +61,23 @@ def levels_of(size: tuple[int, ...]) -> int:
 def level_channels(width: int, levels: int) -> list[int]:
     """Channels of the levels, the finest first: 1, 2, 4, 8, 16, 16, ... times the width."""
     return [width * min(16, 1 << level) for level in range(levels + 1)]
+
+
+@torch.no_grad()
+def settle(module: nn.Module, iterations: int = 50) -> None:
+    """Bring the spectral norms of `module` up to its weights, by power iterations to convergence.
+
+    Each norm is kept as two singular vectors, which follow the weights of a training step by step. Averaged over steps
+    like the weights, they are neither of unit length nor those of the averaged weights: the norms come out too small,
+    and the images with too much contrast.
+    """
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            norms, training = layer.parametrizations, layer.training
+            norms.train()  # type: ignore[operator, union-attr]
+            for _ in range(iterations):
+                _ = layer.weight  # read in training, takes one iteration
+            norms.train(training)  # type: ignore[operator, union-attr]
 
 
 class Modulation(nn.Module):
