@@ -149,11 +149,11 @@ def write_comparison(dataset: PreparedDataset, contenders: list[Contender], opti
             only=tuple(options.only.split(",")),
             count=options.count,
             settings=EvaluationSettings(utility=utility),
-            device=options.device,
+            device=options.judge or options.device,
         )
     )
     found = result.comparison
-    clock = "of one thread" if options.device == "cpu" else "on the GPU, side by side"
+    clock = "of one thread" if options.device == "cpu" else f"on a GPU ({options.trained_on}), side by side"
     parts = [
         f"`python benchmarks/systems.py --set {options.set} --time {options.time} --count {options.count} --only {options.only} "
         f"--utility-steps {options.utility_steps} --device {options.device}`: "
@@ -186,9 +186,11 @@ def main() -> None:
     parser.add_argument("--only", default="faithfulness,utility,realism,privacy")
     parser.add_argument("--utility-steps", type=int, default=600, help="of each segmenter trained to measure utility")
     parser.add_argument("--weights", help="folder of Stable Diffusion 1.5")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="where to train, and to judge")
+    parser.add_argument("--judge", help="where to judge instead, for runs that were trained elsewhere")
+    parser.add_argument("--trained-on", default="of this machine", help="the name of the GPU, for the record")
     options = parser.parse_args()
-    if options.device == "cpu":
+    if "cpu" in (options.device, options.judge):
         torch.set_num_threads(1)
         train_module.CLOCK = time.process_time
     dataset = SETS[options.set](options.work, None)
