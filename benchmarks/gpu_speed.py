@@ -23,7 +23,7 @@ from anatogen.conditioning.encode import Condition, Encoding
 from anatogen.device import autocast
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.model import Denoiser, DenoiserConfig, NetworkConfig
-from anatogen.networks.hourglass import HourglassConfig
+from anatogen.networks.hourglass import Hourglass, HourglassConfig
 from anatogen.networks.paper_unet import PaperUNetConfig
 from anatogen.sampling import SamplingSettings, sample
 from anatogen.training.state import MovingAverage
@@ -89,6 +89,8 @@ def measured(
     encoding: Encoding = "embedding" if isinstance(network, HourglassConfig) else "index"
     config = DenoiserConfig(image_channels=1, size=size, classes=CLASSES, encoding=encoding, network=network)
     denoiser = Denoiser(config).placed(device)
+    if options.recompute and isinstance(denoiser.network, Hourglass):
+        denoiser.network.recompute(True)
     labels = drawn_labels(batch, size, device)
     condition = Condition.of(labels, torch.ones(batch, len(CLASSES), dtype=torch.bool, device=device))
     _begin_peak(device)
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, nargs="+", default=[8, 16, 30], help="of the solver")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--recompute", action="store_true", help="training.activation_checkpointing")
     parser.add_argument("--no-paper", action="store_true", help="leave the paper's network out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
@@ -176,10 +179,11 @@ def main() -> None:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     shape = " x ".join(map(str, size))
+    recomputed = ", activations computed again in the backward pass" if options.recompute else ""
     write_section(
-        f"Speed on a GPU at {shape}",
+        f"Speed on a GPU at {shape}{recomputed}",
         f"""
-`python benchmarks/gpu_speed.py --size {" ".join(map(str, size))} --widths {" ".join(map(str, options.widths))} --batch {options.batch}`: batches of
+`python benchmarks/gpu_speed.py --size {" ".join(map(str, size))} --widths {" ".join(map(str, options.widths))} --batch {options.batch}{" --recompute" if options.recompute else ""}`: batches of
 {options.batch} in both, bf16. The peak: {peak / 1e12:.0f} TFLOP/s. {machine()}.
 
 {chr(10).join(lines)}

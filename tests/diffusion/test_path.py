@@ -136,6 +136,9 @@ def test_the_same_noise_is_trained_on_every_path(path: Path) -> None:
 
 
 def test_noise_belongs_to_the_sample() -> None:
+    ahead, now = (SampleNoise([5, 6], (1, 8, 8), ahead=ahead) for ahead in (True, False))
+    for _ in range(3):
+        assert torch.equal(ahead(), now())
     together, alone = SampleNoise([5, 6, 7], (1, 8, 8)), SampleNoise([6], (1, 8, 8))
     for _ in range(3):
         assert torch.equal(together()[1:2], alone())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,12 +29,12 @@ class RadialPower:
         self._sum = np.zeros(bands)
 
     def update(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Add images (N, C, H, W); returns the spectrum of each, (N, bands).
+        """Add images (N, C, *spatial); returns the spectrum of each, (N, bands).
 
         Raises:
             DataError: Their size differs from that of earlier images.
         """
-        size = images.shape[-2:]
+        size = images.shape[2:]
         if self._size and self._size != size:
             now, was = (" x ".join(map(str, s)) for s in (size, self._size))
             raise DataError(f"images of {now} follow images of {was}", hint="Use images of one size")
@@ -49,39 +51,88 @@ class RadialPower:
 
 
 def ring_powers(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """The radial power spectrum of each image, averaged over channels; see `RadialPower`.
+    """The radial power spectrum of each image or volume, averaged over channels; see `RadialPower`.
 
     Args:
-        images: (N, C, H, W).
-        bands: Number of rings.
+        images: (N, C, *spatial).
+        bands: Number of rings; shells, of volumes. One between two frequencies of a short side is empty: 0.
 
     Returns:
         (N, bands).
     """
-    height, width = images.shape[-2:]
-    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])  # cycles per pixel
-    ring = np.minimum((radius / 0.5 * bands).astype(int), bands).ravel()
-    order = np.argsort(ring, kind="stable")
-    starts, sizes = ring[order].searchsorted(np.arange(bands)), np.bincount(ring, minlength=bands + 1)[:bands]
-    inside = order[: sizes.sum()]
+    size, axes = images.shape[2:], tuple(range(2, images.ndim))
+    window = functools.reduce(np.multiply, np.ix_(*(np.hanning(side) for side in size)))
+    radius = np.sqrt(sum(f**2 for f in np.ix_(*(np.fft.fftfreq(side) for side in size))))  # cycles per pixel
+    return _in_bands(images, window, axes, np.minimum((radius / 0.5 * bands).astype(int), bands), bands)
+
+
+def axis_powers(images: NDArray[np.float32], axis: int, bands: int = 16) -> NDArray[np.float64]:
+    """The power spectrum of each image along one of its axes, averaged over all lines and channels.
+
+    Args:
+        images: (N, C, *spatial).
+        axis: Of the spatial axes, 0 for the first.
+        bands: Of equal width up to the Nyquist frequency.
+
+    Returns:
+        (N, bands).
+    """
+    lines = np.moveaxis(images, 2 + axis, -1)
+    lines = lines.reshape(len(images), -1, lines.shape[-1])
+    side = lines.shape[-1]
+    band = np.minimum((np.abs(np.fft.fftfreq(side)) / 0.5 * bands).astype(int), bands)
+    return _in_bands(lines, np.hanning(side), (2,), band, bands)
+
+
+def _in_bands(
+    images: NDArray[np.float32],
+    window: NDArray[np.float64],
+    axes: tuple[int, ...],
+    band: NDArray[np.int64],
+    bands: int,
+) -> NDArray[np.float64]:
+    """The power of images (N, C, *spatial) in each band of frequencies, the mean over the second axis; (N, bands)."""
+    flat = band.ravel()
+    order = np.argsort(flat, kind="stable")
+    sizes = np.bincount(flat, minlength=bands + 1)[:bands]
+    there, inside = np.flatnonzero(sizes), order[: sizes.sum()]
+    starts = np.cumsum(sizes)[there] - sizes[there]
     found = [np.zeros((0, bands))]
     for start in range(0, len(images), _BLOCK):
         part = images[start : start + _BLOCK]
-        centred = part - part.mean(axis=(-2, -1), keepdims=True)
-        power = (np.abs(np.fft.fft2(centred * window)) ** 2).mean(axis=1).reshape(len(part), -1)
-        found.append(np.add.reduceat(power[:, inside], starts, axis=1) / sizes)
+        centred = part - part.mean(axis=axes, keepdims=True)
+        spectrum = np.fft.fftn(centred * window, axes=axes)
+        power = (np.abs(spectrum) ** 2).mean(axis=1).reshape(len(part), -1)
+        in_bands = np.zeros((len(part), bands))
+        in_bands[:, there] = np.add.reduceat(power[:, inside], starts, axis=1) / sizes[there]
+        found.append(in_bands)
     return np.concatenate(found)
 
 
 def radial_power(images: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """The mean radial power spectrum (bands,) of images (N, C, H, W) in memory; see `RadialPower`."""
+    """The mean radial power spectrum (bands,) of images (N, C, *spatial) in memory; see `RadialPower`."""
     return np.asarray(ring_powers(images, bands).mean(axis=0))
 
 
 def power_ratio(generated: NDArray[np.float32], real: NDArray[np.float32], bands: int = 16) -> NDArray[np.float64]:
-    """Power of generated over real images in each band: 1 is right, less is too smooth, more is too noisy."""
-    return radial_power(generated, bands) / radial_power(real, bands)
+    """Power of generated over real images in each band: 1 is right, less is too smooth, more is too noisy.
+
+    1 in a band without frequencies, as the shells of a short side may be.
+    """
+    return _ratio(radial_power(generated, bands), radial_power(real, bands))
+
+
+def axis_ratio(
+    generated: NDArray[np.float32], real: NDArray[np.float32], axis: int, bands: int = 16
+) -> NDArray[np.float64]:
+    """`power_ratio` along one axis, as `axis_powers` has it: whether a volume is as continuous along its slices."""
+    return _ratio(axis_powers(generated, axis, bands).mean(axis=0), axis_powers(real, axis, bands).mean(axis=0))
+
+
+def _ratio(made: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
+    both_empty = (made == 0) & (true == 0)
+    with np.errstate(divide="ignore"):
+        return np.where(both_empty, 1.0, made / np.where(both_empty, 1.0, true))
 
 
 def ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -188,7 +239,7 @@ def pair_similarities(
 def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """The standard deviation of the finest, pixel-to-pixel variation of each image, in the image's units.
 
-    Immerkaer's (1996) operator, a second difference along rows and columns, responds little to smooth anatomy; the
+    Immerkaer's (1996) operator, a second difference along every axis, responds little to smooth anatomy; the
     median absolute deviation in place of the mean makes it robust to edges. For white noise the result is the standard
     deviation of the noise. Correlated noise, as in most scanner images, counts for less, so compare with real images.
     Much lower values mean lost texture.
@@ -204,11 +255,14 @@ def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | Non
     values = np.full(len(images), np.nan)
     for i, image in enumerate(images):
         looked_at = (np.abs(image) < 0.95).all(axis=0) if foreground is None else foreground[i]
-        inside = np.lib.stride_tricks.sliding_window_view(looked_at, (3, 3), axis=(-2, -1)).all(axis=(-2, -1))
+        dim = looked_at.ndim
+        inside, response = looked_at, image.astype(np.float64)
+        for axis in range(-dim, 0):
+            inside = np.lib.stride_tricks.sliding_window_view(inside, 3, axis=axis).all(axis=-1)
+            response = np.diff(response, 2, axis=axis)
         if inside.sum() < 64:
             continue
-        response = np.diff(np.diff(image.astype(np.float64), 2, axis=-1), 2, axis=-2)[:, inside]  # (C, pixels)
-        values[i] = _deviation(response).mean() / 6  # the operator's norm
+        values[i] = _deviation(response[:, inside]).mean() / math.sqrt(6) ** dim  # the operator's norm
     return values
 
 
