@@ -34,7 +34,7 @@ class Draws:
     Args:
         seeds: One seed for each item.
         device: Where the numbers are generated. CPU and GPU generate different numbers from one seed.
-        even: A number in [0, 1) for each item, for `even`; see `evenly_spread`.
+        even: A number in [0, 1) for each item, for `even`; by default spread over the batch alone.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Draws:
     ) -> None:
         import torch
 
-        self._device, self._even = torch.device(device), even
+        self._device = torch.device(device)
+        self._even = even if even is not None else [evenly_spread(place, 0) for place in range(len(seeds))]
         self._generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
 
     def normal(self, *shape: int) -> Tensor:
@@ -60,15 +61,9 @@ class Draws:
         return numbers
 
     def even(self) -> Tensor:
-        """Numbers in [0, 1), float32 (B,), that fill the interval evenly over the items of all steps.
-
-        Raises:
-            ValueError: None were given.
-        """
+        """Numbers in [0, 1), float32 (B,), that fill the interval evenly over the items of all steps."""
         import torch
 
-        if self._even is None:
-            raise ValueError("these draws have no evenly spread numbers")
         return torch.tensor(self._even, dtype=torch.float32, device=self._device)
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
