@@ -8,8 +8,8 @@ lacks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
@@ -24,7 +24,9 @@ from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.diffusion.path import PATHS, PathName
+from anatogen.diffusion.solvers import Denoise
 from anatogen.diffusion.target import ASSUMED_MEAN, ASSUMED_STD, TargetName, to_x0
+from anatogen.diffusion.tiles import Origin, in_tiles, window_of
 from anatogen.errors import DataError, ModelError, SettingsError
 from anatogen.files import writing
 from anatogen.io.tensors import read_tensors, write_tensors
@@ -234,6 +236,7 @@ class DenoiserConfig(BaseModel):
     Attributes:
         classes: (name, colour) of the classes 1..C-1.
         size: (H, W) or (D, H, W).
+        window: Of the crops that it was trained on, and sees an image in; None where it sees whole images.
         data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see
             `to_x0`.
     """
@@ -242,6 +245,7 @@ class DenoiserConfig(BaseModel):
 
     image_channels: int = Field(ge=1)
     size: tuple[int, ...] = Field(min_length=2, max_length=3)
+    window: tuple[int, ...] | None = None
     classes: tuple[tuple[str, str], ...]
     encoding: Encoding = "onehot"
     path: PathName = "flow"
@@ -279,7 +283,12 @@ class Denoiser(nn.Module):
         if isinstance(config.network, HourglassConfig):
             maker = None if config.encoding == "embedding" else planes
             self.network: Network = Hourglass(
-                config.network, config.image_channels, maker, config.size, classes=self.schema.count
+                config.network,
+                config.image_channels,
+                maker,
+                config.window or config.size,
+                classes=self.schema.count,
+                coordinates=len(config.size) if config.window is not None else 0,
             )
         elif config.encoding == "embedding":
             raise SettingsError(
@@ -287,8 +296,9 @@ class Denoiser(nn.Module):
                 hint="Use --set conditioning.encoding=onehot or index",
             )
         else:
+            if config.window is not None:
+                raise SettingsError("paper_unet cannot be trained on crops", hint="Leave out training.crop")
             self.network = PaperUNet(config.network, config.image_channels, planes, config.size)
-        self.padding = Padding(config.size, self.network.multiples)
 
     def placed(self, device: torch.device) -> Denoiser:
         """This denoiser on `device`, its weights in the memory format that convolutions are quickest in."""
@@ -301,22 +311,58 @@ class Denoiser(nn.Module):
         """The image x0 (B, C, *spatial), expected from x_t (B, C, *spatial) at times t (B,) under `condition`."""
         return self.under(condition)(x_t, t)
 
-    def under(self, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+    def under(self, condition: Condition, *, tile: tuple[int, ...] | None = None) -> Denoise:
         """This denoiser with its condition bound and encoded once, as solvers want it: (x_t, t) -> x0.
 
         The network sees images of any size padded to what it takes; they are given back at their own.
+
+        Args:
+            condition: Of whole images, or of crops with their origin.
+            tile: See an image in tiles of that size at most, with less memory; by default as in training.
         """
-        bound = condition.resized(self.padding.pad)
+        size = tuple(condition.labels.shape[1:])
+        tile = tuple(min(pair) for pair in zip(tile or self.config.window or size, size, strict=True))
+        if tile == size:
+            return self._under(condition)
+
+        def of_tile(origin: Origin) -> Denoise:
+            part = condition.resized(lambda labels: window_of(labels, origin, tile).contiguous())
+            place = torch.tensor(origin, device=condition.labels.device).expand(len(condition.labels), -1)
+            return self._under(replace(part, origin=place))
+
+        return in_tiles(of_tile, size, tile)
+
+    def _under(self, condition: Condition) -> Denoise:
+        padding = Padding(tuple(condition.labels.shape[1:]), self.network.multiples)
+        coordinates = self._coordinates(condition)
+        bound = condition.resized(padding.pad)
         of_data = [v.reshape(-1, *(1,) * len(self.config.size)) for v in (self.data_mean, self.data_std)]
         parts = (bound.labels, bound.states, bound.region, bound.vector)
         ready = {"planes": self.network.planes(*parts[:3])} if isinstance(self.network, PlaneNetwork) else {}
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            prediction = self.network(self.padding.pad(x_t), t, *parts, **ready)
-            prediction = self.padding.crop(prediction).float()
+            seen = x_t if coordinates is None else torch.cat([x_t, coordinates.to(x_t.dtype)], dim=1)
+            prediction = self.network(padding.pad(seen), t, *parts, **ready)
+            prediction = padding.crop(prediction).float()
             return to_x0(self.config.target, self.path, x_t, prediction, t, mean=of_data[0], std=of_data[1])
 
         return denoise
+
+    def _coordinates(self, condition: Condition) -> Tensor | None:
+        """Where each voxel lies in the whole image, -1 to 1 along each axis: (B, d, *spatial); None where not seen."""
+        if self.config.window is None:
+            return None
+        labels, whole = condition.labels, self.config.size
+        origin = condition.origin
+        if origin is None:
+            origin = torch.zeros(len(labels), len(whole), dtype=torch.int64, device=labels.device)
+        found = []
+        for axis, side in enumerate(labels.shape[1:]):
+            shape = [-1, *(side if other == axis else 1 for other in range(len(whole)))]
+            places = torch.arange(side, device=labels.device) + origin[:, axis, None]  # (B, side)
+            along = (2 * places + 1) / whole[axis] - 1
+            found.append(along.reshape(shape).expand(len(labels), *labels.shape[1:]))
+        return torch.stack(found, dim=1)
 
 
 class DatasetOrigin(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import torch
 from pydantic import Field, ValidationError, field_validator
@@ -22,7 +22,8 @@ _GRIDS_OF_OLD = {"bent": "polynomial", "even": "leading"}
 class SamplingSettings(Settings):
     """The solver that the run's samples are made with unless told otherwise. clip: bound of |x0| at every step.
 
-    grid: where along the path the steps lie; see `Path.times`.
+    grid: where along the path the steps lie; see `Path.times`. tile: see an image in overlapping tiles of that size,
+    with the memory of one; by default only a model trained on crops does, in theirs.
     """
 
     solver: SolverName = "dpmpp_2m"
@@ -31,6 +32,7 @@ class SamplingSettings(Settings):
     eta: float = Field(1.0, ge=0, le=1)
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
+    tile: tuple[Annotated[int, Field(ge=4)], ...] | None = None
 
     @field_validator("grid", mode="before")
     @classmethod

@@ -215,3 +215,21 @@ def setting_names(tree: type[BaseModel]) -> list[str]:
                 yield prefix + name
 
     return list(dict.fromkeys(walk(tree, "")))
+
+
+def parse_sides(text: str, dim: int, option: str) -> tuple[int, ...]:
+    """The sides in "256", "256x192" or "64x96x96", `dim` of them.
+
+    Raises:
+        SettingsError: The text, given with `option`, is not a size of `dim` sides.
+    """
+    try:
+        sides = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) == 1:
+        sides *= dim
+    if len(sides) != dim:
+        example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
+        raise SettingsError(f"{option} must have {dim} sides, got {text}", hint=f"Use for instance {example}")
+    return sides

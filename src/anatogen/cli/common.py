@@ -94,6 +94,9 @@ shard_option: str = typer.Option(
 device_option: str = typer.Option("auto", help="auto, cpu, cuda, cuda:1 or mps.")
 solver_option: str | None = typer.Option(None, help="dpmpp_2m, ddim, ddpm or heun. [default: the run's]")
 steps_option: int | None = typer.Option(None, min=1, max=1000, help="Solver steps. [default: the run's]")
+tile_option: str | None = typer.Option(
+    None, metavar="SIZE", help="See an image in overlapping tiles of that size, with the memory of one: 64, 64x96x96."
+)
 eta_option: float | None = typer.Option(
     None, min=0, max=1, help="Noise added while solving, from 0 (deterministic) to 1."
 )

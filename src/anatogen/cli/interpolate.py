@@ -17,6 +17,7 @@ from anatogen.cli.common import (
     solver_option,
     split_names,
     steps_option,
+    tile_option,
 )
 
 
@@ -39,6 +40,7 @@ def interpolate(
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     eta: float | None = eta_option,
+    tile: str | None = tile_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("png", help="png, npy, nifti or dicom."),
     shard: str = shard_option,
@@ -79,7 +81,7 @@ def interpolate(
             similarities=wanted,
             step=step,
             mixing=cast(Mixing, mixing),
-            solver=SolverChoice(solver, steps, eta),
+            solver=SolverChoice(solver, steps, eta, tile),
             format=format,
             device=device,
             command=command_line(),

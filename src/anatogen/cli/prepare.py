@@ -76,6 +76,7 @@ def prepare(
     from anatogen.data.prepare import PrepareSettings
     from anatogen.data.split import parse_shares
     from anatogen.errors import SettingsError, nearest
+    from anatogen.settings import parse_sides
     from anatogen.volume import Fit
     from anatogen.workflows.prepare import PrepareRequest
     from anatogen.workflows.prepare import prepare as run_workflow
@@ -83,7 +84,7 @@ def prepare(
     if fit not in ("pad", "crop", "stretch"):
         raise SettingsError(f"unknown fit '{fit}'", hint=nearest(fit, ("pad", "crop", "stretch")))
     settings = PrepareSettings(
-        size=parse_size(size, dim),
+        size=parse_sides(size, dim, "--size"),
         axis=axis,
         fit=cast(Fit, fit),
         intensity=IntensityRule(window=window, percentile=percentile),
@@ -122,26 +123,6 @@ def prepare(
         rows = dataset.split(name)
         print(f"  {name:8} {len(rows):6} {what}, {len({row.patient for row in rows})} patients")
     print(f"Next: anatogen train {out} --out RUN --max-time 10m")
-
-
-def parse_size(text: str, dim: int) -> tuple[int, ...]:
-    """The sides in "256", "256x192" or "64x96x96", `dim` of them.
-
-    Raises:
-        SettingsError: The text is not a size of `dim` sides.
-    """
-    from anatogen.errors import SettingsError
-
-    try:
-        sides = tuple(int(part) for part in text.lower().split("x"))
-    except ValueError:
-        sides = ()
-    if len(sides) == 1:
-        sides *= dim
-    if len(sides) != dim:
-        example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
-        raise SettingsError(f"--size must have {dim} sides, got {text}", hint=f"Use for instance {example}")
-    return sides
 
 
 def parse_spacing(text: str | None) -> tuple[float, float, float] | None:

@@ -18,6 +18,7 @@ from anatogen.cli.common import (
     solver_option,
     split_names,
     steps_option,
+    tile_option,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def sample(
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     eta: float | None = eta_option,
+    tile: str | None = tile_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
         "png", help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan)."
@@ -128,7 +130,7 @@ def sample(
             out=out,
             maps=maps,
             gate=gate,
-            solver=SolverChoice(solver, steps, eta),
+            solver=SolverChoice(solver, steps, eta, tile),
             format=format,
             batch_size=batch_size,
             device=device,

@@ -22,12 +22,14 @@ class Condition:
         states: bool (B, R, C-1), True if the class is given; a row for each region.
         region: uint8 (B, *spatial), the row of `states` that applies at a pixel; None if R = 1.
         vector: float32 (B, V) of attributes; None if there are none.
+        origin: int64 (B, d), where labels are a crop: its first voxel in the whole; None for the whole.
     """
 
     labels: Tensor
     states: Tensor
     region: Tensor | None = None
     vector: Tensor | None = None
+    origin: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3 or len(self.states) != len(self.labels):
@@ -42,7 +44,14 @@ class Condition:
             )
 
     @classmethod
-    def of(cls, labels: Tensor, given: Tensor, region: Tensor | None = None, vector: Tensor | None = None) -> Condition:
+    def of(
+        cls,
+        labels: Tensor,
+        given: Tensor,
+        region: Tensor | None = None,
+        vector: Tensor | None = None,
+        origin: Tensor | None = None,
+    ) -> Condition:
         """The condition of complete label maps: free classes are removed from them.
 
         Args:
@@ -50,23 +59,25 @@ class Condition:
             given: bool (B, C-1) for the whole image, or (B, R, C-1) with a row for each region.
             region: uint8 (B, *spatial), if R > 1.
             vector: float32 (B, V).
+            origin: int64 (B, d), of crops.
         """
         states = given if given.ndim == 3 else given[:, None]
         # Look up each pixel's class in the table of states; the background counts as given.
         table = functional.pad(states, (1, 0), value=True)  # (B, R, C)
         place = labels if region is None else region.long() * table.shape[2] + labels
         visible = table.flatten(1).gather(1, place.flatten(1)).reshape(labels.shape)  # (B, *spatial)
-        return cls(torch.where(visible, labels, 0), states, region, vector)
+        return cls(torch.where(visible, labels, 0), states, region, vector, origin)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on `device`."""
-        region, vector = (None if part is None else part.to(device) for part in (self.region, self.vector))
-        return Condition(self.labels.to(device), self.states.to(device), region, vector)
+        others = (self.region, self.vector, self.origin)
+        region, vector, origin = (None if part is None else part.to(device) for part in others)
+        return Condition(self.labels.to(device), self.states.to(device), region, vector, origin)
 
     def resized(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `change`: (B, *spatial) -> (B, *other) applied to labels and region."""
         region = None if self.region is None else change(self.region)
-        return Condition(change(self.labels), self.states, region, self.vector)
+        return Condition(change(self.labels), self.states, region, self.vector, self.origin)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Loader:
             n).
         ahead: The number of batches that a thread keeps ready.
         pin: Put batches into pinned memory, from which a GPU copies asynchronously.
+        crop: Take a part of that size from each item, at a place drawn anew every time.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Loader:
         ahead: int = 5,
         augment: Callable[[Batch, int, int], Batch] | None = None,
         pin: bool = False,
+        crop: tuple[int, ...] | None = None,
     ) -> None:
         if not rows:
             raise SettingsError("no images to load", path=dataset.folder)
@@ -50,7 +52,7 @@ class Loader:
             )
         self.dataset, self.rows, self.seed, self.ahead = dataset, list(rows), seed, ahead
         self.batch_size = min(batch_size, len(rows))
-        self.augment, self.pin = augment, pin
+        self.augment, self.pin, self.crop = augment, pin, crop
         self._orders: dict[int, np.ndarray] = {}
         dataset.hold()
 
@@ -64,7 +66,7 @@ class Loader:
         mine = shard.of(self.batch_size)
         first = number * self.batch_size + mine.start
         rows = [self._row(first + place) for place in range(max(1, len(mine)))]
-        batch = self.dataset.load(rows).part(0, len(mine))
+        batch = self.dataset.load(rows, self._crops(number, attempt, mine.start, len(rows))).part(0, len(mine))
         if self.augment is not None and len(batch):
             batch = self.augment(batch, derive_seed("augment", self.seed, attempt, number), mine.start)
         if not self.pin:
@@ -72,6 +74,21 @@ class Loader:
         tensors = (batch.images, batch.labels, batch.annotated)
         images, labels, annotated = (tensor.pin_memory() for tensor in tensors)
         return replace(batch, images=images, labels=labels, annotated=annotated)
+
+    def _crops(self, number: int, attempt: int, first: int, count: int) -> list[tuple[slice, ...]] | None:
+        """The crop of each item. Borders are met as often as other places: what would reach beyond is moved inside."""
+        if self.crop is None:
+            return None
+        found = []
+        for place in range(first, first + count):
+            draw = np.random.default_rng(derive_seed("crop", self.seed, attempt, number, place))
+            crop = []
+            for side, part in zip(self.dataset.size, self.crop, strict=True):
+                start = int(draw.integers(-(part // 4), side - part + part // 4, endpoint=True))
+                start = min(max(start, 0), side - part)
+                crop.append(slice(start, start + part))
+            found.append(tuple(crop))
+        return found
 
     def _row(self, position: int) -> Row:
         epoch, place = divmod(position, len(self.rows))

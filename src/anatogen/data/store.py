@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class Batch:
         annotated: bool (B, C-1), the annotated classes.
         ignored: bool (B, *spatial), where the class is unknown (labels are 0 there); None if a data set has no such
             voxels.
+        origins: int64 (B, d), where the items are crops: the first voxel of each in the whole.
     """
 
     images: Tensor
@@ -48,6 +50,7 @@ class Batch:
     annotated: Tensor
     rows: tuple[Row, ...]
     ignored: Tensor | None = None
+    origins: Tensor | None = None
 
     @property
     def truth(self) -> Tensor:
@@ -138,8 +141,13 @@ class PreparedDataset:
         self._images, self._labels = self._images[:], self._labels[:]
         return True
 
-    def load(self, rows: Sequence[Row]) -> Batch:
+    def load(self, rows: Sequence[Row], crops: Sequence[tuple[slice, ...]] | None = None) -> Batch:
         """The images and label maps of `rows`, in their order.
+
+        Args:
+            rows: Of this data set.
+            crops: The part of each that is wanted, of equal size, along each spatial axis; None for the whole. Of a
+                volume on disk, only the chunks that it touches are read.
 
         Raises:
             DataError: They cannot be read any more.
@@ -147,7 +155,7 @@ class PreparedDataset:
         import torch
 
         index = [row.row for row in rows]
-        images, labels = self._read(index)
+        images, labels = self._read(index) if crops is None else self._read_crops(index, crops)
         gain, offset = self._to_model[:, index]
         spatial = (1,) * len(self.size)
         x = torch.from_numpy(images).float()
@@ -156,13 +164,26 @@ class PreparedDataset:
         if self.info.ignored is not None:
             ignored = classes == self.info.ignored
             classes = classes.masked_fill(ignored, 0)
-        return Batch(x, classes, self._annotated[index], tuple(rows), ignored)
+        origins = None if crops is None else torch.tensor([[part.start for part in crop] for crop in crops])
+        return Batch(x, classes, self._annotated[index], tuple(rows), ignored, origins)
+
+    def _read_crops(self, index: list[int], crops: Sequence[tuple[slice, ...]]) -> tuple[np.ndarray, np.ndarray]:
+        with self._readable():
+            places = list(zip(index, crops, strict=True))
+            images = [self._images[(i, slice(None), *crop)] for i, crop in places]
+            labels = [self._labels[(i, *crop)] for i, crop in places]
+            return np.stack(images), np.stack(labels)
 
     def _read(self, index: list[int]) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(self._images, np.ndarray):
             return self._images[index], self._labels[index]
-        try:
+        with self._readable():
             return np.stack([self._images[i] for i in index]), np.stack([self._labels[i] for i in index])
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, RuntimeError, ValueError) as error:  # Blosc2 raises RuntimeError
             hint = "Make the folder available again, or prepare the data again"
             raise DataError(f"cannot be read any more ({error})", path=self.folder, hint=hint) from error

@@ -198,7 +198,7 @@ class Generator:
         )
         shape = (self.denoiser.config.image_channels, *self.size)
         return sample(
-            self.denoiser.under(condition.to(self.device)),
+            self.denoiser.under(condition.to(self.device), tile=settings.tile),
             self.denoiser.path,
             settings,
             SampleNoise([derive_seed("sample", query.seed) for query in batch], shape, self.device),

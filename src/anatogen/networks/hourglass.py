@@ -125,6 +125,7 @@ class Hourglass(PlaneNetwork):
         maker: Makes the planes; None for an embedding of the label map, which is learned.
         classes: C, the background included; for the embedding.
         size: Of the images, (H, W) or (D, H, W); the network takes them padded to `multiples`.
+        coordinates: Further channels of x, after those of the image, that are seen and not predicted.
 
     Raises:
         SettingsError: `config` does not fit images of that size.
@@ -138,6 +139,7 @@ class Hourglass(PlaneNetwork):
         size: tuple[int, ...],
         *,
         classes: int = 0,
+        coordinates: int = 0,
     ) -> None:
         dim, levels = len(size), config.levels(size)
         embedding = None
@@ -147,11 +149,12 @@ class Hourglass(PlaneNetwork):
         planes = self.planes.count
         self.multiples, self.patch, self.halvings = levels.multiples, levels.patch, levels.halvings
         per_patch = math.prod(self.patch)
-        self._stem_inputs = (image_channels, per_patch)
+        seen = image_channels + coordinates
+        self._stem_inputs = (seen, per_patch)
         channels, blocks = config.channels_of(levels), config.blocks_of(levels)
         time_channels = 4 * config.width
         self.time = TimeEmbedding(time_channels)
-        inputs = image_channels if embedding is not None else image_channels + planes
+        inputs = seen if embedding is not None else seen + planes
         self.stem = convolution(dim, inputs * per_patch, channels[0])
         self.stem_map = convolution(dim, planes, channels[0], kernel=1) if embedding is not None else None
 

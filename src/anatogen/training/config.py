@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -87,6 +87,8 @@ class TrainingSettings(Settings):
             result. By default what fits: on a GPU it is found before the first step.
         activation_checkpointing: Compute the activations again in the backward pass instead of keeping them: less
             memory, a third more time, the same result (hourglass only).
+        crop: Train on parts of that size, such as [64, 64, 64], at places drawn anew every time, where whole images do
+            not fit into memory. The network sees where it looks; images are sampled in overlapping tiles of that size.
         learning_rate: Peak learning rate of AdamW.
         schedule: `decay` keeps the rate constant and then decays it linearly to 0 over the last `decay_share` of the
             training; `cosine` anneals it from the start (Loshchilov and Hutter 2016).
@@ -113,6 +115,7 @@ class TrainingSettings(Settings):
     batch_size: int = Field(16, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
     activation_checkpointing: bool = False
+    crop: tuple[Annotated[int, Field(ge=4)], ...] | None = None
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["decay", "cosine", "constant"] = "decay"
     decay_share: float = Field(0.3, gt=0, le=1)

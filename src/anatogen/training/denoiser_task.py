@@ -45,6 +45,7 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
     return DenoiserConfig(
         image_channels=dataset.channels,
         size=dataset.size,
+        window=_window(dataset, settings),
         classes=tuple((c.name, c.colour) for c in dataset.schema.classes),
         encoding=settings.conditioning.encoding,
         path=settings.diffusion.path,
@@ -53,6 +54,26 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
         data_std=std,
         network=settings.network,
     )
+
+
+def _window(dataset: PreparedDataset, settings: RunSettings) -> tuple[int, ...] | None:
+    """The size of the crops that are trained on. Raises SettingsError where they do not fit."""
+    crop = settings.training.crop
+    if crop is None:
+        return None
+    if len(crop) != len(dataset.size) or any(part > side for part, side in zip(crop, dataset.size, strict=False)):
+        shown, size = (" x ".join(map(str, each)) for each in (crop, dataset.size))
+        raise SettingsError(
+            f"crops of {shown} do not fit into images of {size}", hint="Choose a smaller training.crop, or none"
+        )
+    moving = settings.augment.model_dump(exclude={"gain", "offset", "noise"})
+    if any(moving.values()):
+        name = next(name for name, value in moving.items() if value)
+        raise SettingsError(
+            f"augment.{name} would move a crop away from where the network is told that it lies",
+            hint="Leave it out, or train on whole images",
+        )
+    return crop
 
 
 def _with_decay(denoiser: Denoiser, weight_decay: float) -> list[dict[str, Any]]:
@@ -135,7 +156,8 @@ class DenoiserTask:
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
-        denoise = denoiser.under(Condition.of(labels, given))
+        origins = None if batch.origins is None else batch.origins.to(self.device, non_blocking=True)
+        denoise = denoiser.under(Condition.of(labels, given, origin=origins))
         ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
         losses = denoising_loss(
             denoise,

@@ -58,7 +58,7 @@ class Data:
 
     Attributes:
         images: Of the training split.
-        size: (H, W) or (D, H, W).
+        size: (H, W) or (D, H, W), of the crops where it is trained on crops.
         spacing_mm: Along the same axes, None where unknown.
         channels: Of an image.
     """
@@ -166,7 +166,8 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
             widest = shaped(widest, data)
         return measure(how.model_copy(update={"network": widest})) / how.training.batch_size
 
-    data = Data(len(dataset.split("train")), dataset.size, typical_spacing(dataset), dataset.channels)
+    size = settings.training.crop or dataset.size
+    data = Data(len(dataset.split("train")), size, typical_spacing(dataset), dataset.channels)
     return plan(settings, data, seconds_per_image)
 
 
@@ -192,7 +193,8 @@ def seconds_of_step(dataset: PreparedDataset, settings: LearnedSettings, task: T
     the seconds are those of the first.
     """
     how, times = training_of(settings), list[float]()
-    loader = Loader(dataset, dataset.split("train"), how.batch_size, how.seed, augment=Augment(settings.augment))
+    augment, train = Augment(settings.augment), dataset.split("train")
+    loader = Loader(dataset, train, how.batch_size, how.seed, augment=augment, crop=how.crop)
     micro = micro_batch_of(task, loader, how)
     lengths = {"steps": _WARM_UP + _MEASURED, "epochs": None, "max_time_s": None, "micro_batch_size": micro}
     with tempfile.TemporaryDirectory() as folder, stage("measuring", _WARM_UP + _MEASURED, "steps") as bar:

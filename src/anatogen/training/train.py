@@ -103,8 +103,11 @@ def train(
         settings, choices = (found := plan_for(dataset, settings, place)).settings, found.choices
         for choice in choices if group.is_first else ():
             PLANS.info("planned: %s", choice)
-    task: Task[Batch] = system.task(dataset, settings, place, out)
     how = training_of(settings)
+    if system is not OUR_DENOISER and (how.crop is not None or how.activation_checkpointing):
+        name = "crop" if how.crop is not None else "activation_checkpointing"
+        raise SettingsError(f"training.{name} is not applicable to the model {system.name}", hint="Leave it out")
+    task: Task[Batch] = system.task(dataset, settings, place, out)
     loader = Loader(
         dataset,
         dataset.split("train"),
@@ -112,6 +115,7 @@ def train(
         how.seed,
         augment=Augment(settings.augment),
         pin=place.type == "cuda",
+        crop=how.crop,
     )
     how = how.model_copy(update={"checkpoints_kept": kept_within(task.phases, how.checkpoints_kept, how.disk_gb)})
     if group.is_first:

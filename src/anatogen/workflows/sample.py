@@ -25,23 +25,29 @@ FITS = ("crop", "pad")
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """What to change in the run's own sampling settings; None changes nothing."""
+    """What to change in the run's own sampling settings; None changes nothing. tile: as "64" or "64x96x96"."""
 
     solver: str | None = None
     steps: int | None = None
     eta: float | None = None
+    tile: str | None = None
 
     def applied(self, model: ImageModel, run: Path) -> ImageModel:
         """`model` with these changes. Raises SettingsError for an unknown solver, or where the model has no steps."""
         from anatogen.generation.kinds import require_ability
-        from anatogen.model import HasSteps
+        from anatogen.model import HasDenoiser, HasSteps
+        from anatogen.settings import parse_sides
 
         if self == SolverChoice():
             return model
-        named = {"--solver": self.solver, "--steps": self.steps, "--eta": self.eta}
+        named = {"--solver": self.solver, "--steps": self.steps, "--eta": self.eta, "--tile": self.tile}
         first = next(name for name, value in named.items() if value is not None)
         walking = require_ability(model, HasSteps, first, run)  # type: ignore[type-abstract]
-        settings = walking.with_settings(solver=self.solver, steps=self.steps, eta=self.eta)
+        tile = None
+        if self.tile is not None:
+            require_ability(model, HasDenoiser, "--tile", run)  # type: ignore[type-abstract]
+            tile = parse_sides(self.tile, len(model.spec.size), "--tile")
+        settings = walking.with_settings(solver=self.solver, steps=self.steps, eta=self.eta, tile=tile)
         changed: ImageModel = walking.sampling_with(settings)  # type: ignore[assignment]
         return changed
 
