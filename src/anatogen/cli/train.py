@@ -80,7 +80,7 @@ def train(
     from anatogen.errors import SettingsError
     from anatogen.progress import format_duration, parse_duration
     from anatogen.workflows.plan_training import plan_training
-    from anatogen.workflows.train import TrainRequest, kind_of_training, settings_for
+    from anatogen.workflows.train import TrainRequest, is_made_of_a_run, kind_of_training, settings_for
     from anatogen.workflows.train import train as run_workflow
 
     sections: dict[str, dict[str, Any]] = {"conditioning": {}, "training": {}}
@@ -94,7 +94,8 @@ def train(
         raise SettingsError("--out is missing", hint="Name a new folder for the run: --out runs/first")
     own = out / "config.yaml" if out is not None else None
     base = own if resume and own is not None and own.is_file() else None
-    if from_ is not None and base is None:
+    made_of = from_ if is_made_of_a_run(model) else None
+    if from_ is not None and made_of is None and base is None:
         base = from_ / "config.yaml" if (from_ / "config.yaml").is_file() else None
         sections["training"]["start_from"] = str(from_)
     kind = kind_of_training(model, base)
@@ -104,7 +105,7 @@ def train(
         _print_plan(plan_training(dataset, settings, model=kind, device=device))
         return
     _show_plans()
-    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, kind, tuple(track)))
+    result = run_workflow(TrainRequest(dataset, out, settings, device, resume, kind, tuple(track), made_of))
     if not is_first_process():
         return
     if result.steps:

@@ -18,6 +18,7 @@ from anatogen.baselines.spade.task import SPADE_SYSTEM
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import ModelError, SettingsError, nearest
 from anatogen.generation.engine import Generator
+from anatogen.generation.stacked import STACKED, StackedSlices, make_stacked
 from anatogen.model import DENOISER, AboutModel, Denoiser, ImageModel, read_run
 from anatogen.training.config import RunSettings
 from anatogen.training.task import System
@@ -32,6 +33,7 @@ class Kind:
         load: The model in a run: (run, device=...).
         system: How it is trained; None where nothing is learned.
         make: Where nothing is learned, writes the model: (data set, folder of the run).
+        make_from: Where it is made of another run, too: (data set, folder of the run, the other run).
         generator: The model around a network of its task, while it is trained: (network, settings, device).
     """
 
@@ -39,6 +41,7 @@ class Kind:
     system: System | None = None
     generator: Callable[[Any, Any, str], ImageModel] | None = None
     make: Callable[[PreparedDataset, Path], AboutModel] | None = None
+    make_from: Callable[[PreparedDataset, Path, Path | None], AboutModel] | None = None
 
 
 def _denoiser(network: Denoiser, settings: RunSettings, device: str) -> ImageModel:
@@ -52,6 +55,7 @@ KINDS: dict[str, Kind] = {
     LATENT: Kind(LatentModel.load, LATENT_SYSTEM, LatentModel.around),
     RETRIEVAL: Kind(NearestMap.load, make=make_retrieval),
     PAINTING: Kind(Painting.load, make=make_painting),
+    STACKED: Kind(StackedSlices.load, make_from=make_stacked),
 }
 """All kinds by name."""
 

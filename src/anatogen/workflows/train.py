@@ -26,8 +26,9 @@ class TrainRequest:
     Attributes:
         settings: None for the run's own on a resume, for the defaults elsewhere.
         resume: Continue the unfinished run in `out`.
-        model: The kind of model: "denoiser", "spade", "latent", "controlnet", or "retrieval" and "painting", which
-            learn nothing.
+        model: The kind of model: "denoiser", "spade", "latent", "controlnet", or "retrieval", "painting" and
+            "stacked", which learn nothing.
+        made_of: The run of slices, for "stacked".
         track: Trackers that get the numbers and previews: "wandb", "mlflow".
     """
 
@@ -38,6 +39,7 @@ class TrainRequest:
     resume: bool = False
     model: str = "denoiser"
     track: tuple[str, ...] = ()
+    made_of: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ def train(request: TrainRequest, *, monitor: Monitor | None = None) -> TrainResu
             _trained_before(dataset, request, kind.system, stage_before, group)
         page = _trained(dataset, request, kind.system, group)
         return group.first(lambda: _result(request, warning, page))
+
+
+def is_made_of_a_run(name: str | None) -> bool:
+    """Whether the model `name` is made of another run, so that --from is that run and no start of a training.
+
+    Raises SettingsError where there is no such kind.
+    """
+    from anatogen.generation.kinds import kind_of
+
+    return name is not None and kind_of(name).make_from is not None
 
 
 def kind_of_training(name: str | None, base: Path | None) -> str:
@@ -257,13 +269,16 @@ def _made(dataset: PreparedDataset, request: TrainRequest, kind: Kind, warning: 
     """A model for which nothing is trained. Raises SettingsError for settings of a training."""
     from anatogen.files import is_empty, locked
 
-    assert kind.make is not None
     if request.resume or request.settings is not None:
         raise _not_trained(request.model)
     if not is_empty(request.out):
         raise SettingsError("already exists", path=request.out, hint="Choose another folder or remove it")
     with locked(request.out):
-        about = kind.make(dataset, request.out)
+        if kind.make_from is not None:
+            about = kind.make_from(dataset, request.out, request.made_of)
+        else:
+            assert kind.make is not None
+            about = kind.make(dataset, request.out)
     return TrainResult(request.out, 0, about.images or 0, 0.0, warning)
 
 
