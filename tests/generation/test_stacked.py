@@ -44,7 +44,7 @@ def test_each_slice_is_that_of_the_slice_model(
     code, _, err = cli("sample", out, "--masks", volumes.folder, "--out", tmp_path / "samples", "--steps", 2,
                        "--format", "nifti", "--device", "cpu")  # fmt: skip
     assert code == 0, err
-    assert cli("check", tmp_path / "samples", volumes.folder)[0] == 0
+    assert cli("check", tmp_path / "samples")[0] == 0
     assert "stacked" in cli("info", out)[1]
 
 

@@ -42,7 +42,7 @@ def interpolate(
     eta: float | None = eta_option,
     tile: str | None = tile_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
-    format: str = typer.Option("png", help="png, npy, nifti or dicom."),
+    format: str = typer.Option("auto", help="png, npy, nifti or dicom; auto: png for slices, nifti for volumes."),
     shard: str = shard_option,
     device: str = device_option,
 ) -> None:

@@ -65,7 +65,9 @@ def sample(
     tile: str | None = tile_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
-        "png", help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan)."
+        "auto",
+        help="png (16-bit gray or RGB), npy, nifti or dicom (both in the place and units of the scan); auto takes png "
+        "for slices and nifti for volumes.",
     ),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
     min_dice: float | None = typer.Option(

@@ -61,11 +61,12 @@ def grown_class(
     images = np.stack([image for _, image in generator.generate(requests)])
     found = [int((m == index).sum()) for m in segment(images)]
     asked = [int((m == index).sum()) for m in edits]
+    at = figures.centre_of(region)
     lines = [
-        [(title, figures.coloured(m, schema)) for title, m in zip(titles, edits, strict=True)],
-        [("generated" if i else "generated from the map above", figures.gray(x)) for i, x in enumerate(images)],
-        [("with the map outlined", figures.outlined(x, m, schema)) for x, m in zip(images, edits, strict=True)],
-        [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1)) for i, x in enumerate(images)],
+        [(title, figures.coloured(m, schema, at)) for title, m in zip(titles, edits, strict=True)],
+        [("generated" if i else "generated from the map above", figures.gray(x, at)) for i, x in enumerate(images)],
+        [("with the map outlined", figures.outlined(x, m, schema, at)) for x, m in zip(images, edits, strict=True)],
+        [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1, at)) for i, x in enumerate(images)],
     ]
     of_each = ", ".join(f"{a} (found {f})" for a, f in zip(asked, found, strict=True))
     caption = (

@@ -63,9 +63,7 @@ class Evaluated:
 
 
 def require_evaluable(dataset: PreparedDataset, only: Sequence[str], settings: EvaluationSettings) -> None:
-    """Raises SettingsError for an unknown question, volumes, or trainings of nnU-Net that cannot be;
-
-    DataError where `dataset`
+    """Raises SettingsError for an unknown question, or trainings of nnU-Net that cannot be; DataError where `dataset`
     lacks the splits that the segmenter is trained on.
     """
     for name in only:
@@ -78,8 +76,6 @@ def require_evaluable(dataset: PreparedDataset, only: Sequence[str], settings: E
             path=dataset.folder,
             hint="Prepare it again with --split train=70,heldout=15,val=7.5,test=7.5 --ignore-split",
         )
-    if len(dataset.size) != 2:
-        raise SettingsError("only slices can be evaluated so far", path=dataset.folder, hint="Prepare it with --dim 2")
     if settings.nnunet_epochs is not None:
         if "utility" not in only:
             raise SettingsError("nnU-Net is trained to measure utility only", hint="Add utility to --only")

@@ -15,6 +15,7 @@ from anatogen.device import give_back_memory
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.encoder import Encoder, EncoderSettings
+from anatogen.judges.fitting import at_a_time
 from anatogen.judges.of_dataset import encoder_for
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings
 from anatogen.model import ImageModel
@@ -140,8 +141,9 @@ class Block:
     found_in_real: NDArray[np.int64] | None
 
 
-def blocks(subject: Subject, title: str = "evaluating", size: int = BLOCK) -> Iterator[Block]:
-    """The images of `subject`, `size` at a time."""
+def blocks(subject: Subject, title: str = "evaluating", size: int | None = None) -> Iterator[Block]:
+    """The images of `subject`, `size` at a time; by default 256, or fewer large ones."""
+    size = size or at_a_time(subject.dataset.size, BLOCK)
     names = subject.dataset.schema.names
     total = len(subject.entries)
     with stage(title, total, "images") as bar:

@@ -10,7 +10,7 @@ gray with one channel below the other: `numpy.asarray(file).reshape(channels, he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ from anatogen.io.nifti import read_nifti, write_nifti
 from anatogen.io.npy import read_npy, write_npy
 from anatogen.io.pictures import read_label_picture, read_png, write_label_png, write_png
 from anatogen.labels import LabelSchema
+from anatogen.model import ModelSpec
 from anatogen.seeds import derive_seed
 from anatogen.volume import Volume, canonical, with_last_axis
+
+AUTO = "auto"
+"""The name of the format that fits; see `fitting_format`."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,14 @@ def _dicom_modality(channel: str) -> str:
 def _partner(request: Request) -> NDArray[np.float32]:
     assert request.partner is not None
     return request.partner
+
+
+def fitting_format(spec: ModelSpec, requests: Sequence[Request]) -> str:
+    """PNG for slices; for volumes NIfTI, or NPY where their place is not known or where they are real patients'."""
+    if len(spec.size) == 2:
+        return "png"
+    placed = all(request.place is not None for request in requests)
+    return "nifti" if placed and not spec.real_patients else "npy"
 
 
 def placement_of(request: Request, name: str) -> Placement:

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 from anatogen.data.placement import Placement
 from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import DataError, Interrupted, OutputError, SettingsError
-from anatogen.generation.formats import FORMATS, FORMATS_OF_SCANS, Item, Maker, Scale, require_format
+from anatogen.generation.formats import (
+    AUTO,
+    FORMATS,
+    FORMATS_OF_SCANS,
+    Item,
+    Maker,
+    Scale,
+    fitting_format,
+    require_format,
+)
 from anatogen.generation.header import GateSettings, Header, run_beside
 from anatogen.generation.ledger import (
     HEADER,
@@ -216,7 +225,7 @@ def write_sample_set(
     requests: Sequence[Request],
     out: Path,
     *,
-    image_format: str = "png",
+    image_format: str = AUTO,
     batch_size: int = 16,
     gating: Gating = Gating(),
     command: str | None = None,
@@ -232,7 +241,7 @@ def write_sample_set(
         model: Makes the images.
         requests: One for each image.
         out: The set's folder.
-        image_format: See `FORMATS`.
+        image_format: See `FORMATS`; `auto` as `fitting_format` has it.
         batch_size: Images that are made at a time.
         gating: Which images are kept; rejected ones are recorded, and not tried again when the set is resumed.
         command: For the record; by default that of this process.
@@ -245,6 +254,8 @@ def write_sample_set(
         Interrupted: Ctrl-C; what was written stays valid.
     """
     paired = len(requests) > 0 and requests[0].partner is not None
+    if image_format == AUTO:
+        image_format = fitting_format(model.spec, requests)
     form = require_format(image_format, model.spec.channels, paired=paired)
     if model.spec.real_patients and image_format in FORMATS_OF_SCANS:
         raise SettingsError(

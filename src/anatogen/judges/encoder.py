@@ -25,6 +25,7 @@ from anatogen.judges.fitting import (
     Part,
     alone,
     anneal,
+    at_a_time,
     digest_of,
     draw_batch,
     first_network,
@@ -68,13 +69,14 @@ class Encoder:
         self._network, self._device, self.digest = network.eval(), device, digest
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int | None = None) -> NDArray[np.float32]:
         """The features (N, F) of `images` (N, C, *spatial).
 
         Raises:
             DataError: The images have other channels or dimensions than the training images.
         """
         images = torch.as_tensor(images)
+        batch_size = batch_size or at_a_time(images.shape[2:])
         known = self._network.get_parameter("trunk.conv1.weight")
         if images.ndim != known.ndim or images.shape[1] != known.shape[1]:
             raise DataError(

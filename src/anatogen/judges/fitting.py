@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from anatogen.files import LOCK_ENDING, locked, writing
 
 BLOCK = 256
+_PIXELS_AT_A_TIME = 64 * 256 * 256
 _WAIT_S = 7 * 24 * 3600.0  # for another process that trains the same network; a killed one releases its lock
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -82,8 +83,14 @@ class Joined:
         return joined[order]
 
 
-def blocks_of(items: Items, size: int = BLOCK) -> Iterator[Tensor]:
-    """`items` in order, in blocks of `size`."""
+def at_a_time(spatial: Sequence[int], most: int = 64) -> int:
+    """How many images or volumes of that size a judge sees at a time: up to `most`, fewer of large ones."""
+    return max(1, min(most, _PIXELS_AT_A_TIME // math.prod(spatial)))
+
+
+def blocks_of(items: Items, size: int | None = None) -> Iterator[Tensor]:
+    """`items` in order, in blocks of `size`; by default of 256, or of fewer large ones."""
+    size = size or at_a_time(tuple(items.shape[1:]) or (1,), BLOCK)
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

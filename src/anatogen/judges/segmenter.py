@@ -24,6 +24,7 @@ from anatogen.judges.fitting import (
     Part,
     alone,
     anneal,
+    at_a_time,
     blocks_of,
     digest_of,
     draw_batch,
@@ -68,9 +69,10 @@ class Segmenter:
         self._network, self._device = network.eval(), device
 
     @torch.no_grad()
-    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int = 64) -> NDArray[np.int64]:
-        """The most likely class of each pixel, (N, *spatial)."""
+    def __call__(self, images: NDArray[np.float32] | Tensor, batch_size: int | None = None) -> NDArray[np.int64]:
+        """The most likely class of each pixel, (N, *spatial); by default as many at a time as memory is made for."""
         results = []
+        batch_size = batch_size or at_a_time(images.shape[2:])
         for part in torch.split(torch.as_tensor(images), batch_size):
             results.append(_logits(self._network, part.to(self._device)).argmax(dim=1).cpu())
         return torch.cat(results).numpy()

@@ -17,26 +17,70 @@ from anatogen.reporting.results import SimilarityRow
 Picture = tuple[str, NDArray[Any]]
 
 
-def coloured(labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
-    """Label map (H, W) as RGB (H, W, 3) in the classes' colours, the background black."""
+Centre = tuple[int, int, int]
+"""The voxel (d, h, w) that three planes of a volume go through."""
+
+
+def centre_of(labels: NDArray[np.integer]) -> Centre | None:
+    """Of a volume's label map (D, H, W), the planes with most labelled voxels; the middle where there are none.
+
+    None for a slice.
+    """
+    if labels.ndim != 3:
+        return None
+    found = []
+    for axis, side in enumerate(labels.shape):
+        counts = (labels > 0).sum(axis=tuple(other for other in range(3) if other != axis))
+        found.append(int(counts.argmax()) if counts.any() else side // 2)
+    return found[0], found[1], found[2]
+
+
+def three_planes(volume: NDArray[Any], at: Centre | None = None, *, fill: float = 0) -> NDArray[Any]:
+    """The axial, coronal and sagittal plane of a volume (..., D, H, W) side by side (..., h, w), the head up.
+
+    Args:
+        volume: Image or label map.
+        at: Where the planes cross; by default in the middle.
+        fill: Below a plane that is lower than the others.
+    """
+    d, h, w = at or tuple(side // 2 for side in volume.shape[-3:])
+    planes = [volume[..., d, :, :], volume[..., ::-1, h, :], volume[..., ::-1, :, w]]
+    height = max(plane.shape[-2] for plane in planes)
+    padded = [
+        np.pad(p, [*[(0, 0)] * (p.ndim - 2), (0, height - p.shape[-2]), (0, 0)], constant_values=fill) for p in planes
+    ]
+    return np.concatenate(padded, axis=-1)
+
+
+def coloured(labels: NDArray[np.integer], schema: LabelSchema, at: Centre | None = None) -> NDArray[np.float64]:
+    """Label map (H, W) as RGB (H, W, 3) in the classes' colours, the background black; of a volume three planes."""
+    if labels.ndim == 3:
+        labels = three_planes(labels, at or centre_of(labels))
     palette = np.array([(0.0, 0.0, 0.0), *(to_rgb(c.colour) for c in schema.classes)])
     return palette[np.clip(labels, 0, schema.count - 1)]
 
 
-def gray(image: NDArray[Any]) -> NDArray[Any]:
+def gray(image: NDArray[Any], at: Centre | None = None) -> NDArray[Any]:
     """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of two or more than three channels all, side by side (H, C
-    W, 3).
+    W, 3); of a volume three planes.
     """
+    if image.ndim == 4:
+        image = three_planes(image, at, fill=-1)
     unit = (np.clip(np.asarray(image, dtype=np.float64), -1, 1) + 1) / 2
     if len(unit) == 3:
         return unit.transpose(1, 2, 0)
     return np.repeat(np.concatenate(list(unit), axis=1)[..., None], 3, axis=2)
 
 
-def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema) -> NDArray[np.float64]:
+def outlined(
+    image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema, at: Centre | None = None
+) -> NDArray[np.float64]:
     """`image` enlarged threefold, with the contour of every class drawn around it in its colour, in each channel's
-    picture.
+    picture; of a volume three planes.
     """
+    if labels.ndim == 3:
+        at = at or centre_of(labels)
+        image, labels = three_planes(image, at, fill=-1), three_planes(labels, at)
     big = np.kron(gray(image), np.ones((3, 3, 1)))
     classes = np.kron(np.tile(labels, (1, big.shape[1] // (3 * labels.shape[1]))), np.ones((3, 3), dtype=np.int64))
     edge = np.zeros_like(classes, dtype=bool)
@@ -51,13 +95,15 @@ def outlined(image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSche
 def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "") -> bytes:
     """Pictures with a title each, a line a row; above all of them `title`."""
     width = max(len(row) for row in rows)
-    figure, axes = _subplots(len(rows), width, figsize=(cell * width, (cell + 0.18) * len(rows)), squeeze=False)
+    height, breadth = np.shape(rows[0][0][1])[:2]
+    across = cell * max(1.0, min(3.0, breadth / height))  # three planes are wide
+    figure, axes = _subplots(len(rows), width, figsize=(across * width, (cell + 0.18) * len(rows)), squeeze=False)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")
         for axis, (name, picture) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
-            axis.set_title(name, fontsize=min(7, 7 * 24 * cell / 1.5 / max(1, len(name))), pad=2)
+            axis.set_title(name, fontsize=min(7, 7 * 24 * across / 1.5 / max(1, len(name))), pad=2)
     if title:
         figure.suptitle(title, fontsize=7)
     figure.tight_layout(pad=0.3)

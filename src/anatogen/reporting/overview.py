@@ -17,11 +17,7 @@ _AN_IMAGE = 64
 
 
 def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
-    """Write `overview.png` beside the manifest of a set of slices, and return its name; of volumes none, and return
-    "".
-    """
-    if len(samples.label_map(samples.entries[0]).shape) != 2:
-        return ""
+    """Write `overview.png` beside the manifest, and return its name."""
     with writing(samples.folder / "overview.png") as path:
         path.write_bytes(overview(samples, dataset=dataset))
     return "overview.png"
@@ -46,18 +42,19 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
     for name in chosen:
         entries = by_map[name][:_AN_IMAGE]
         labels = samples.label_map(entries[0])
-        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema))]
+        at = figures.centre_of(labels)
+        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema, at))]
         mixed = any(entry.free or entry.absent for entry in by_map[name])
         for entry in entries:
             given = [samples.schema.index_of(n) for n in entry.given]
             obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
-            picture = figures.outlined(samples.image(entry), obeyed, samples.schema)
+            picture = figures.outlined(samples.image(entry), obeyed, samples.schema, at)
             line.append((_title(entry, samples.schema, mixed), picture))
         row = rows.get((entries[0].case, entries[0].slice))
         if entries[0].real is not None:
-            line.append(("real", figures.gray(samples.real_image(entries[0]))))
+            line.append(("real", figures.gray(samples.real_image(entries[0]), at)))
         elif dataset is not None and row is not None:
-            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy())))
+            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), at)))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
     return figures.grid(lines, title=selection_line(samples.selection))
 

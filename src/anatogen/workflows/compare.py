@@ -260,19 +260,20 @@ def _figure(dataset: PreparedDataset, sets: dict[str, SampleSet]) -> Figure | No
 
     first = next(iter(sets.values()))
     entries, rows = entries_and_rows(first, dataset)
-    if rows is None or len(dataset.size) != 2:
+    if rows is None:
         return None
     lines: list[list[tuple[str, object]]] = []
     for place in spread(rows, _SHOWN):
         row: Row = rows[place]
         real = dataset.load([row])
+        at = figures.centre_of(real.labels[0].numpy())
         line: list[tuple[str, object]] = [
-            ("label map", figures.coloured(first.label_map(entries[place]), dataset.schema)),
-            ("real image", figures.gray(real.images[0].numpy())),
+            ("label map", figures.coloured(first.label_map(entries[place]), dataset.schema, at)),
+            ("real image", figures.gray(real.images[0].numpy(), at)),
         ]
         for name, samples in sets.items():
             entry = next(e for e in samples.entries if (e.case, e.slice) == (row.case, row.slice))
-            line.append((name, figures.gray(samples.image(entry))))
+            line.append((name, figures.gray(samples.image(entry), at)))
         lines.append(line)
     caption = (
         "A row a label map, a column a system: the map, the real image that it was drawn on, and the image that each "

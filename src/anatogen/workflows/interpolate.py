@@ -37,7 +37,7 @@ class InterpolateRequest:
     step: int = 240
     mixing: Mixing = "variance_preserving"
     solver: SolverChoice = SolverChoice()
-    format: str = "png"
+    format: str = "auto"
     device: str = "auto"
     command: str = ""
     shard: Shard = WHOLE

@@ -189,12 +189,13 @@ class Live:
         schema, lines = self.dataset.schema, []
         labels, real = self._real.labels.numpy(), self._real.images.numpy()
         for i in range(min(_SHOWN, len(images))):
+            at = figures.centre_of(labels[i])
             lines.append(
                 [
-                    ("label map", figures.coloured(labels[i], schema)),
-                    ("generated", figures.gray(images[i])),
-                    ("with the map", figures.outlined(images[i], labels[i], schema)),
-                    ("real", figures.gray(real[i])),
+                    ("label map", figures.coloured(labels[i], schema, at)),
+                    ("generated", figures.gray(images[i], at)),
+                    ("with the map", figures.outlined(images[i], labels[i], schema, at)),
+                    ("real", figures.gray(real[i], at)),
                 ]
             )
         return figures.grid(lines)
@@ -216,9 +217,9 @@ def live_for(
     (over 2,000 steps, or ten minutes): training it takes minutes on a CPU.
     """
     missing = {"val", "heldout"} - set(dataset.split_names)
-    if settings.live.chooses and (len(dataset.size) != 2 or missing):
-        what = f"has no split {' and '.join(sorted(missing))}" if missing else "holds volumes"
-        problem = f"{what}, so the Dice of previews cannot choose the model (live.best, live.patience)"
+    if settings.live.chooses and missing:
+        split = " and ".join(sorted(missing))
+        problem = f"has no split {split}, so the Dice of previews cannot choose the model (live.best, live.patience)"
         raise SettingsError(problem, path=dataset.folder, hint="Leave these settings out")
     if not _shows(dataset, settings):
         return None
@@ -234,8 +235,8 @@ def would_train_segmenter(dataset: PreparedDataset, settings: LearnedSettings) -
 
 
 def _shows(dataset: PreparedDataset, settings: LearnedSettings) -> bool:
-    """Whether there are previews: of slices, of the split "val"."""
-    return settings.live.previews and len(dataset.size) == 2 and "val" in dataset.split_names
+    """Whether there are previews: of the split "val"."""
+    return settings.live.previews and "val" in dataset.split_names
 
 
 def _wants_segmenter(dataset: PreparedDataset, settings: LearnedSettings) -> bool:

@@ -146,10 +146,6 @@ class GateChoice:
         if self.reject_copies:
             require_training_data(AboutModel.of(model.describe().record()), dataset)
         if self.min_dice is not None:
-            if len(dataset.size) != 2:
-                raise SettingsError(
-                    "only slices can be judged by a segmenter so far", path=dataset.folder, hint="Leave out --min-dice"
-                )
             segmenter = segmenter_for(dataset, device=device)
             gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge))
         if self.reject_copies:
@@ -192,7 +188,7 @@ class SampleRequest:
     maps: MapChoice
     gate: GateChoice = GateChoice()
     solver: SolverChoice = SolverChoice()
-    format: str = "png"
+    format: str = "auto"
     batch_size: int = 16
     device: str = "auto"
     command: str = ""

@@ -64,6 +64,8 @@ class AutoencoderOptions(AutoencoderNetworkSettings):
     Attributes:
         code_weight: Of the Kullback-Leibler divergence of the codes from a standard normal.
         adversarial_weight: Of the discriminator's verdict.
+        adversarial_after: Steps before it counts: of an autoencoder that makes no images yet, the discriminator's
+            gradient is noise (Rombach et al. 2022 wait for 50,000 steps of their much longer training).
         perceptual_weight: Of the perceptual loss.
         perceptual: A file of VGG-19 weights; without it there is no perceptual loss.
         discriminator_width: Channels of the first layer of the discriminator.
@@ -71,6 +73,7 @@ class AutoencoderOptions(AutoencoderNetworkSettings):
 
     code_weight: float = Field(1e-6, ge=0)
     adversarial_weight: float = Field(0.05, ge=0)
+    adversarial_after: int = Field(500, ge=0)
     perceptual_weight: float = Field(0.1, ge=0)
     perceptual: str | None = None
     discriminator_width: int = Field(32, ge=4)
@@ -233,12 +236,18 @@ class AutoencoderTask:
         parts = {
             "reconstruction": (made - images).abs().flatten(1).mean(1),
             "code": options.code_weight * divergence,
-            "adversarial": options.adversarial_weight * verdict,
+            "adversarial": options.adversarial_weight * verdict * self._counts(),
         }
         if self.perceptual is not None:
             parts["perceptual"] = options.perceptual_weight * self.perceptual(made, images)
         losses = torch.stack(list(parts.values())).sum(0)
         return losses.mean(), {"loss": losses.detach(), **{name: part.detach() for name, part in parts.items()}}
+
+    def _counts(self) -> Tensor:
+        """1 once the discriminator's verdict counts, 0 before; by the optimizer's steps, which a resume restores."""
+        states = self.phases[0].optimizer.state.values()
+        taken = next((state["step"] for state in states), torch.zeros(()))
+        return (taken >= self.settings.autoencoder.adversarial_after).to(self.device, torch.float32)
 
     def _made(self, images: Tensor, batch: Batch, random: Draws) -> tuple[Tensor, Tensor]:
         """The reconstruction from codes drawn for images, and the divergence of each item's codes."""

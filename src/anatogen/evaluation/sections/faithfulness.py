@@ -155,15 +155,15 @@ class Faithfulness(Section[FaithfulnessResult]):
     def _line(self, block: Block, i: int, dice: float | None = None) -> PictureRow:
         schema, entry = self.subject.dataset.schema, block.entries[i]
         asked = np.where(np.isin(block.asked[i], np.flatnonzero(block.given[i]) + 1), block.asked[i], 0)
-        title = f"map: {entry.label_map}"
-        line: PictureRow = [(title, figures.coloured(asked, schema))]
+        title, at = f"map: {entry.label_map}", figures.centre_of(asked)
+        line: PictureRow = [(title, figures.coloured(asked, schema, at))]
         if block.real is not None:
-            line.append(("real", figures.gray(block.real.images[i].numpy())))
+            line.append(("real", figures.gray(block.real.images[i].numpy(), at)))
         return [
             *line,
-            ("generated" if dice is None else f"generated, Dice {dice:.2f}", figures.gray(block.generated[i])),
-            ("generated, map outlined", figures.outlined(block.generated[i], asked, schema)),
-            ("found in generated", figures.coloured(block.found[i], schema)),
+            ("generated" if dice is None else f"generated, Dice {dice:.2f}", figures.gray(block.generated[i], at)),
+            ("generated, map outlined", figures.outlined(block.generated[i], asked, schema, at)),
+            ("found in generated", figures.coloured(block.found[i], schema, at)),
         ]
 
     def _examples_figure(self) -> Figure:

@@ -52,11 +52,11 @@ class LeftFree(Section[None]):
         lines = []
         for labels, row in zip(batch.labels.numpy(), batch.rows, strict=True):
             requests = [Query(labels, schema.states(free=list(names)), 0) for names in free]
-            pictures = []
+            pictures, at = [], figures.centre_of(labels)
             for names, (_, image) in zip(free, generator.generate(requests), strict=True):
                 title = "all given" if not names else "all free" if names == schema.names else f"{names[0]} free"
-                pictures.append((title, figures.gray(image)))
-            lines.append([(f"map: {row.id}", figures.coloured(labels, schema)), *pictures])
+                pictures.append((title, figures.gray(image, at)))
+            lines.append([(f"map: {row.id}", figures.coloured(labels, schema, at)), *pictures])
         caption = (
             "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
         )
@@ -156,10 +156,11 @@ def _seeds_figure(schema: LabelSchema, name: str, kind: str, made: _Seeds, value
     sizes = (made.maps == index).reshape(maps, -1).sum(axis=1)
     lines = []
     for m in np.argsort(-sizes)[:3]:
-        line = [("map", figures.coloured(made.maps[m], schema))]
+        at = figures.centre_of(made.maps[m] == index)
+        line = [("map", figures.coloured(made.maps[m], schema, at))]
         for s in range(min(seeds, _SEEDS_SHOWN)):
             only = np.where(made.found[m, s] == index, index, 0)
-            line.append((f"seed {s}", figures.outlined(made.images[m * seeds + s], only, schema)))
+            line.append((f"seed {s}", figures.outlined(made.images[m * seeds + s], only, schema, at)))
         lines.append(line)
     caption = (
         f"One label map a line, only the seed differs; outlined is where the segmenter finds {name}, which was "
