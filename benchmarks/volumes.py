@@ -36,7 +36,7 @@ from anatogen.reporting import figures
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
 from anatogen.workflows.train import TrainRequest, train
-from common import ROOT, SHARED, machine, parser_of, write_section
+from common import ROOT, SHARED, machine, parser_of, spread_rows, write_section
 from paper_tables import mean
 
 HEAD_NECK_SHARES = {"train": 60.0, "heldout": 15.0, "val": 8.0, "test": 17.0}
@@ -92,11 +92,11 @@ def trained(dataset: PreparedDataset, run: Path, seconds: float, values: Sequenc
 class Judge:
     """What the volumes of test label maps are measured by."""
 
-    def __init__(self, dataset: PreparedDataset, steps: int) -> None:
+    def __init__(self, dataset: PreparedDataset, steps: int, count: int) -> None:
         self.dataset = dataset
-        self.rows: list[Row] = dataset.split("test")
+        self.rows: list[Row] = spread_rows(dataset, count)
         self.real = dataset.load(self.rows)
-        self.segment = segmenter_for(dataset, SegmenterSettings(steps=steps, batch_size=4))
+        self.segment = segmenter_for(dataset, SegmenterSettings(steps=steps, batch_size=2))
 
     def __call__(self, volumes: np.ndarray) -> list[str]:
         """The cells of a row of the table."""
@@ -159,17 +159,18 @@ def main() -> None:
     parser.add_argument("--slices-time", default="30m", help="of the model of slices")
     parser.add_argument("--values", nargs="*", default=[], help="settings of the model of volumes: key=value")
     parser.add_argument("--judge-steps", type=int, default=400, help="of the 3D segmenter")
+    parser.add_argument("--count", type=int, default=20, help="test volumes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     train_module.CLOCK = time.process_time
     volumes, slices = prepared(options.work, options.set)
-    judge = Judge(volumes, options.judge_steps)
     folder = options.work / "volumes" / options.set
     own = trained(volumes, folder / f"volumes-{options.time}", parse_duration(options.time), options.values)
     flat = trained(slices, folder / f"slices-{options.slices_time}", parse_duration(options.slices_time), [])
     stacked = folder / f"stacked-{options.slices_time}"
     if not (stacked / "model.json").exists():
         train(TrainRequest(volumes.folder, stacked, None, model="stacked", made_of=flat))
+    judge = Judge(volumes, options.judge_steps, options.count)
     rows: dict[str, np.ndarray] = {}
     lines = [
         "| | trained | Dice(m_gen, m) | power off by, octaves | along D, H, W | noise, gen / real | steps along D, H, W |",
@@ -195,7 +196,7 @@ def main() -> None:
     write_section(
         f"Volumes, {options.set}",
         f"""
-`python benchmarks/volumes.py --set {options.set} --time {options.time} --slices-time {options.slices_time} --judge-steps {options.judge_steps}{values}`:
+`python benchmarks/volumes.py --set {options.set} --time {options.time} --slices-time {options.slices_time} --judge-steps {options.judge_steps} --count {options.count}{values}`:
 volumes of {shape}, {len(judge.rows)} test patients; processor time of one thread. {machine()}. [Picture](figures/{figure.name}).
 
 {chr(10).join(lines)}

@@ -106,10 +106,14 @@ class DenoiserTask:
             torch.manual_seed(derive_seed("weights", how.seed))
             self.denoiser = Denoiser(self.config)
         self.denoiser.placed(device)
-        if how.activation_checkpointing:
-            if not isinstance(self.denoiser.network, Hourglass):
-                raise SettingsError("training.activation_checkpointing is for the hourglass only", hint="Leave it out")
-            self.denoiser.network.recompute(True)
+        network = self.denoiser.network
+        for name in ("activation_checkpointing", "compile"):
+            if getattr(how, name) and not isinstance(network, Hourglass):
+                raise SettingsError(f"training.{name} is for the hourglass only", hint="Leave it out")
+        if isinstance(network, Hourglass) and how.activation_checkpointing:
+            network.recompute(True)
+        if how.compile:  # in place: names and weights stay, and previews are made by a copy that is not compiled
+            network.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
         optimizer = torch.optim.AdamW(
             _with_decay(self.denoiser, how.weight_decay),
             lr=how.learning_rate,

@@ -24,6 +24,7 @@ FREE_ON_RESUME = (
     *LENGTHS,
     "training.micro_batch_size",
     "training.activation_checkpointing",
+    "training.compile",
     "training.checkpoint_every",
     "training.checkpoints_kept",
     "training.disk_gb",

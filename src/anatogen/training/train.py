@@ -104,9 +104,12 @@ def train(
         for choice in choices if group.is_first else ():
             PLANS.info("planned: %s", choice)
     how = training_of(settings)
-    if system is not OUR_DENOISER and (how.crop is not None or how.activation_checkpointing):
-        name = "crop" if how.crop is not None else "activation_checkpointing"
-        raise SettingsError(f"training.{name} is not applicable to the model {system.name}", hint="Leave it out")
+    if system is not OUR_DENOISER:
+        for name in ("crop", "activation_checkpointing", "compile"):
+            if getattr(how, name):
+                raise SettingsError(
+                    f"training.{name} is not applicable to the model {system.name}", hint="Leave it out"
+                )
     task: Task[Batch] = system.task(dataset, settings, place, out)
     loader = Loader(
         dataset,
