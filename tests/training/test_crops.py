@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import blosc2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from anatogen.data.loader import Loader
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
+from anatogen.data.store_writer import Entry, StoreWriter
 from anatogen.distributed import Shard
 from anatogen.errors import SettingsError
 from anatogen.generation.engine import Generator
@@ -136,3 +138,21 @@ def test_tiles_on_the_command_line(cli: Cli, run_folder: Path, dataset_folder: P
     for size, words in (("16x16x16", "2 sides"), ("two", "2 sides"), ("1", "tile")):
         code, _, err = cli(*arguments, "--out", tmp_path / "bad", "--tile", size)
         assert code == 2 and words in err and not (tmp_path / "bad").exists(), err
+
+
+def test_large_volumes_are_stored_in_cubes(tmp_path: Path) -> None:
+    """So that a crop is read without the rest; small items stay whole."""
+    generator = np.random.default_rng(0)
+    volume = generator.integers(-1000, 1000, (1, 1, 130, 100, 170)).astype(np.int16)
+    labels = generator.integers(0, 3, (1, 130, 100, 170)).astype(np.uint8)
+    writer = StoreWriter.resume_or_create(tmp_path / "large", 1, (130, 100, 170), 2, {})
+    entry = Entry("a", None, [0])
+    writer.append(entry, volume, labels)
+    images = blosc2.open(str(tmp_path / "large" / "data" / "images.b2nd"))
+    assert images.chunks == (1, 1, 64, 64, 64)
+    assert np.array_equal(images[0, :, 60:120, 3:70, 100:170], volume[0, :, 60:120, 3:70, 100:170])
+    assert np.array_equal(images[:], volume)
+    resumed = StoreWriter.resume_or_create(tmp_path / "large", 1, (130, 100, 170), 2, {})
+    assert [each.case for each in resumed.entries] == ["a"]
+    StoreWriter.resume_or_create(tmp_path / "small", 2, (64, 64), 2, {})
+    assert blosc2.open(str(tmp_path / "small" / "data" / "images.b2nd")).chunks[1:] == (2, 64, 64)

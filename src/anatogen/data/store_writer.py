@@ -19,6 +19,10 @@ from anatogen.data.documents import INDEX, NAMES, CaseRecord, DatasetInfo, Origi
 from anatogen.errors import DataError
 from anatogen.files import LOCK_ENDING
 
+_CHUNK = 1 << 20  # bytes
+_LARGE = 4 << 20  # bytes of an item that is cut
+_CUBE = 64  # voxels a side
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -70,8 +74,8 @@ class StoreWriter:
             clear(folder)
         data = folder / "data"
         data.mkdir(parents=True)
-        images = _create(data / "images.b2nd", (channels, *size), np.int16)
-        labels = _create(data / "labels.b2nd", size, np.uint8 if largest_label <= 255 else np.uint16)
+        images = _create(data / "images.b2nd", (channels, *size), np.int16, len(size))
+        labels = _create(data / "labels.b2nd", size, np.uint8 if largest_label <= 255 else np.uint16, len(size))
         (folder / "journal.jsonl").touch()
         (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
         return cls(folder, images, labels)
@@ -140,16 +144,28 @@ def _sums(images: NDArray[Any], labels: NDArray[Any]) -> tuple[int, int]:
     return zlib.crc32(np.ascontiguousarray(images).data), zlib.crc32(np.ascontiguousarray(labels).data)
 
 
-def _create(path: Path, item: tuple[int, ...], kind: type[np.generic]) -> Any:
-    """An empty array that grows along its first axis, in blocks of one item, so that items can be read singly."""
+def _create(path: Path, item: tuple[int, ...], kind: type[np.generic], dim: int) -> Any:
+    """An empty array that grows along its first axis, in blocks of one item, so that items can be read singly.
+
+    Items of more than a few MB are cut into cubes, so that a crop can be read without the rest.
+
+    Args:
+        path: Of the file.
+        item: The shape of an item, with channels or without.
+        kind: Of its values.
+        dim: Of its axes, how many are spatial.
+    """
     bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
-    chunk = max(1, (1 << 20) // bytes_each)
+    chunks, blocks = (max(1, _CHUNK // bytes_each), *item), (1, *item)
+    if bytes_each > _LARGE:
+        cube = (*item[: len(item) - dim], *(min(side, _CUBE) for side in item[len(item) - dim :]))
+        chunks, blocks = (1, *cube), (1, *cube)
     parameters = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=2)
     return blosc2.empty(
         (0, *item),
         dtype=kind,
-        chunks=(chunk, *item),
-        blocks=(1, *item),
+        chunks=chunks,
+        blocks=blocks,
         urlpath=str(path),
         mode="w",
         cparams=parameters,
