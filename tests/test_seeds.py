@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from scipy import stats
 
-from anatogen.seeds import Draws, derive_seed
+from anatogen.seeds import Draws, derive_seed, evenly_spread
 
 
 def test_an_items_numbers_do_not_depend_on_its_batch() -> None:
@@ -37,3 +39,17 @@ def test_the_numbers_of_many_items_are_distributed_as_they_should(kind: str) -> 
 def test_seeds() -> None:
     assert derive_seed("a", 1) == derive_seed("a", 1) != derive_seed("a", 2)
     assert all(0 <= derive_seed(i) < 2**63 for i in range(100)) and derive_seed("a", "b") != derive_seed("ab")
+
+
+def test_evenly_spread_numbers_fill_any_run_of_steps() -> None:
+    """The largest gap of any 16 in a row is a sixth at most; of independent draws it is often more than a third."""
+    for first in (0, 1, 1000, 123_456_789):
+        points = sorted(evenly_spread(number, derive_seed(3, "even")) for number in range(first, first + 16))
+        gaps = [b - a for a, b in itertools.pairwise([*points, points[0] + 1])]
+        assert points[0] >= 0 and points[-1] < 1 and max(gaps) < 1 / 6
+    assert evenly_spread(5, 1) != evenly_spread(5, 2)
+
+
+def test_draws_have_even_numbers_of_their_own() -> None:
+    assert Draws([1, 2], even=[0.25, 0.75]).even().tolist() == [0.25, 0.75]
+    assert len(set(Draws(range(8)).even().tolist())) == 8

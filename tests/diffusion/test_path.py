@@ -2,10 +2,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from anatogen.diffusion.loss import denoising_loss, training_times
+from anatogen.diffusion.loss import denoising_loss, numbers_for_times, training_times
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.path import DDPMPath, FlowPath, Grid, Path, add_noise
 from anatogen.diffusion.target import loss_weight, to_x0
+from anatogen.seeds import Draws, evenly_spread
 
 PATHS = [FlowPath(), DDPMPath()]
 
@@ -133,6 +134,22 @@ def test_the_same_noise_is_trained_on_every_path(path: Path) -> None:
     ratio = (path.sigma(t) / path.alpha(t)).log()
     assert ratio.mean().item() == pytest.approx(-0.5, abs=0.02)
     assert ratio.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "logit_normal"])
+def test_stratified_times_have_the_same_distribution(distribution: str) -> None:
+    """And every batch of eight spans it: independent draws often do not."""
+    found = []
+    for step in range(500):
+        even = [evenly_spread(8 * step + place, 77) for place in range(8)]
+        drawn = numbers_for_times(distribution, Draws(range(8), even=even), stratified=True)  # type: ignore[arg-type]
+        t = training_times(distribution, drawn, FlowPath())  # type: ignore[arg-type]
+        assert t.min() < 0.45 < 0.55 < t.max()
+        found.append(t)
+    plain = numbers_for_times(distribution, Draws(range(4000)), stratified=False)  # type: ignore[arg-type]
+    expected = training_times(distribution, plain, FlowPath())  # type: ignore[arg-type]
+    quantiles = torch.linspace(0.05, 0.95, 10)
+    assert torch.allclose(torch.cat(found).quantile(quantiles), expected.quantile(quantiles), atol=0.03)
 
 
 def test_noise_belongs_to_the_sample() -> None:

@@ -5,6 +5,8 @@ from scipy import ndimage
 from anatogen.errors import DataError, SettingsError
 from anatogen.metrics.texture import (
     RadialPower,
+    axis_powers,
+    axis_ratio,
     compare_noise,
     diversity,
     local_noise,
@@ -13,6 +15,7 @@ from anatogen.metrics.texture import (
     pair_similarities,
     power_ratio,
     radial_power,
+    ring_powers,
     ssim,
 )
 
@@ -156,3 +159,50 @@ def test_comparing_noise() -> None:
     spread = np.concatenate([real[:15] - 0.02, real[15:] + 0.02])  # the same median, other images
     assert compare_noise(np.append(spread, np.nan), real)[1] > 0.3
     assert np.isnan(compare_noise(np.full(3, np.nan), real)).all()
+
+
+def wave(size: tuple[int, ...], axis: int, cycles: int) -> np.ndarray:
+    """One volume (1, 1, *size) that varies along one axis only."""
+    shape = [size[axis] if a == axis else 1 for a in range(len(size))]
+    along = np.cos(2 * np.pi * cycles * np.arange(size[axis]) / size[axis]).reshape(shape)
+    return np.broadcast_to(along, size).astype(np.float32)[None, None]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_wave_of_a_volume_is_found_in_its_band_along_its_axis(axis: int) -> None:
+    size = (32, 24, 16)
+    volume = wave(size, axis, size[axis] // 4)  # half of the Nyquist frequency
+    assert ring_powers(volume)[0].argmax() == 8
+    assert axis_powers(volume, axis)[0].argmax() == 8
+    for other in {0, 1, 2} - {axis}:
+        assert axis_powers(volume, other)[0].max() < 1e-6  # constant along it
+
+
+def test_every_plane_of_a_volume_counts() -> None:
+    """The spectrum was that of the first plane alone."""
+    rng = np.random.default_rng(0)
+    volume = rng.normal(0, 0.1, (3, 1, 12, 16, 16)).astype(np.float32)
+    changed = volume.copy()
+    changed[:, :, 6:] *= 3
+    found = power_ratio(changed, volume)
+    assert found[1] == 1 and np.delete(found, 1).min() > 2  # of 16 voxels a side, no frequency lies in the second band
+    smooth = ndimage.gaussian_filter1d(volume, 1.5, axis=2)
+    assert axis_ratio(smooth, volume, 0)[10] < 0.1 and axis_ratio(smooth, volume, 1)[12] == pytest.approx(
+        axis_ratio(smooth, volume, 1)[4], rel=0.5
+    )
+
+
+def test_noise_of_volumes_is_its_standard_deviation() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(-0.5, 0.5, 20)[None, None, None, None, :]
+    noise = rng.normal(0, 0.05, (2, 1, 16, 18, 20))
+    assert local_noise((noise + ramp).astype(np.float32)) == pytest.approx([0.05, 0.05], rel=0.05)
+    assert local_noise(np.broadcast_to(ramp, (1, 1, 16, 18, 20)).astype(np.float32)) == pytest.approx([0], abs=1e-6)
+
+
+def test_short_sides_have_empty_shells() -> None:
+    """Of three slices: bands without any frequency say nothing, and are no reason to be infinite."""
+    rng = np.random.default_rng(0)
+    volume = rng.normal(size=(2, 1, 3, 16, 16)).astype(np.float32)
+    assert np.isfinite(power_ratio(volume, volume)).all() and np.isfinite(axis_ratio(volume, volume, 0)).all()
+    assert axis_ratio(volume, volume, 0) == pytest.approx(np.ones(16))

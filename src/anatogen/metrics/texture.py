@@ -119,20 +119,23 @@ def power_ratio(generated: NDArray[np.float32], real: NDArray[np.float32], bands
 
     1 in a band without frequencies, as the shells of a short side may be.
     """
-    return _ratio(radial_power(generated, bands), radial_power(real, bands))
+    return ratio_of_powers(radial_power(generated, bands), radial_power(real, bands))
 
 
 def axis_ratio(
     generated: NDArray[np.float32], real: NDArray[np.float32], axis: int, bands: int = 16
 ) -> NDArray[np.float64]:
     """`power_ratio` along one axis, as `axis_powers` has it: whether a volume is as continuous along its slices."""
-    return _ratio(axis_powers(generated, axis, bands).mean(axis=0), axis_powers(real, axis, bands).mean(axis=0))
+    return ratio_of_powers(
+        axis_powers(generated, axis, bands).mean(axis=0), axis_powers(real, axis, bands).mean(axis=0)
+    )
 
 
-def _ratio(made: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio_of_powers(made: NDArray[np.floating], true: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of two spectra (bands,): generated over real; 1 in a band that is empty in both."""
     both_empty = (made == 0) & (true == 0)
     with np.errstate(divide="ignore"):
-        return np.where(both_empty, 1.0, made / np.where(both_empty, 1.0, true))
+        return np.where(both_empty, 1.0, made / np.where(both_empty, 1.0, true)).astype(np.float64)
 
 
 def ssim(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -32,7 +32,14 @@ from anatogen.metrics.halves import (
     told_apart,
     variety_statistic,
 )
-from anatogen.metrics.texture import SMALLEST_SIDE, compare_noise, local_noise, pair_similarities, ring_powers
+from anatogen.metrics.texture import (
+    SMALLEST_SIDE,
+    compare_noise,
+    local_noise,
+    pair_similarities,
+    ratio_of_powers,
+    ring_powers,
+)
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 from anatogen.reporting.results import RealismCount, RealismResult, RealismTest
@@ -176,7 +183,7 @@ class Realism(Section[RealismResult]):
 
 def _power_ratio(made: Measured, real: Measured) -> NDArray[np.float64]:
     """(rings,): power of generated over real images."""
-    return np.asarray((made.rings.mean(axis=0) / real.rings.mean(axis=0)).round(4))
+    return ratio_of_powers(made.rings.mean(axis=0), real.rings.mean(axis=0)).round(4)
 
 
 def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
@@ -228,7 +235,7 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
         "mmd": float(mmd.statistic[0]),
         "noise": float(np.expm1(statistics["noise"][0])),
         "variety": float(variety[0]),
-        "spectrum": float(np.abs(made.rings.mean(axis=0) / real.rings.mean(axis=0) - 1).max()),
+        "spectrum": float(np.abs(_power_ratio(made, real) - 1).max()),
     }
     found: dict[str, Any] = _entries(excesses) | {
         "noise_ratio_real": float(np.mean(noise)),
