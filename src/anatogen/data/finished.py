@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anatogen.data.documents import CaseRecord, DatasetInfo, OriginalName, PatientGrouping, Row, SkippedCase
 from anatogen.data.patients import joined_by_pixels
 from anatogen.data.pseudonyms import NamedCase
@@ -20,6 +23,8 @@ from anatogen.data.store_writer import Entry
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
 
+MOST_RATIO = 2.0
+"""How much longer the voxels of one case may be than those of another, where volumes are not resampled."""
 BLANK = "blank "  # prefix of a digest that unrelated cases may share
 
 
@@ -80,6 +85,8 @@ class FinishedSet:
         digests = {e.case: e.digest for e in entries if e.record is not None and not e.digest.startswith(BLANK)}
         patients, same = joined_by_pixels({c.name: c.case.patient for c in kept}, digests)
         splits = splits_of(kept, patients, settings, source.location)
+        if settings.sliced is None and settings.spacing_mm is None and settings.crop_margin_mm is None:
+            require_similar_voxels({e.case: e.record for e in entries if e.record is not None}, cases, source)
         pseudonym = {c.case.patient: c.patient for c in cases}
         records: dict[str, CaseRecord] = {}
         rows: list[Row] = []
@@ -145,6 +152,33 @@ class FinishedSet:
             skipped=self.skipped,
             same_images=self.same_images,
         )
+
+
+def require_similar_voxels(records: dict[str, CaseRecord], cases: Sequence[NamedCase], source: Source) -> None:
+    """Raises DataError where the voxels of one case are over `MOST_RATIO` times as long as those of another.
+
+    The same anatomy would have other proportions in each volume.
+    """
+    spacings = {case: np.linalg.norm(np.array(record.affine)[:3, :3], axis=0) for case, record in records.items()}
+    if not spacings:
+        return
+    lengths = np.stack(list(spacings.values()))
+    axis = int(np.argmax(lengths.max(axis=0) / lengths.min(axis=0)))
+    if lengths[:, axis].max() <= MOST_RATIO * lengths[:, axis].min():
+        return
+    named = {c.name: c.case.id for c in cases}
+    ends = [list(spacings)[int(pick(lengths[:, axis]))] for pick in (np.argmin, np.argmax)]
+    short, long = (f"{named.get(case, case)} ({_mm(spacings[case])})" for case in ends)
+    median = ",".join(f"{value:.3g}" for value in np.median(lengths, axis=0))
+    raise DataError(
+        f"the voxels of cases are of different size: {short} and {long}",
+        path=source.location,
+        hint=f"Resample them to one, for instance their median: --spacing {median}",
+    )
+
+
+def _mm(spacing: NDArray[np.float64]) -> str:
+    return " x ".join(f"{value:.3g}" for value in spacing) + " mm"
 
 
 def without_names(text: str, named: NamedCase) -> str:

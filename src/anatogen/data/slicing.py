@@ -92,6 +92,11 @@ def cut_case(case: SourceCase, schema: LabelSchema, channels: int, settings: Sli
         DataError: The case cannot be used; names the file.
     """
     image, labels = checked(case, schema, channels)
+    if settings.sliced is None and min(image.grid) == 1:
+        shape = " x ".join(map(str, image.grid))
+        raise DataError(
+            f"is a single slice ({shape} voxels), not a volume", path=_image_file(case), hint="Prepare slices: --dim 2"
+        )
     remarks = tuple(dict.fromkeys(remark.what for remark in (*image.remarks, *labels.remarks)))
     source_axes = axis_codes(image.affine)
     image, labels = canonical(image), canonical(labels)

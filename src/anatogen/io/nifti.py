@@ -68,7 +68,8 @@ def read_nifti(path: Path, channels: int = 1) -> Volume:
         )
     if array.ndim != (3 if channels == 1 else 4) or (channels > 1 and array.shape[-1] != channels):
         wanted = "three axes" if channels == 1 else f"{channels} channels in the last of four axes"
-        raise DataError(f"has shape {array.shape}, expected {wanted}", path=path, hint="Split it into 3D volumes")
+        hint = "Store it with a third axis, of one slice" if array.ndim == 2 else "Split it into 3D volumes"
+        raise DataError(f"has shape {array.shape}, expected {wanted}", path=path, hint=hint)
     if array.dtype.kind not in "iufb":
         raise DataError(f"contains values of type {array.dtype}", path=path, hint="Store integers or real numbers")
     if array.dtype == np.float64:
