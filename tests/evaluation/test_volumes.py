@@ -76,3 +76,5 @@ def test_samples_of_volumes_have_an_overview_and_previews(
     assert code == 0, err
     picture = Image.open(io.BytesIO((tmp_path / "samples" / "overview.png").read_bytes()))
     assert picture.width > 400
+    film = Image.open(tmp_path / "samples" / "slices.gif")
+    assert film.n_frames == 12 and film.size == (2 * 3 * 20, 2 * 3 * 24)  # type: ignore[attr-defined]

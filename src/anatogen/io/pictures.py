@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from anatogen.errors import DataError
+from anatogen.files import writing
 
 Pixels = NDArray[np.generic]
 
@@ -152,6 +153,19 @@ def read_png(path: Path, channels: int = 1) -> NDArray[np.float32]:
     else:
         planes = pixels.reshape(channels, -1, pixels.shape[1])
     return planes.astype(np.float32) * np.float32(2 / largest) - np.float32(1)
+
+
+def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], *, milliseconds: int = 120) -> None:
+    """Write RGB frames (H, W, 3) of one size as a GIF that repeats.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    pictures = [Image.fromarray(frame) for frame in frames]
+    with writing(path) as partial:
+        pictures[0].save(
+            partial, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
+        )
 
 
 def write_label_png(path: Path, labels: NDArray[np.integer]) -> None:

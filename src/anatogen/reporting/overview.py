@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.files import writing
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, Selection
+from anatogen.io.pictures import write_animation
 from anatogen.labels import LabelSchema
 from anatogen.reporting import figures
 
 _MAPS = 8
 _A_LINE = 8
 _AN_IMAGE = 64
+_VOLUMES = 3
 
 
 def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -> str:
-    """Write `overview.png` beside the manifest, and return its name."""
+    """Write `overview.png` beside the manifest, and of volumes also `slices.gif`; returns the name of the first."""
+    if len(samples.label_map(samples.entries[0]).shape) == 3:
+        write_animation(samples.folder / "slices.gif", slice_by_slice(samples, dataset=dataset))
     with writing(samples.folder / "overview.png") as path:
         path.write_bytes(overview(samples, dataset=dataset))
     return "overview.png"
@@ -57,6 +62,44 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
             line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), at)))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
     return figures.grid(lines, title=selection_line(samples.selection))
+
+
+def slice_by_slice(
+    samples: SampleSet, maps: int = _VOLUMES, *, dataset: PreparedDataset | None = None
+) -> list[NDArray[np.uint8]]:
+    """Frames (H, W, 3) through the axial slices of a set's volumes, the feet first.
+
+    A line a label map: the map, the volume generated from it with the given classes outlined, and the real one where
+    `dataset` has it.
+    """
+    rows: dict[tuple[str | None, int | None], Row] = {}
+    if dataset is not None:
+        rows = {(row.case, row.slice): row for row in dataset.rows}
+    by_map = {entry.label_map: entry for entry in reversed(samples.entries)}
+    names = list(dict.fromkeys(entry.label_map for entry in samples.entries))
+    shown = min(maps, len(names))
+    volumes = []
+    for name in (names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)):
+        entry = by_map[name]
+        labels, row = samples.label_map(entry), rows.get((entry.case, entry.slice))
+        given = np.where(np.isin(labels, [samples.schema.index_of(n) for n in entry.given]), labels, 0)
+        real = dataset.load([row]).images[0].numpy() if dataset is not None and row is not None else None
+        volumes.append((given, samples.image(entry), real))
+    frames = []
+    for place in range(len(volumes[0][0])):
+        lines = []
+        for given, image, real in volumes:
+            parts = [
+                np.kron(figures.coloured(given[place], samples.schema), np.ones((3, 3, 1))),
+                figures.outlined(image[:, place], given[place], samples.schema),
+            ]
+            if real is not None:
+                parts.append(np.kron(figures.gray(real[:, place]), np.ones((3, 3, 1))))
+            lines.append(np.concatenate(parts, axis=1))
+        width = max(line.shape[1] for line in lines)
+        padded = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
+        frames.append((np.concatenate(padded) * 255).round().astype(np.uint8))
+    return frames
 
 
 def selection_line(selection: Selection) -> str:
