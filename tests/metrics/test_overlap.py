@@ -49,10 +49,12 @@ def test_segmenter_learns_and_is_kept(tmp_path) -> None:  # type: ignore[no-unty
         return torch.from_numpy(images), torch.from_numpy(labels), torch.ones(count, 2, dtype=torch.bool)
 
     train, val, test = part(40), part(10), part(20)
-    settings = SegmenterSettings(steps=250, batch_size=8)
+    settings = SegmenterSettings(steps=120, batch_size=8, validations=3)
     segmenter = train_segmenter(train, val, 3, settings, cache=tmp_path)
     found = segmenter(test[0])
-    assert np.nanmean(dice_by_group(found, test[1].numpy(), np.zeros(20), 3)) > 0.85
+    assert (
+        np.nanmean(dice_by_group(found, test[1].numpy(), np.zeros(20), 3)) > 0.7
+    )  # 0.88 to 0.95 over seeds; nothing learnt is 0.1
     steps: list[int] = []
     again = train_segmenter(train, val, 3, settings, cache=tmp_path, progress=lambda i, n, text: steps.append(i))
     assert not steps and np.array_equal(again(test[0]), found)

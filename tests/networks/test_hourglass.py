@@ -86,9 +86,10 @@ def test_what_sides_are_padded_to(size: tuple[int, ...], multiples: int, levels:
 def test_any_width_runs(width: int) -> None:
     """All levels, with attention at each, for any number of channels."""
     config = HourglassConfig(width=width, smallest=2, attention_up_to=64, blocks=1, patch=1)
-    network = Hourglass(config, 1, Drawn(1), (8, 8)).requires_grad_(False)
-    x = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert network(x, torch.tensor([0.5]), *condition(1, (8, 8))).shape == x.shape
+    with torch.device("meta"):  # shapes alone
+        network = Hourglass(config, 1, Drawn(1), (8, 8)).requires_grad_(False)
+        x = torch.empty(1, 1, 8, 8)
+        assert network(x, torch.tensor([0.5]), *condition(1, (8, 8))).shape == x.shape
 
 
 @pytest.mark.parametrize("width", [8, 112, 152])

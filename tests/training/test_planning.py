@@ -10,6 +10,7 @@ import yaml
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
+from anatogen.networks.hourglass import HourglassConfig
 from anatogen.training.config import RunSettings, build_settings
 from anatogen.training.planning import Data, adopting, plan
 from anatogen.training.train import train
@@ -111,3 +112,40 @@ def test_the_command_line_says_what_is_planned(cli: Cli, dataset_folder: Path, t
                          "--set", "network.blocks=1", "--set", "live.previews=false")  # fmt: skip
     assert code == 0, err
     assert "planned: width 32" in err and "planned: at most" in err
+
+
+THICK = Data(100, (20, 128, 128), (5.0, 0.8, 0.8))
+
+
+def test_volumes_get_levels_that_fit_their_voxels_and_small_batches() -> None:
+    found = plan(RunSettings(), THICK, never).settings
+    assert isinstance(found.network, HourglassConfig)
+    assert found.network.patch == (1, 2, 2) and found.network.halvings == ((1, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert found.network.channels is not None and len(found.network.channels) == 4
+    assert found.training.batch_size == 2 and found.training.learning_rate == 1e-3 and found.diffusion.stratified
+    assert found.training.epochs == 40  # 100 volumes of 20 slices
+    slices = plan(RunSettings(), Data(100, (128, 128)), never).settings
+    assert slices.network.halvings is None and slices.training.batch_size == 16  # type: ignore[union-attr]
+
+
+def test_what_was_given_for_volumes_stays() -> None:
+    values = [
+        "network.patch=2",
+        "training.batch_size=4",
+        "diffusion.stratified=false",
+        "network.channels=[16,16,16,16,16]",
+    ]
+    found = plan(build_settings(values=values), THICK, never).settings
+    assert found.network.patch == 2 and found.network.halvings is None  # type: ignore[union-attr]
+    assert found.network.channels == (16,) * 5  # type: ignore[union-attr]
+    assert found.training.batch_size == 4 and not found.diffusion.stratified
+    assert found.training.learning_rate == 1e-3
+
+
+def test_a_resume_takes_the_plan_of_volumes_from_the_run() -> None:
+    own = plan(RunSettings(), THICK, never).settings
+    assert adopting(RunSettings(), own).network == own.network
+    assert adopting(RunSettings(), own).diffusion == own.diffusion
+    old = RunSettings.model_validate(RunSettings().model_dump(mode="json"))  # of before volumes were planned
+    assert adopting(RunSettings(), old).network.halvings is None  # type: ignore[union-attr]
+    assert adopting(RunSettings(), old).training.batch_size == 16
