@@ -53,7 +53,7 @@ def test_train_sample_interpolate(channels: int, size: tuple[int, int], preset: 
     dataset = prepared(tmp_path, channels, size)
     settings = build_settings(preset, values=PAPER if preset == "paper" else SMALL)  # type: ignore[arg-type]
     generator = Generator.load(train(dataset, tmp_path / "run", settings, device="cpu"), device="cpu")
-    assert generator.denoiser.padding.padded != generator.size == dataset.size == size
+    assert generator.denoiser.padding(size).padded != generator.size == dataset.size == size
     assert len(generator.denoiser.config.data_mean) == channels
     item = dataset.load(dataset.split("test")[:1])
     labels, real = item.labels[0].numpy(), item.images[0].numpy()

@@ -19,7 +19,6 @@ from anatogen.model import (
 )
 from anatogen.networks.contract import Network
 from anatogen.networks.hourglass import HourglassConfig
-from anatogen.networks.padding import Padding
 from anatogen.networks.paper_unet import PaperUNetConfig
 from anatogen.sampling import SamplingSettings
 
@@ -63,7 +62,7 @@ def test_any_size_and_channels(size: tuple[int, ...], channels: int) -> None:
     stirred(denoiser)
     x = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
     t, asked = torch.tensor([0.3, 0.9]), condition(size)
-    found, padding = denoiser(x, t, asked), denoiser.padding
+    found, padding = denoiser(x, t, asked), denoiser.padding(size)
     whole = Denoiser(config(size=padding.padded, image_channels=channels, target="x0", network=network))
     whole.load_state_dict(denoiser.state_dict())
     expected = whole(padding.pad(x), t, asked.resized(padding.pad))
@@ -75,7 +74,7 @@ def test_odd_sizes_of_the_papers_network() -> None:
     network = PaperUNetConfig(channels=(32, 32, 64), layers_per_block=1)
     denoiser = Denoiser(config(size=(21, 30), encoding="index", network=network, path="ddpm", target="eps"))
     x = torch.randn(2, 1, 21, 30, generator=torch.Generator().manual_seed(0))
-    assert denoiser.padding.padded == (24, 32)
+    assert denoiser.padding((21, 30)).padded == (24, 32)
     assert denoiser(x, torch.tensor([0.3, 0.9]), condition((21, 30))).shape == x.shape
 
 
@@ -99,7 +98,7 @@ class OfLabels(Network):
 
 def test_a_network_without_planes_sees_the_whole_condition() -> None:
     denoiser = Denoiser(config(size=(6, 7), target="x0"))
-    denoiser.network, denoiser.padding = OfLabels(), Padding((6, 7), OfLabels.multiples)
+    denoiser.network = OfLabels()
     labels = torch.randint(0, 3, (2, 6, 7), generator=torch.Generator().manual_seed(0))
     region = torch.zeros(labels.shape, dtype=torch.uint8)
     region[:, :3] = 1

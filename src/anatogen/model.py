@@ -307,6 +307,10 @@ class Denoiser(nn.Module):
         self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         return self
 
+    def padding(self, size: tuple[int, ...]) -> Padding:
+        """How images of `size` are padded for the network."""
+        return Padding(size, self.network.multiples)
+
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The image x0 (B, C, *spatial), expected from x_t (B, C, *spatial) at times t (B,) under `condition`."""
         return self.under(condition)(x_t, t)
@@ -333,7 +337,7 @@ class Denoiser(nn.Module):
         return in_tiles(of_tile, size, tile)
 
     def _under(self, condition: Condition) -> Denoise:
-        padding = Padding(tuple(condition.labels.shape[1:]), self.network.multiples)
+        padding = self.padding(tuple(condition.labels.shape[1:]))
         coordinates = self._coordinates(condition)
         bound = condition.resized(padding.pad)
         of_data = [v.reshape(-1, *(1,) * len(self.config.size)) for v in (self.data_mean, self.data_std)]
