@@ -14,12 +14,14 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.subject import EvaluationSettings
+from anatogen.generation.sample_set import SampleSet
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.reporting import figures
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
 from anatogen.workflows.evaluate import EvaluateRequest, evaluate
+from by_brightness import ByBrightness
 from conftest import write_nnunet
 
 pytestmark = pytest.mark.slow
@@ -78,3 +80,35 @@ def test_samples_of_volumes_have_an_overview_and_previews(
     assert picture.width > 400
     film = Image.open(tmp_path / "samples" / "slices.gif")
     assert film.n_frames == 12 and film.size == (2 * 3 * 20, 2 * 3 * 24)  # type: ignore[attr-defined]
+
+
+def test_what_slices_have_volumes_have(
+    cli: Cli, volumes: PreparedDataset, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs, combinations, gates, similarity to a real volume, a plan; a map of a folder."""
+    monkeypatch.setattr("anatogen.judges.of_dataset.segmenter_for", lambda data, **_: ByBrightness(data))
+    common = ("--masks", volumes.folder, "--device", "cpu", "--count", 2)
+
+    def made(command: str, name: str, *more: object) -> SampleSet:
+        code, _, err = cli(command, run, *common, "--out", tmp_path / name, *more)
+        assert code == 0, err
+        assert cli("check", tmp_path / name)[0] == 0
+        return SampleSet.open(tmp_path / name)
+
+    pairs = made("sample", "pairs", "--paired", "--given", "core")
+    assert pairs.real_image(pairs.entries[0]).shape == (1, 12, 24, 20)
+    combined = made("sample", "combined", "--combine", "all")
+    assert len(combined.entries) == 8 and len({entry.free for entry in combined.entries}) == 4
+    assert made("sample", "gated", "--min-dice", "0.001", "--retries", 0).header.gate is not None
+    similar = made("interpolate", "similar", "--similarity", "0,0.9")
+    real = volumes.load([row for row in volumes.rows if row.case == similar.entries[0].case]).images[0].numpy()
+    far, near = (np.abs(similar.image(entry) - real).mean() for entry in similar.entries[:2])
+    assert near < far
+    code, out, err = cli("train", volumes.folder, "--plan", "--device", "cpu", "--set", "network.width=8")
+    assert code == 0 and "12 x 24 x 20" in out, err
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    np.save(masks / "one.npy", volumes.load(volumes.split("test")[:1]).labels[0].numpy().astype(np.uint8))
+    code, _, err = cli("sample", run, "--masks", masks, "--device", "cpu", "--out", tmp_path / "folder")
+    assert code == 0, err
+    assert SampleSet.open(tmp_path / "folder").header.image_format == "npy"

@@ -21,14 +21,16 @@ def train(
         None,
         help="denoiser (default), or a system to compare with: spade (Park et al. 2019), latent (latent diffusion with "
         "a control branch, from scratch), controlnet (Zhang et al. 2023, on Stable Diffusion), retrieval (the training "
-        "image with the nearest label map), painting (each class drawn from its intensity and texture).",
+        "image with the nearest label map), painting (each class drawn from its intensity and texture), stacked "
+        "(volumes of the slices of another run: --from).",
     ),
     preset: str | None = typer.Option(None, help="fast (default), or paper (Konz et al. 2024, Appendix A)."),
     from_: Path | None = typer.Option(
         None,
         "--from",
         metavar="RUN",
-        help="Start from another run's weights, with its settings; classes are matched by name.",
+        help="Start from another run's weights, with its settings; classes are matched by name. The run of slices for "
+        "--model stacked.",
     ),
     mask_ablation: bool | None = typer.Option(
         None, "--mask-ablation/--no-mask-ablation", help="Train with classes left free (MAT) or on full maps (STD)."

@@ -93,6 +93,7 @@ def subject_of(
     """What is evaluated, with the auxiliary segmenter trained. work: folder for what takes too long to be done
     twice.
     """
+    settings = settings.suiting(dataset.size)
     entries, rows = entries_and_rows(sets.main, dataset)
     of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main), model_chosen=was_chosen(sets.main))
     segmenter = segmenter_for(dataset, of_segmenter, device=device)

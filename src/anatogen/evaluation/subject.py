@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.encoder import Encoder, EncoderSettings
 from anatogen.judges.fitting import at_a_time
 from anatogen.judges.of_dataset import encoder_for
-from anatogen.judges.segmenter import Segmenter, SegmenterSettings
+from anatogen.judges.segmenter import Segmenter, SegmenterSettings, default_segmenter
 from anatogen.model import ImageModel
 from anatogen.progress import stage
 
@@ -43,6 +44,20 @@ class EvaluationSettings:
     utility_seeds: int = 1
     real_shares: tuple[float, ...] = (1.0, 0.0, 1 / 2)
     nnunet_epochs: int | None = None
+
+    def suiting(self, size: Sequence[int]) -> EvaluationSettings:
+        """These settings for images of `size`: of volumes, the usual trainings have fewer and smaller batches."""
+        if len(size) == 2:
+            return self
+        usual = EvaluationSettings()
+        changes: dict[str, Any] = {}
+        if self.segmenter == usual.segmenter:
+            changes["segmenter"] = default_segmenter(size)
+        if self.utility == usual.utility:
+            changes["utility"] = replace(default_segmenter(size), steps=300)
+        if self.encoder == usual.encoder:
+            changes["encoder"] = EncoderSettings(steps=200, batch_size=4)
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.judges.encoder import Encoder, EncoderSettings, train_encoder
 from anatogen.judges.fitting import Lazy, Part
-from anatogen.judges.segmenter import Segmenter, SegmenterSettings, segmenter_file, train_segmenter
+from anatogen.judges.segmenter import Segmenter, SegmenterSettings, default_segmenter, segmenter_file, train_segmenter
 from anatogen.progress import stage
 
 HELD_BYTES = 256 << 20
@@ -47,7 +47,7 @@ def segmenter_for(
     dataset: PreparedDataset, settings: SegmenterSettings | None = None, *, device: str = "auto"
 ) -> Segmenter:
     """The auxiliary segmenter of `dataset`: trained on "heldout", selected on "val", cached in its folder."""
-    settings = settings or SegmenterSettings()
+    settings = settings or default_segmenter(dataset.size)
 
     with stage("training the segmenter", settings.steps, "steps") as bar:
         return train_segmenter(
@@ -67,7 +67,7 @@ def has_segmenter(dataset: PreparedDataset, settings: SegmenterSettings | None =
     if not kept:
         return False
     parts = (part_of(dataset, dataset.split("heldout")), part_of(dataset, dataset.split("val")))
-    return segmenter_file(*parts, dataset.schema.count, settings or SegmenterSettings()) in kept
+    return segmenter_file(*parts, dataset.schema.count, settings or default_segmenter(dataset.size)) in kept
 
 
 def encoder_for(

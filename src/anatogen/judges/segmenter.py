@@ -7,7 +7,7 @@ import io
 import json
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,6 +60,11 @@ class SegmenterSettings:
     learning_rate: float = 2e-3
     validations: int = 8
     seed: int = 0
+
+
+def default_segmenter(size: Sequence[int]) -> SegmenterSettings:
+    """The usual training for images of `size`: of volumes fewer and smaller batches, since each holds many slices."""
+    return SegmenterSettings() if len(size) == 2 else SegmenterSettings(steps=400, batch_size=2)
 
 
 class Segmenter:
