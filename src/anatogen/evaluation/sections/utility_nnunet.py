@@ -92,11 +92,15 @@ class NnunetUtility(Section[NnunetUtilityResult]):
 
 def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
     """Raises SettingsError where nnU-Net is not installed, has no trainer of so many `epochs` or gives a class's name a
-    meaning of its own, or where `dataset` has no split test.
+    meaning of its own, or where `dataset` holds volumes or has no split test.
 
     Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as
     background. Leaving such slices out would compare other patients than the built-in segmenter's.
     """
+    if len(dataset.size) != 2:
+        raise SettingsError(
+            "nnU-Net is trained on slices so far, not on volumes", path=dataset.folder, hint="Leave out --nnunet"
+        )
     trainer_of(epochs)
     require_nnunet()
     dataset.split("test")
