@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, get_args
 
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
 from torch import Tensor
 
 from anatogen.device import Precision
@@ -33,6 +33,14 @@ class SamplingSettings(Settings):
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
     tile: tuple[Annotated[int, Field(ge=4)], ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_tile(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Documents of before there were tiles stay what they were."""
+        values: dict[str, Any] = handler(self)
+        if values.get("tile") is None:
+            values.pop("tile", None)
+        return values
 
     @field_validator("grid", mode="before")
     @classmethod
