@@ -50,7 +50,8 @@ def _print_run(found: RunDescription) -> None:
     if found.diffusion_path is not None:
         more += f", {found.diffusion_path} path, predicts {found.target}"
     print(f"{found.path}: run, {more}")
-    print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s)")
+    tiles = f", seen in tiles of {' x '.join(map(str, found.window))}" if found.window is not None else ""
+    print(f"  images of {' x '.join(map(str, found.size))}, {found.channels} channel(s){tiles}")
     if found.encoding is not None:
         print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
     print(f"  classes: {', '.join(found.classes)}")

@@ -51,7 +51,9 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """A run. network, diffusion_path, target, encoding: of a denoiser; None of other kinds of model."""
+    """A run. network, diffusion_path, target, encoding, and window where it was trained on crops: of a denoiser; None of
+    other kinds of model.
+    """
 
     path: Path
     kind: str
@@ -69,6 +71,7 @@ class RunDescription:
     seconds: float | None
     finished: bool
     imported_from: str | None
+    window: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ def _run(path: Path) -> RunDescription:
         seconds=about.seconds,
         finished=about.finished,
         imported_from=about.imported_from,
+        window=config.window if config is not None else None,
     )
 
 
