@@ -51,8 +51,8 @@ class DatasetDescription:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """A run. network, diffusion_path, target, encoding, and window where it was trained on crops: of a denoiser; None of
-    other kinds of model.
+    """A run. network, diffusion_path, target, encoding, and window where it was trained on crops: of a denoiser; None
+    of other kinds of model.
     """
 
     path: Path
