@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,14 @@ def test_volumes_get_levels_that_fit_their_voxels_and_small_batches() -> None:
     assert found.training.epochs == 40  # 100 volumes of 20 slices
     slices = plan(RunSettings(), Data(100, (128, 128)), never).settings
     assert slices.network.halvings is None and slices.training.batch_size == 16  # type: ignore[union-attr]
+
+
+def test_crops_are_parts_of_an_image() -> None:
+    """40 passes over the voxels: an eighth of a volume is no volume."""
+    whole, crops = (
+        plan(RunSettings(), replace(THICK, parts=parts), never).settings.training.epochs for parts in (1, 8)
+    )
+    assert whole == 40 and crops == 320
 
 
 def test_what_was_given_for_volumes_stays() -> None:

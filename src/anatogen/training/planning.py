@@ -6,6 +6,7 @@ What is planned is written to config.yaml, so that a resume does not plan again.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -61,12 +62,14 @@ class Data:
         size: (H, W) or (D, H, W), of the crops where it is trained on crops.
         spacing_mm: Along the same axes, None where unknown.
         channels: Of an image.
+        parts: How many crops have as many voxels as an image.
     """
 
     images: int
     size: tuple[int, ...] = (64, 64)
     spacing_mm: tuple[float, ...] | None = None
     channels: int = 1
+    parts: float = 1.0
 
     @property
     def slices(self) -> int:
@@ -88,7 +91,7 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
     if len(data.size) == 3:
         settings = _for_volumes(settings)
     how, network = settings.training, settings.network
-    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images)
+    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images) * data.parts
     if _is_open(how):
         settings = settings.model_copy(update={"training": how.model_copy(update={"epochs": round(epochs, 1)})})
         if how.steps is None or epochs * data.images < how.steps * how.batch_size:
@@ -167,7 +170,8 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
         return measure(how.model_copy(update={"network": widest})) / how.training.batch_size
 
     size = settings.training.crop or dataset.size
-    data = Data(len(dataset.split("train")), size, typical_spacing(dataset), dataset.channels)
+    parts = math.prod(dataset.size) / math.prod(size)
+    data = Data(len(dataset.split("train")), size, typical_spacing(dataset), dataset.channels, parts)
     return plan(settings, data, seconds_per_image)
 
 
