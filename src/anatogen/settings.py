@@ -194,6 +194,10 @@ def explain(error: ValidationError, known: list[str]) -> SettingsError:
     place = [str(part) for part in first["loc"] if part not in ("hourglass", "paper_unet")]
     key = ".".join(place) or "settings"
     if first["type"] == "extra_forbidden":
+        below = first["input"]
+        while isinstance(below, dict) and len(below) == 1:  # a section of another name: what was meant is in it
+            name, below = next(iter(below.items()))
+            key += f".{name}"
         return SettingsError(f"unknown setting '{key}'", hint=nearest(key, known))
     return SettingsError(
         f"{key}: {first['msg'].removeprefix('Value error, ')}",

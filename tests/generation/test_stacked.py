@@ -62,4 +62,4 @@ def test_what_is_refused(
     other = prepare(source, tmp_path / "other", PrepareSettings(size=(12, 24, 32)), version="test")
     assert "--size 24x32 --axis axial" in refused(other.folder, "--from", run_folder)
     assert "no training settings" in refused(volumes.folder, "--from", run_folder, "--steps", 3)
-    assert "does not exist" in refused(volumes.folder, "--from", tmp_path / "nowhere")
+    assert "no such run" in refused(volumes.folder, "--from", tmp_path / "nowhere")
