@@ -14,6 +14,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.subject import EvaluationSettings
+from anatogen.generation.engine import at_most
 from anatogen.generation.sample_set import SampleSet
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
@@ -55,7 +56,14 @@ def test_every_section_of_the_report(volumes: PreparedDataset, run: Path, tmp_pa
     assert (tmp_path / "report" / "report.html").is_file()
     for name in ("examples", "left_free"):
         picture = Image.open(tmp_path / "report" / "figures" / f"{name}.png")
-        assert picture.width > picture.height * 0.5
+        assert picture.width > 2 * picture.height  # of slices, five pictures in three or four lines are nearly square
+
+
+def test_large_volumes_are_made_one_at_a_time() -> None:
+    """The default of 16 is for slices: 16 volumes of 256^3 fit nowhere."""
+    assert at_most(16, (256, 256)) == at_most(16, (64, 64, 64)) == 16
+    assert at_most(16, (128, 128, 128)) == 2 and at_most(16, (256, 256, 256)) == 1
+    assert at_most(4, (12, 24, 20)) == 4
 
 
 def test_three_planes_cross_in_the_labelled_part() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,8 @@ from anatogen.errors import SettingsError
 from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, digest_of_weights, load_denoiser
 from anatogen.sampling import SamplingSettings, sample
 from anatogen.seeds import derive_seed
+
+_MOST_VOXELS = 16 * 64**3
 
 
 class Generator:
@@ -175,13 +178,14 @@ class Generator:
         batch_size: int = 16,
         callback: Callback | None = None,
     ) -> Iterator[tuple[Q, NDArray[np.float32]]]:
-        """Each query with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time.
+        """Each query with its image (C, *spatial) in [-1, 1], in their order, made `batch_size` at a time, or fewer
+        large volumes.
 
         An image depends on its query alone: its noise comes from its own seed, on the CPU. A batch may mix queries that
         start from noise with others that start from real images.
         """
         settings = settings or self.settings
-        remaining = iter(asked)
+        remaining, batch_size = iter(asked), at_most(batch_size, self.size)
         while batch := list(islice(remaining, batch_size)):
             images: dict[int, NDArray[np.float32]] = {}
             for places in _groups(batch):
@@ -217,6 +221,11 @@ class Generator:
             similar[0].mixing,
             SampleNoise([derive_seed("mix", query.seed) for query in batch], shape, self.device),
         )
+
+
+def at_most(batch_size: int, size: Sequence[int]) -> int:
+    """How many images of `size` are made at a time: `batch_size`, of volumes fewer where they are large."""
+    return batch_size if len(size) == 2 else max(1, min(batch_size, _MOST_VOXELS // math.prod(size)))
 
 
 def _groups(batch: Sequence[Query]) -> list[list[int]]:

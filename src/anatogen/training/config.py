@@ -86,8 +86,8 @@ class TrainingSettings(Settings):
         micro_batch_size: Images in device memory at a time; the gradient is accumulated over the batch, with the same
             result. By default what fits: on a GPU it is found before the first step.
         activation_checkpointing: Compute the activations again in the backward pass instead of keeping them: less
-            memory, a third more time, the same result (hourglass only).
-        compile: Compile the network by torch.compile: on a GPU two to four times as fast, after a minute. Needs a C
+            memory, the time of one more forward pass, the same result (hourglass only).
+        compile: Compile the network by torch.compile: on a GPU 1.7 to 4 times as fast, after a minute. Needs a C
             compiler (hourglass only).
         crop: Train on parts of that size, such as [64, 64, 64], at places drawn anew every time, where whole images do
             not fit into memory. The network sees where it looks; images are sampled in overlapping tiles of that size.
