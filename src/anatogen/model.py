@@ -8,7 +8,7 @@ lacks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -70,8 +70,49 @@ def check_similarity(similarity: float, step: int) -> None:
     """Raises SettingsError where a similarity is outside [0, 1) or a step outside 1 to 999."""
     if not 0 <= similarity < 1:
         raise SettingsError(f"similarity {similarity:g} is outside [0, 1)", hint="Choose for instance 0.5")
+    check_step(step)
+
+
+def check_step(step: int) -> None:
+    """Raises SettingsError where a step is outside 1 to 999."""
     if not 1 <= step <= 999:
         raise SettingsError(f"step {step} is outside 1 to 999", hint="The paper's is 240")
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Sampling starts from a real image noised to a timestep, so that its coarse structure stays (Meng et al. 2022,
+    SDEdit).
+
+    Attributes:
+        image: (C, *spatial) in [-1, 1].
+        step: Of the 1000 timesteps of the `ddpm` path; other paths start at the same noise.
+
+    Raises:
+        SettingsError: A step outside 1 to 999.
+    """
+
+    image: NDArray[np.float32]
+    step: int
+
+    def __post_init__(self) -> None:
+        check_step(self.step)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A real image of which a part is kept, pixel by pixel; the rest is made to fit it and the label map.
+
+    Attributes:
+        image: (C, *spatial) in [-1, 1].
+        kept: float32 (*spatial), 1 where the image is kept, 0 where it is made anew; between, both are blended.
+    """
+
+    image: NDArray[np.float32]
+    kept: NDArray[np.float32]
+
+
+Start = Similarity | Noised | Known
 
 
 @dataclass(frozen=True)
@@ -80,20 +121,45 @@ class Query:
 
     Attributes:
         labels: int64 (*spatial) of class indices.
-        states: Which classes are given, and which are left free.
+        states: Which classes are given, and which are left free; with a region, where it is 0.
         seed: The same query gives the same image.
-        start: A real image to be similar to; None starts from noise.
+        start: The part that a real image has in it; None starts from noise.
         attributes: Values of attributes by name; no generator takes any yet.
+        region: uint8 (*spatial), the region of each pixel, 0, 1, ...; None where the states hold everywhere.
+        elsewhere: The states in regions 1, 2, ...
     """
 
     labels: NDArray[np.int64]
     states: ClassStates
     seed: int
-    start: Similarity | None = field(default=None, kw_only=True)
+    start: Start | None = field(default=None, kw_only=True)
     attributes: Mapping[str, str | float] = field(default_factory=dict, kw_only=True)
+    region: NDArray[np.uint8] | None = field(default=None, kw_only=True)
+    elsewhere: tuple[ClassStates, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        if (self.region is None) != (not self.elsewhere):
+            raise ValueError("a region needs the states in it, and the other way round")
+
+    @property
+    def rows(self) -> tuple[ClassStates, ...]:
+        """The states of every region."""
+        return (self.states, *self.elsewhere)
 
 
 Q = TypeVar("Q", bound=Query)
+
+
+def condition_of(queries: Sequence[Query], device: torch.device | str = "cpu") -> Condition:
+    """The condition of queries, on `device`. Where they differ in the number of regions, no pixel uses the last."""
+    labels = torch.from_numpy(np.stack([query.labels for query in queries]))
+    most = max(len(query.rows) for query in queries)
+    given = [[row.given for row in (*query.rows, *(query.states,) * (most - len(query.rows)))] for query in queries]
+    region = None
+    if most > 1:
+        empty = np.zeros_like(queries[0].labels, dtype=np.uint8)
+        region = torch.from_numpy(np.stack([empty if query.region is None else query.region for query in queries]))
+    return Condition.of(labels, torch.tensor(given), region).to(device)
 
 
 @dataclass(frozen=True)
@@ -223,6 +289,16 @@ class HasSimilarity(Protocol):
 
     @property
     def takes_similarity(self) -> Literal[True]:
+        """Says so."""
+        ...
+
+
+@runtime_checkable
+class HasRealStarts(Protocol):
+    """A generator that takes every start of a query: a noised image, and an image of which a part is kept, too."""
+
+    @property
+    def takes_real_starts(self) -> Literal[True]:
         """Says so."""
         ...
 

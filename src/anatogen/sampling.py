@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, fiel
 from torch import Tensor
 
 from anatogen.device import Precision
-from anatogen.diffusion.interpolate import RealStart, interpolate
+from anatogen.diffusion.interpolate import NoisedStart, RealStart, from_noised, interpolate
 from anatogen.diffusion.path import Grid, Path
 from anatogen.diffusion.solvers import SOLVERS, Callback, Denoise, SolverName
 from anatogen.errors import SettingsError, nearest
@@ -66,7 +66,7 @@ def sample(
     settings: SamplingSettings,
     noise: Callable[[], Tensor],
     *,
-    start: RealStart | None = None,
+    start: RealStart | NoisedStart | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Images (B, C, *spatial), walked along `path` from noise with `denoise`.
@@ -74,7 +74,7 @@ def sample(
     Args:
         denoise: (x_t (B, C, *spatial), t (B,)) -> x0, with its condition bound.
         noise: Draws standard normal noise (B, C, *spatial); the first draw is where the walk starts.
-        start: Real images to be similar to; None starts from noise alone.
+        start: Real images to be similar to, or noised ones to start from; None starts from noise alone.
         callback: Called after each step; see `anatogen.diffusion.solvers`.
     """
     times = path.times(settings.steps, settings.grid)
@@ -83,5 +83,8 @@ def sample(
     def walk(x: Tensor, along: Tensor) -> Tensor:
         return solver(denoise, x, along, path, eta=settings.eta, noise=noise, clip=settings.clip, callback=callback)
 
-    x = noise() * float(path.sigma(times[0]))
+    first = noise()
+    if isinstance(start, NoisedStart):
+        return from_noised(walk, first, times, path, start)
+    x = first * float(path.sigma(times[0]))
     return walk(x, times) if start is None else interpolate(walk, x, times, path, start)

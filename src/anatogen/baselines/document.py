@@ -8,19 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from anatogen import __version__
 from anatogen.conditioning.ablate import draw_given
-from anatogen.conditioning.encode import Condition, Planes
+from anatogen.conditioning.encode import Planes
 from anatogen.data.placement import typical_spacing
 from anatogen.data.store import Batch, PreparedDataset
 from anatogen.errors import DataError, ModelError
 from anatogen.io.tensors import read_tensors
 from anatogen.labels import LabelClass, LabelSchema
-from anatogen.model import AboutModel, DatasetOrigin, ModelSpec, Q, Query, RunDocument
+from anatogen.model import AboutModel, DatasetOrigin, ModelSpec, Q, RunDocument
 from anatogen.seeds import Draws
 from anatogen.training.config import ConditioningSettings, TrainingSettings
 
@@ -161,9 +160,3 @@ def batches_of(asked: Iterable[Q], size: int) -> Iterator[list[Q]]:
     remaining = iter(asked)
     while batch := list(islice(remaining, size)):
         yield batch
-
-
-def condition_of(batch: list[Query] | list[Q], device: torch.device) -> Condition:
-    """The condition of some queries, on `device`."""
-    labels = torch.from_numpy(np.stack([query.labels for query in batch]))
-    return Condition.of(labels, torch.tensor([query.states.given for query in batch])).to(device)

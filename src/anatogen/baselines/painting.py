@@ -20,7 +20,6 @@ from anatogen.baselines.document import (
     about_unlearned,
     basis_of,
     batches_of,
-    condition_of,
     read_baseline,
     spec_of,
 )
@@ -30,7 +29,7 @@ from anatogen.diffusion.noise import SampleNoise
 from anatogen.errors import ModelError
 from anatogen.files import writing
 from anatogen.io.tensors import read_tensors, write_tensors
-from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, digest_of_weights
+from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, condition_of, digest_of_weights
 from anatogen.progress import stage
 from anatogen.seeds import derive_seed
 

@@ -39,6 +39,12 @@ def sample(
     free: str | None = typer.Option(
         None, metavar="A,B", help="Classes left free for the model to infer; the others are given."
     ),
+    within: str | None = typer.Option(
+        None,
+        metavar="REGION",
+        help="Where the free classes are free; outside they are given: 'box 10,12..40,50', 'near liver 8mm', or a mask "
+        "(PNG, NPY) of the label maps' size, free where it is not 0.",
+    ),
     absent: str | None = typer.Option(
         None, metavar="A,B", help="Classes removed from the label maps and enforced as absent."
     ),
@@ -97,6 +103,9 @@ def sample(
     Pairs of real and generated images that share only the bones:
     anatogen sample runs/ct --masks data/ct --given bone --paired --out pairs
 
+    A tumour wherever the model puts it, but near the vessel only:
+    anatogen sample runs/liver --masks data/liver --free tumour --within "near vessel 15mm" --out near
+
     Label maps of another data set, its classes matched by name:
     anatogen sample runs/ct --masks data/mr --rename liver=liver+tumour --out from-mr
 
@@ -116,6 +125,7 @@ def sample(
         split=split,
         given=as_tuple(split_names(given)),
         free=as_tuple(split_names(free)),
+        within=within,
         absent=tuple(split_names(absent) or ()),
         combine="all" if combine == "all" else as_tuple(combined),
         paired=paired,

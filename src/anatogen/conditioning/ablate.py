@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -18,3 +21,29 @@ def draw_given(annotated: Tensor, chance: Tensor, *, ablated_share: float = 1.0)
     """
     kept, whole = chance[:, :-1] < 0.5, chance[:, -1:] >= ablated_share
     return annotated & (kept | whole)
+
+
+def draw_regions(chance: Tensor, size: Sequence[int], *, regional_share: float) -> Tensor:
+    """Where the drawn class states hold, for one training step: bool (B, *size).
+
+    Everywhere, or with probability `regional_share` in a random box or ellipsoid only, so that a class can be free
+    there and given elsewhere. A region's half axes are log-uniform between 1/12 and 1/2 of the image, its centre is
+    anywhere.
+
+    Args:
+        chance: (B, 2 d + 2), uniform in [0, 1): the centre and the half axes, the shape, and whether there is one.
+        size: Of the image, d sides.
+        regional_share: 0 to 1.
+    """
+    dim = len(size)
+    centre, axes = chance[:, :dim], (1 / 12) * 6 ** chance[:, dim : 2 * dim]
+    shape = (-1, *(1,) * dim)
+    largest = total = torch.zeros(len(chance), *(1,) * dim, device=chance.device)
+    for axis, side in enumerate(size):
+        along = (torch.arange(side, device=chance.device) + 0.5) / side
+        along = along.reshape(side, *(1,) * (dim - 1 - axis))
+        distance = ((along - centre[:, axis].reshape(shape)) / axes[:, axis].reshape(shape)).abs()
+        largest, total = torch.maximum(largest, distance), total + distance.square()
+    box, wanted = (chance[:, place].reshape(shape) for place in (-2, -1))
+    inside = torch.where(box < 0.5, largest <= 1, total <= 1)
+    return inside | (wanted >= regional_share)

@@ -41,10 +41,29 @@ class RealStart:
     noise: Callable[[], Tensor]
 
 
+@dataclass(frozen=True)
+class NoisedStart:
+    """Images that a batch of samples starts from, noised (Meng et al. 2022, "SDEdit").
+
+    Attributes:
+        images: x0 (B, C, *spatial) in [-1, 1].
+        step: The timestep of 1000 to which they are noised; see `RealStart`.
+    """
+
+    images: Tensor
+    step: int
+
+
+def from_noised(walk: Walk, noise: Tensor, times: Tensor, path: Path, start: NoisedStart) -> Tensor:
+    """Walk from the images, noised with standard normal `noise`, to the images at times[-1]."""
+    time = _time_of_step(start.step, path)
+    noised = float(path.alpha(time)) * start.images + float(path.sigma(time)) * noise
+    return walk(noised, torch.cat([time[None], times[times < time]]))
+
+
 def interpolate(walk: Walk, noise: Tensor, times: Tensor, path: Path, start: RealStart) -> Tensor:
     """Walk from `noise` to where sampling is paused, mix in the real images, and walk on to the images at times[-1]."""
-    paper, at = DDPMPath(), torch.tensor(start.step / 1000, dtype=torch.float64)
-    pause = path.time_of(paper.sigma(at) / paper.alpha(at))
+    pause = _time_of_step(start.step, path)
     before, after = times[times > pause], times[times < pause]
     generated = walk(noise, torch.cat([before, pause[None]]))
     mixed = mix(start.images, generated, float(pause), path, start.similarity, start.noise, start.mixing)
@@ -80,3 +99,9 @@ def mix(
         return mixed
     missing = (1 - of_real.square() - of_generated.square()).clamp(min=0).sqrt()
     return mixed + sigma * missing * second
+
+
+def _time_of_step(step: int, path: Path) -> Tensor:
+    """The time on `path` of as much noise as timestep `step` of the paper's 1000 has."""
+    paper, at = DDPMPath(), torch.tensor(step / 1000, dtype=torch.float64)
+    return path.time_of(paper.sigma(at) / paper.alpha(at))

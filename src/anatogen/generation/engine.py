@@ -14,13 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anatogen.conditioning.encode import Condition
 from anatogen.device import autocast, pick_device
-from anatogen.diffusion.interpolate import Mixing, RealStart
+from anatogen.diffusion.interpolate import Mixing, NoisedStart, RealStart
+from anatogen.diffusion.known import keeping
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.solvers import Callback
 from anatogen.errors import SettingsError
-from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, digest_of_weights, load_denoiser
+from anatogen.model import (
+    AboutModel,
+    Denoiser,
+    Known,
+    ModelSpec,
+    Noised,
+    Q,
+    Query,
+    Similarity,
+    condition_of,
+    digest_of_weights,
+    load_denoiser,
+)
 from anatogen.sampling import SamplingSettings, sample
 from anatogen.seeds import derive_seed
 
@@ -80,6 +92,11 @@ class Generator:
 
     @property
     def takes_similarity(self) -> Literal[True]:
+        """It does."""
+        return True
+
+    @property
+    def takes_real_starts(self) -> Literal[True]:
         """It does."""
         return True
 
@@ -196,13 +213,13 @@ class Generator:
 
     def _solve(self, batch: Sequence[Query], settings: SamplingSettings, callback: Callback | None) -> Tensor:
         """Images of queries that all start in the same way."""
-        condition = Condition.of(
-            torch.from_numpy(np.stack([query.labels for query in batch])),
-            torch.tensor([query.states.given for query in batch]),
-        )
         shape = (self.denoiser.config.image_channels, *self.size)
+        denoise = self.denoiser.under(condition_of(batch, self.device), tile=settings.tile)
+        kept = [query.start for query in batch if isinstance(query.start, Known)]
+        if kept:
+            denoise = keeping(denoise, self._stacked(each.image for each in kept), self._stacked(k.kept for k in kept))
         return sample(
-            self.denoiser.under(condition.to(self.device), tile=settings.tile),
+            denoise,
             self.denoiser.path,
             settings,
             SampleNoise([derive_seed("sample", query.seed) for query in batch], shape, self.device),
@@ -210,17 +227,22 @@ class Generator:
             callback=callback,
         )
 
-    def _start(self, batch: Sequence[Query], shape: Sequence[int]) -> RealStart | None:
-        similar = [query.start for query in batch if query.start is not None]
-        if not similar:
-            return None
-        return RealStart(
-            torch.from_numpy(np.stack([each.image for each in similar])).to(self.device),
-            torch.tensor([each.similarity for each in similar]).to(self.device),
-            similar[0].step,
-            similar[0].mixing,
-            SampleNoise([derive_seed("mix", query.seed) for query in batch], shape, self.device),
-        )
+    def _start(self, batch: Sequence[Query], shape: Sequence[int]) -> RealStart | NoisedStart | None:
+        noise = SampleNoise([derive_seed("mix", query.seed) for query in batch], shape, self.device)
+        similar = [query.start for query in batch if isinstance(query.start, Similarity)]
+        if similar:
+            return RealStart(
+                self._stacked(each.image for each in similar),
+                torch.tensor([each.similarity for each in similar]).to(self.device),
+                similar[0].step,
+                similar[0].mixing,
+                noise,
+            )
+        noised = [query.start for query in batch if isinstance(query.start, Noised)]
+        return NoisedStart(self._stacked(each.image for each in noised), noised[0].step) if noised else None
+
+    def _stacked(self, arrays: Iterable[NDArray[np.float32]]) -> Tensor:
+        return torch.from_numpy(np.stack(list(arrays))).to(self.device)
 
 
 def at_most(batch_size: int, size: Sequence[int]) -> int:
@@ -229,11 +251,13 @@ def at_most(batch_size: int, size: Sequence[int]) -> int:
 
 
 def _groups(batch: Sequence[Query]) -> list[list[int]]:
-    """The places of the queries that can be sampled together: from noise, or paused at one step and mixed in one
-    way.
-    """
-    groups: dict[tuple[int, str] | None, list[int]] = {}
+    """The places of the queries that can be sampled together: those that start in one way."""
+    groups: dict[tuple[object, ...], list[int]] = {}
     for place, query in enumerate(batch):
-        key = None if query.start is None else (query.start.step, query.start.mixing)
+        key: tuple[object, ...] = (type(query.start),)
+        if isinstance(query.start, Similarity):
+            key += (query.start.step, query.start.mixing)
+        elif isinstance(query.start, Noised):
+            key += (query.start.step,)
         groups.setdefault(key, []).append(place)
     return list(groups.values())

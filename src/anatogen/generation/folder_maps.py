@@ -79,6 +79,26 @@ def maps_in(
     return maps
 
 
+def read_mask(path: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask of `size` (*spatial), true where its file (PNG, NPY; of volumes NIfTI or NRRD, too) is not 0.
+
+    Raises DataError where it has another size or cannot be read.
+    """
+    values: NDArray[Any]
+    if path.suffix.lower() == ".png":
+        values = read_label_picture(path)
+    elif volume_ending(path.name) is not None:
+        values = canonical(read_volume(path)).array.transpose(2, 1, 0)
+    else:
+        values = read_npy(path)
+    if values.shape != size:
+        shown = (" x ".join(map(str, each)) for each in (values.shape, size))
+        raise DataError(
+            "has {} pixels, the label maps have {}".format(*shown), path=path, hint="Draw it on one of the label maps"
+        )
+    return np.asarray(values != 0)
+
+
 def _is_map(file: Path) -> bool:
     known = file.suffix.lower() in ARRAYS or volume_ending(file.name) is not None
     return known and not file.name.startswith(".") and file.is_file()

@@ -83,14 +83,15 @@ class Asked(Part):
     """What was asked for: all that defines the images of a set beside the model, the sampling settings and the gates.
 
     What is None is not known (a set of version 0.1, or requests that were made one by one) or was not asked for.
-    rename: pairs "OURS=THEIRS". similarities, step, mixing: of images that are similar to real ones. count: of the last
-    call; a set may hold more.
+    within: the region in which classes are free. rename: pairs "OURS=THEIRS". similarities, step, mixing: of images
+    that are similar to real ones. count: of the last call; a set may hold more.
     """
 
     label_maps: LabelMaps | None = None
     split: str | None = None
     given: tuple[str, ...] | None = None
     free: tuple[str, ...] | None = None
+    within: str | None = None
     absent: tuple[str, ...] | None = None
     combine: tuple[str, ...] | None = None
     paired: bool | None = None

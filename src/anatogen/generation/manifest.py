@@ -53,8 +53,8 @@ class Origin(Part):
 
     case, patient, slice, split: of a prepared data set; elsewhere: the name of that data set, where it is not the
     model's. file_of_map: of a folder; slice_of_map: of a volume there. repeat: which of several images of one map.
-    absent: classes erased from it. similarity (1 - lambda), halted_at, mixing: of an image that is similar to a real
-    one (Konz et al. 2024, section 3.2.2).
+    absent: classes erased from it. free_within: the region in which classes are free. similarity (1 - lambda),
+    halted_at, mixing: of an image that is similar to a real one (Konz et al. 2024, section 3.2.2).
     """
 
     elsewhere: str | None = None
@@ -66,6 +66,7 @@ class Origin(Part):
     slice_of_map: int | None = None
     repeat: int | None = None
     absent: tuple[str, ...] = ()
+    free_within: str | None = None
     similarity: float | None = None
     weight: float | None = Field(None, alias="lambda")
     halted_at: int | None = None

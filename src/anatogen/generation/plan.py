@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.conditioning.edit import erase
+from anatogen.conditioning.regions import Region
 from anatogen.data.foreign_maps import maps_from_dataset
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
@@ -42,6 +43,7 @@ class MapItem:
         origin: Where it is from.
         place: The grid and units of its scan, where it is of one.
         real: The real image (C, *spatial) in [-1, 1] that it was annotated on, where there is one.
+        unknown: bool (*spatial), where nobody said what the classes are; None where that is nowhere.
     """
 
     labels: NDArray[np.int64]
@@ -49,6 +51,7 @@ class MapItem:
     origin: Origin
     place: Placement | None = None
     real: NDArray[np.float32] | None = None
+    unknown: NDArray[np.bool_] | None = None
 
 
 class MapSource(Protocol):
@@ -105,6 +108,7 @@ class DatasetMaps:
             _origin(row),
             Placement.of(self.dataset, row),
             read.images[0].numpy(),
+            read.ignored[0].numpy() if read.ignored is not None and read.ignored.any() else None,
         )
 
 
@@ -191,6 +195,7 @@ class Plan:
 
     Attributes:
         states: A class is given where these and the map's annotation have it.
+        within: A region; outside it, `states` do not hold and every class is given. None: they hold everywhere.
         absent: Classes that are removed from the maps and enforced as absent.
         combine: Every combination of these classes given or free (Konz et al. 2024, Fig. 3), first everything given,
             last everything free, from the same seed.
@@ -205,6 +210,7 @@ class Plan:
     """
 
     states: ClassStates
+    within: Region | None = None
     absent: tuple[str, ...] = ()
     combine: tuple[str, ...] | None = None
     similarities: tuple[float, ...] | None = None
@@ -263,11 +269,17 @@ class _Requests:
         map_number, repeat, combination, similarity = self._parts(number)
         item, freed = self.source.item(map_number), self.combinations[combination]
         states = self.emptied.states(plan.states.and_also(item.known))
-        origin = item.origin.model_copy(update={"repeat": repeat, "absent": self.emptied.names})
+        states = ClassStates(tuple(given and i not in freed for i, given in enumerate(states.given, start=1)))
+        within = plan.within.text if plan.within is not None else None
+        origin = item.origin.model_copy(update={"repeat": repeat, "absent": self.emptied.names, "free_within": within})
+        labels = self.emptied.labels(item.labels)
+        elsewhere, region = self._regions(item, labels)
         request = Request(
-            self.emptied.labels(item.labels),
-            ClassStates(tuple(given and i not in freed for i, given in enumerate(states.given, start=1))),
+            labels,
+            states,
             derive_seed(plan.seed, self.source.name(map_number), repeat),
+            region=region,
+            elsewhere=elsewhere,
             id=self.name(number),
             origin=origin,
             place=item.place,
@@ -287,6 +299,23 @@ class _Requests:
             origin=origin.model_copy(update=change),
         )
 
+    def _regions(
+        self, item: MapItem, labels: NDArray[np.int64]
+    ) -> tuple[tuple[ClassStates, ...], NDArray[np.uint8] | None]:
+        """The states in regions 1, 2, ..., and the region of each pixel: where the plan's states do not hold, and where
+        nobody knows the class.
+        """
+        found: list[ClassStates] = []
+        region = None
+        if self.plan.within is not None:
+            region = (~self.plan.within.inside(labels)).astype(np.uint8)
+            found.append(self.emptied.states(item.known))
+        if item.unknown is not None:
+            region = np.zeros(labels.shape, dtype=np.uint8) if region is None else region
+            found.append(ClassStates((False,) * len(item.known.given)))
+            region = np.where(item.unknown, np.uint8(len(found)), region)
+        return tuple(found), region
+
     @cached_property
     def asked(self) -> Asked:
         plan, schema = self.plan, self.source.schema
@@ -296,6 +325,7 @@ class _Requests:
             **(similar if self.similarities else {}),
             given=tuple(plan.states.given_names(schema)),
             free=tuple(plan.states.free_names(schema)),
+            within=plan.within.text if plan.within is not None else None,
             absent=plan.absent or None,
             combine=tuple(dict.fromkeys(plan.combine)) if plan.combine is not None else None,
             paired=plan.paired or None,

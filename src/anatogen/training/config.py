@@ -34,11 +34,14 @@ class ConditioningSettings(Settings):
             paper's) or `none`.
         mask_ablation: Train with classes left free (MAT).
         ablated_share: Share of training images with ablated classes; see `draw_given`.
+        regional_share: Share of these in which the classes are ablated within a random region only; see
+            `draw_regions`.
     """
 
     encoding: Encoding = "embedding"
     mask_ablation: bool = True
     ablated_share: float = Field(0.3, ge=0, le=1)
+    regional_share: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fit_together(self) -> ConditioningSettings:

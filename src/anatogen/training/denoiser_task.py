@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anatogen.conditioning.ablate import draw_given
+from anatogen.conditioning.ablate import draw_given, draw_regions
 from anatogen.conditioning.encode import Condition
 from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import Batch, PreparedDataset
@@ -153,16 +153,14 @@ class DenoiserTask:
         how, denoiser, path = self.settings.diffusion, self.denoiser, self.denoiser.path
         x0 = batch.images.to(self.device, memory_format=denoiser.memory_format, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
-        given = batch.annotated.to(self.device, non_blocking=True)
-        if self.settings.conditioning.mask_ablation:
-            chance = random.uniform(given.shape[1] + 1)
-            given = draw_given(given, chance, ablated_share=self.settings.conditioning.ablated_share)
+        ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
+        annotated = batch.annotated.to(self.device, non_blocking=True)
+        given, region = self._states(annotated, random, labels.shape[1:], ignored)
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
         origins = None if batch.origins is None else batch.origins.to(self.device, non_blocking=True)
-        denoise = denoiser.under(Condition.of(labels, given, origin=origins))
-        ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
+        denoise = denoiser.under(Condition.of(labels, given, region, origin=origins))
         losses = denoising_loss(
             denoise,
             path,
@@ -171,9 +169,37 @@ class DenoiserTask:
             t,
             weighting=how.weighting,
             smallest_sigma=how.smallest_sigma,
-            ignored=ignored,
+            ignored=None if self._sees_unknown else ignored,
         )
         return losses.mean(), {"loss": losses.detach()}
+
+    @property
+    def _sees_unknown(self) -> bool:
+        """Whether voxels of unknown class are another condition than background, so that images are learned there."""
+        return self.settings.conditioning.encoding != "index"
+
+    def _states(
+        self, annotated: Tensor, random: Draws, size: Sequence[int], ignored: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The rows of class states (B, R, C-1), and the region (B, *size) of each pixel; None where R = 1.
+
+        Rows: outside a region of ablation, if there may be one; inside, or everywhere; where the class is unknown, if
+        it is anywhere.
+        """
+        how, given = self.settings.conditioning, annotated
+        rows, region = [], None
+        if how.mask_ablation:
+            given = draw_given(annotated, random.uniform(annotated.shape[1] + 1), ablated_share=how.ablated_share)
+            if how.regional_share > 0:
+                chance = random.uniform(2 * len(size) + 2)
+                region = draw_regions(chance, size, regional_share=how.regional_share).to(torch.uint8)
+                rows.append(annotated)
+        rows.append(given)
+        if ignored is not None:
+            region = torch.zeros_like(ignored, dtype=torch.uint8) if region is None else region
+            region = torch.where(ignored, len(rows), region).to(torch.uint8)
+            rows.append(torch.zeros_like(given))
+        return torch.stack(rows, dim=1), region
 
     def names(self, batch: Batch) -> Sequence[str]:
         """The case and slice of each item."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
 
 if TYPE_CHECKING:
+    from anatogen.conditioning.regions import Region
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.plan import MapSource
     from anatogen.generation.rejection import Gate, Outcome
@@ -60,6 +62,7 @@ class MapChoice:
         masks: a prepared data set, or a folder of label maps.
         split: which label maps of the data set.
         given, free: class names; by default all are given.
+        within: a region, or the file of a mask; outside it every class is given. See `conditioning.regions`.
         absent: classes that are removed from the maps and enforced as absent.
         combine: every combination of these classes given or free; "all" for all classes.
         paired: keep the real image of each map beside the generated one.
@@ -73,6 +76,7 @@ class MapChoice:
     split: str = "test"
     given: tuple[str, ...] | None = None
     free: tuple[str, ...] | None = None
+    within: str | None = None
     absent: tuple[str, ...] = ()
     combine: tuple[str, ...] | Literal["all"] | None = None
     paired: bool = False
@@ -83,9 +87,11 @@ class MapChoice:
     seed: int = 0
 
     def check(self) -> None:
-        """Raises SettingsError for an unknown fit."""
+        """Raises SettingsError for an unknown fit, or a region in which nothing is free."""
         if self.fit not in FITS:
             raise SettingsError(f"there is no --fit '{self.fit}'", hint=nearest(self.fit, FITS))
+        if self.within is not None and self.given is None and not self.free and self.combine is None:
+            raise SettingsError("no class is free in the region", hint="Name them with --free")
 
     def combined(self, model: ImageModel) -> tuple[str, ...] | None:
         """The classes whose combinations are asked for."""
@@ -226,6 +232,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         source, notes = _source(model, maps)
         plan = Plan(
             states,
+            within=_region(model, maps),
             absent=maps.absent,
             combine=maps.combined(model),
             paired=maps.paired,
@@ -295,6 +302,20 @@ def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> P
 
     name = write_overview(samples, dataset)
     return samples.folder / name if name else None
+
+
+def _region(model: ImageModel, maps: MapChoice) -> Region | None:
+    """The region in which the states hold. Raises SettingsError or DataError where it cannot be made out."""
+    from anatogen.conditioning.regions import Brush, parse_region
+    from anatogen.generation.folder_maps import read_mask
+
+    if maps.within is None:
+        return None
+    spec = model.spec
+    if (path := Path(maps.within)).suffix and path.is_file():
+        mask = read_mask(path, spec.size)
+        return Brush(f"mask {path.name} {hashlib.sha256(mask.tobytes()).hexdigest()[:16]}", mask)
+    return parse_region(maps.within, spec.size, spec.schema.index_of, spec.spacing_mm)
 
 
 def _source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:

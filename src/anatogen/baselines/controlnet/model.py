@@ -20,7 +20,6 @@ from anatogen.baselines.controlnet.parts import (
 )
 from anatogen.baselines.document import (
     batches_of,
-    condition_of,
     digest_of_state,
     read_baseline,
     spec_of,
@@ -29,7 +28,7 @@ from anatogen.device import autocast, pick_device
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.errors import ModelError, SettingsError
 from anatogen.io.tensors import read_tensors
-from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, digest_of_weights
+from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, condition_of, digest_of_weights
 from anatogen.sampling import SamplingSettings
 from anatogen.seeds import derive_seed
 from anatogen.training.task import stage_folder

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from anatogen.baselines.document import (
     batches_of,
-    condition_of,
     digest_of_state,
     read_baseline,
     spec_of,
@@ -22,7 +21,7 @@ from anatogen.baselines.document import (
 from anatogen.baselines.latent.network import LatentConfig, LatentNetwork
 from anatogen.device import autocast, pick_device
 from anatogen.diffusion.noise import SampleNoise
-from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, digest_of_weights
+from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, condition_of, digest_of_weights
 from anatogen.sampling import SamplingSettings, sample
 from anatogen.seeds import derive_seed
 

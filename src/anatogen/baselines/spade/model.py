@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from anatogen.baselines.document import (
     batches_of,
-    condition_of,
     digest_of_state,
     read_baseline,
     spec_of,
@@ -21,7 +20,7 @@ from anatogen.baselines.document import (
 from anatogen.baselines.spade.network import SpadeConfig, SpadeGenerator, settle
 from anatogen.device import pick_device
 from anatogen.diffusion.noise import SampleNoise
-from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, digest_of_weights
+from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, condition_of, digest_of_weights
 from anatogen.seeds import derive_seed
 
 SPADE = "spade"
