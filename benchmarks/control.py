@@ -1,0 +1,236 @@
+"""Control: does the image follow an edited map, does the rest stay, and is a class free in a region only?
+
+Example: python benchmarks/control.py --run RUN --data DATASET --class anterior --maps 12
+
+Three tables for a run with classes left free in training, on label maps of test patients:
+
+- Growing: the class grows by 0 to 4 pixels, from the same noise. The volume that the data set's segmenter finds in the
+  images against the volume asked for: correlation and slope of a line through all maps and sizes.
+- Counterfactual pairs: the image outside the edit and its margin against the real image, the Dice to the edited map
+  against that of images made from unedited maps, and the mean difference of neighbouring pixels across the border of
+  what is kept, against that in the real image (1: no seam).
+- A class free in a half of the image: how much it varies between seeds there, against the same class free everywhere,
+  and the Dice in the other half against that with everything given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anatogen.conditioning.counterfactual import DEFAULT_MARGIN, kept_outside
+from anatogen.conditioning.edit import enlarge
+from anatogen.conditioning.regions import Box, Region
+from anatogen.data.store import PreparedDataset, Row
+from anatogen.generation.kinds import load_model
+from anatogen.generation.plan import DatasetMaps, Plan
+from anatogen.judges.of_dataset import segmenter_for
+from anatogen.labels import ClassStates
+from anatogen.model import Known, Query
+from anatogen.reporting import figures
+from anatogen.seeds import derive_seed
+from common import ROOT, machine, parser_of, write_section
+
+GROWTH = (0.0, 1.0, 2.0, 3.0, 4.0)
+SEEDS = 4
+Maps = NDArray[np.int64]
+Images = NDArray[np.float32]
+
+
+class Control:
+    """A run, its data set's segmenter and test maps that show the class."""
+
+    def __init__(self, run: Path, data: Path, name: str, maps: int) -> None:
+        self.dataset = PreparedDataset.open(data)
+        self.schema, self.index, self.name = self.dataset.schema, self.dataset.schema.index_of(name), name
+        self.model, self.segment = load_model(run), segmenter_for(self.dataset)
+        showing = [row for row in self.dataset.split("test") if self._area(row) >= 30]
+        self.rows = [showing[(2 * i + 1) * len(showing) // (2 * maps)] for i in range(min(maps, len(showing)))]
+        batch = self.dataset.load(self.rows)
+        self.labels, self.real = batch.labels.numpy(), batch.images.numpy()
+
+    def _area(self, row: Row) -> int:
+        return int((self.dataset.load([row]).labels == self.index).sum())
+
+    def made(self, queries: Sequence[Query]) -> Images:
+        return np.stack([image for _, image in self.model.generate(queries)])
+
+    def grown(self, labels: Maps, pixels: float) -> Maps:
+        return enlarge(labels, labels == self.index, pixels, into_background=True) if pixels else labels
+
+    def growing(self) -> list[str]:
+        """Asked against found."""
+        queries = [
+            Query(self.grown(labels, pixels), self.schema.states(), derive_seed("growing", place))
+            for place, labels in enumerate(self.labels)
+            for pixels in GROWTH
+        ]
+        asked = np.array([(query.labels == self.index).sum() for query in queries], dtype=float)
+        found = (self.segment(self.made(queries)) == self.index).reshape(len(queries), -1).sum(axis=1).astype(float)
+        of_map = [a.reshape(-1, len(GROWTH)) for a in (asked, found)]
+        slope = float(np.polyfit(asked, found, 1)[0])
+        within = [float(np.polyfit(a, f, 1)[0]) for a, f in zip(*of_map, strict=True)]
+        return [
+            "| maps | sizes each | correlation | slope | slope of each map, median (quarters) | asked, pixels | found |",
+            "| ---: | ---: | ---: | ---: | --- | --- | --- |",
+            f"| {len(self.rows)} | {len(GROWTH)} | {np.corrcoef(asked, found)[0, 1]:.3f} | {slope:.3f} "
+            f"| {np.median(within):.2f} ({np.quantile(within, 0.25):.2f} to {np.quantile(within, 0.75):.2f}) "
+            f"| {', '.join(f'{v:.0f}' for v in of_map[0].mean(axis=0))} "
+            f"| {', '.join(f'{v:.0f}' for v in of_map[1].mean(axis=0))} |",
+        ]
+
+    def counterfactual(self) -> list[str]:
+        """The pairs, with the picture of some."""
+        edited = np.stack([self.grown(labels, 3.0) for labels in self.labels])
+        kept = np.stack([kept_outside(a, b, DEFAULT_MARGIN) for a, b in zip(self.labels, edited, strict=True)])
+        seeds = [derive_seed("counterfactual", place) for place in range(len(self.rows))]
+        states = self.schema.states()
+        made = self.made(
+            [
+                Query(labels, states, seed, start=Known(real, share))
+                for labels, seed, real, share in zip(edited, seeds, self.real, kept, strict=True)
+            ]
+        )
+        free = self.made([Query(labels, states, seed) for labels, seed in zip(self.labels, seeds, strict=True)])
+        found, unedited = self.segment(made), self.segment(free)
+        outside = np.broadcast_to((kept == 1)[:, None], made.shape)
+        dice = np.array([self.dice(a, b) for a, b in zip(found, edited, strict=True)])
+        beside = np.array([self.dice(a, b) for a, b in zip(unedited, self.labels, strict=True)])
+        self.picture(edited, made)
+        return [
+            "| pairs | largest difference outside | changed pixels | Dice to the edited map | of unedited samples "
+            "| outer border, made / real | inner border |",
+            "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            f"| {len(made)} | {np.abs(made - self.real)[outside].max():.1e} | {1 - (kept == 1).mean():.1%} "
+            f"| {dice.mean():.3f} | {beside.mean():.3f} "
+            f"| {seam(made, self.real, kept == 1):.2f} | {seam(made, self.real, kept > 0):.2f} |",
+        ]
+
+    def regional(self) -> list[str]:
+        """The class free on one side of its own middle, for each map."""
+        every, free = self.schema.states(), self.schema.states(free=[self.name])
+        lines = [
+            "| the class is | varies in the region | Dice there | Dice in the other half | other classes |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for how, states, regional in (
+            ("given", every, False),
+            ("free", free, False),
+            ("free in the region", free, True),
+        ):
+            found, region = self._with_region(states, regional)
+            lines.append(f"| {how} | " + " | ".join(self._of_region(found, region)) + " |")
+        return lines
+
+    def _with_region(self, states: ClassStates, regional: bool) -> tuple[Maps, NDArray[np.bool_]]:
+        """What is found (maps, seeds, *spatial), and the region of each map."""
+        found, regions = [], []
+        for row, labels in zip(self.rows, self.labels, strict=True):
+            region = self._half(labels)
+            plan = Plan(states, within=region if regional else None, per_mask=SEEDS)
+            requests = plan.requests(DatasetMaps(self.dataset, [row]))
+            found.append(self.segment(self.made(list(requests))))
+            regions.append(region.inside(labels))
+        return np.stack(found), np.stack(regions)
+
+    def _half(self, labels: Maps) -> Region:
+        """All rows from the class's middle on."""
+        middle = int(np.argwhere(labels == self.index)[:, 0].mean())
+        return Box((middle, *(0,) * (labels.ndim - 1)), tuple(side - 1 for side in labels.shape))
+
+    def _of_region(self, found: Maps, region: NDArray[np.bool_]) -> list[str]:
+        asked = np.broadcast_to(self.labels[:, None], found.shape)
+        where = np.broadcast_to(region[:, None], found.shape)
+        here, true = found == self.index, asked == self.index
+        share = here.mean(axis=1)  # of the seeds
+        varying = (share * (1 - share) * region).sum() / max(1, (here.any(axis=1) & region).sum()) * 4
+        others = [overlap(found == c, asked == c) for c in range(1, self.schema.count) if c != self.index]
+        values = [
+            varying,
+            overlap(here & where, true & where),
+            overlap(here & ~where, true & ~where),
+            float(np.mean(others)) if others else float("nan"),
+        ]
+        return [f"{value:.3f}" for value in values]
+
+    def dice(self, found: Maps, asked: Maps) -> float:
+        """The mean over the classes of a map."""
+        return float(
+            np.mean([overlap(found == c, asked == c) for c in range(1, self.schema.count) if (asked == c).any()])
+        )
+
+    def picture(self, edited: Maps, made: Images) -> None:
+        lines = []
+        for place in range(0, len(made), max(1, len(made) // 4)):
+            at = figures.centre_of(edited[place])
+            difference = np.abs(made[place] - self.real[place]) - 1
+            lines.append(
+                [
+                    ("label map", figures.coloured(self.labels[place], self.schema, at)),
+                    ("edited", figures.coloured(edited[place], self.schema, at)),
+                    ("real", figures.gray(self.real[place], at)),
+                    ("counterfactual", figures.gray(made[place], at)),
+                    ("difference", figures.gray(difference, at)),
+                ]
+            )
+        (ROOT / "figures" / f"counterfactual-{self.name}.png").write_bytes(figures.grid(lines))
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Dice of all pixels together."""
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+def seam(made: Images, real: Images, kept: NDArray[np.bool_]) -> float:
+    """The mean difference of neighbours of which one is kept and the other is not, made / real."""
+    found = []
+    for images in (made, real):
+        steps = []
+        for axis in range(1, kept.ndim):
+            border = np.diff(kept.astype(np.int8), axis=axis) != 0
+            steps.append(
+                np.abs(np.diff(images, axis=axis + 1))[np.broadcast_to(border[:, None], _less(images, axis + 1))]
+            )
+        found.append(np.concatenate(steps).mean())
+    return float(found[0] / found[1])
+
+
+def _less(images: Images, axis: int) -> tuple[int, ...]:
+    return tuple(side - (a == axis) for a, side in enumerate(images.shape))
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--class", dest="name", required=True)
+    parser.add_argument("--maps", type=int, default=12)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    control = Control(options.run, options.data, options.name, options.maps)
+    parts = {
+        "Growing": control.growing,
+        "Counterfactual pairs": control.counterfactual,
+        "Free in a region": control.regional,
+    }
+    text = []
+    for title, part in parts.items():
+        text += [f"**{title}**", "", *part(), ""]
+        print("\n".join(text[-4:]), flush=True)
+    write_section(
+        f"Control, {control.name}",
+        f"""
+`python benchmarks/control.py --run RUN --data {options.data.name} --class {options.name} --maps {options.maps}`; {machine()}.
+[Counterfactual pairs](figures/counterfactual-{options.name}.png).
+
+{chr(10).join(text)}
+""",
+    )
+
+
+if __name__ == "__main__":
+    main()
