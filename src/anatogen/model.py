@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 from torch import Tensor, nn
 
+from anatogen.conditioning.attributes import AttributeSchema, Value
 from anatogen.conditioning.encode import Condition, Encoding, Planes
 from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
@@ -83,14 +84,14 @@ class Query:
         states: Which classes are given, and which are left free.
         seed: The same query gives the same image.
         start: A real image to be similar to; None starts from noise.
-        attributes: Values of attributes by name; no generator takes any yet.
+        attributes: Values of attributes by name; a generator is told those that it takes, the others are unknown.
     """
 
     labels: NDArray[np.int64]
     states: ClassStates
     seed: int
     start: Similarity | None = field(default=None, kw_only=True)
-    attributes: Mapping[str, str | float] = field(default_factory=dict, kw_only=True)
+    attributes: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
 
 
 Q = TypeVar("Q", bound=Query)
@@ -111,6 +112,7 @@ class ModelSpec:
         takes_free: Whether it was made for classes that are left free.
         seeds_vary: Whether another seed gives another image.
         real_patients: Whether its images are those of real patients, so that they may not leave the house.
+        attributes: That it takes, None if it takes none.
     """
 
     schema: LabelSchema
@@ -123,6 +125,7 @@ class ModelSpec:
     takes_free: bool = True
     seeds_vary: bool = True
     real_patients: bool = False
+    attributes: AttributeSchema | None = None
 
     def is_that_of(self, dataset: PreparedDataset) -> bool:
         """Whether the maps of `dataset` can be taken as they are: the same classes, size, axis and, to 15 %, pixels."""
@@ -239,6 +242,7 @@ class DenoiserConfig(BaseModel):
         window: Of the crops that it was trained on, and sees an image in; None where it sees whole images.
         data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see
             `to_x0`.
+        attributes: That it takes, None if it takes none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -253,6 +257,7 @@ class DenoiserConfig(BaseModel):
     data_mean: tuple[float, ...] = (ASSUMED_MEAN,)
     data_std: tuple[Annotated[float, Field(gt=0)], ...] = (ASSUMED_STD,)
     network: NetworkConfig = HourglassConfig()
+    attributes: AttributeSchema | None = None
 
     @model_validator(mode="after")
     def _a_number_for_each_channel(self) -> DenoiserConfig:
@@ -289,6 +294,7 @@ class Denoiser(nn.Module):
                 config.window or config.size,
                 classes=self.schema.count,
                 coordinates=len(config.size) if config.window is not None else 0,
+                attributes=config.attributes.size if config.attributes is not None else 0,
             )
         elif config.encoding == "embedding":
             raise SettingsError(
@@ -298,6 +304,8 @@ class Denoiser(nn.Module):
         else:
             if config.window is not None:
                 raise SettingsError("paper_unet cannot be trained on crops", hint="Leave out training.crop")
+            if config.attributes is not None:
+                raise SettingsError("paper_unet takes no attributes", hint="Leave out conditioning.attributes")
             self.network = PaperUNet(config.network, config.image_channels, planes, config.size)
 
     def placed(self, device: torch.device) -> Denoiser:

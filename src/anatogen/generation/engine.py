@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anatogen.conditioning.attributes import Value, require_attributes
 from anatogen.conditioning.encode import Condition
 from anatogen.device import autocast, pick_device
 from anatogen.diffusion.interpolate import Mixing, RealStart
@@ -76,6 +77,7 @@ class Generator:
             channels=self.denoiser.config.image_channels,
             sees_labels=self.denoiser.config.encoding != "none",
             takes_free=self.about.mask_ablation,
+            attributes=self.denoiser.config.attributes,
         )
 
     @property
@@ -93,6 +95,7 @@ class Generator:
         *,
         given: Sequence[str] | None = None,
         free: Sequence[str] | None = None,
+        attributes: Mapping[str, Value] | None = None,
         seeds: Iterable[int] = (0,),
         steps: int | None = None,
         solver: str | None = None,
@@ -100,9 +103,10 @@ class Generator:
     ) -> NDArray[np.float32]:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
-        given, free: class names; by default all are given. The same seed gives the same image.
-        Raises SettingsError for an unknown class, one that is both given and free, an unknown solver, or a label map of
-        another shape.
+        given, free: class names; by default all are given. attributes: values by name, of those that the model takes;
+        the others are unknown. The same seed gives the same image.
+        Raises SettingsError for an unknown class, one that is both given and free, an unknown attribute or value, an
+        unknown solver, or a label map of another shape.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -111,7 +115,9 @@ class Generator:
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
         settings = self.with_settings(steps=steps, solver=solver)
-        asked = [Query(labels.astype(np.int64), states, seed) for seed in seeds]
+        told = require_attributes(self.denoiser.config.attributes, attributes or {})
+        known = {name: value for name, value in told.items() if value is not None}
+        asked = [Query(labels.astype(np.int64), states, seed, attributes=known) for seed in seeds]
         return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
 
     def interpolate(
@@ -199,6 +205,7 @@ class Generator:
         condition = Condition.of(
             torch.from_numpy(np.stack([query.labels for query in batch])),
             torch.tensor([query.states.given for query in batch]),
+            vector=self._attributes(batch),
         )
         shape = (self.denoiser.config.image_channels, *self.size)
         return sample(
@@ -209,6 +216,11 @@ class Generator:
             start=self._start(batch, shape),
             callback=callback,
         )
+
+    def _attributes(self, batch: Sequence[Query]) -> Tensor | None:
+        """The vector (B, V) of what the model is told of the queries' attributes; None if it takes none."""
+        takes = self.denoiser.config.attributes
+        return None if takes is None else takes.vectors(takes.codes([query.attributes for query in batch]))
 
     def _start(self, batch: Sequence[Query], shape: Sequence[int]) -> RealStart | None:
         similar = [query.start for query in batch if query.start is not None]

@@ -79,6 +79,7 @@ class StackedSlices:
             channels=own.channels,
             sees_labels=own.sees_labels,
             takes_free=own.takes_free,
+            attributes=own.attributes,
         )
 
     @property
@@ -103,7 +104,7 @@ class StackedSlices:
     def generate(self, asked: Iterable[Q], *, batch_size: int = 16) -> Iterator[tuple[Q, NDArray[np.float32]]]:
         """Each query with its volume (C, D, H, W) in [-1, 1], in their order; `batch_size` slices at a time."""
         for query in asked:
-            lines = [Query(labels, query.states, query.seed) for labels in query.labels]
+            lines = [Query(labels, query.states, query.seed, attributes=query.attributes) for labels in query.labels]
             made = [image for _, image in self.slices.generate(lines, batch_size=batch_size)]
             yield query, np.stack(made, axis=1)
 
