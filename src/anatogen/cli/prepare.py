@@ -60,8 +60,7 @@ def prepare(
     attributes: Path | None = typer.Option(
         None,
         metavar="FILE.csv",
-        help="Table with the column case or patient and one for each attribute, such as sequence or age; see "
-        "docs/attributes.md.",
+        help="Table with the column case or patient and one for each attribute, such as sequence or age.",
     ),
     keep_empty: bool = typer.Option(False, "--keep-empty", help="Also keep slices without any label."),
     skip_faulty: bool = typer.Option(

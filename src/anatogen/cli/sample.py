@@ -56,8 +56,8 @@ def sample(
         [],
         "--attribute",
         metavar="NAME=VALUE",
-        help="Value of an attribute for all images: sequence=T2, or sequence=unknown. [default: that of the label map's "
-        "own case]",
+        help="Value of an attribute for all images: sequence=T2, or sequence=unknown. [default: that of the label "
+        "map's own case]",
     ),
     rename: list[str] = typer.Option(
         [],

@@ -71,9 +71,9 @@ def _of_attributes(
     found = torch.zeros_like(like)
     if source is None or ours is None or theirs is None:
         return found
-    columns = dict(zip(theirs.names, source.split([each.size for each in theirs.attributes], dim=1), strict=True))
+    columns = dict(zip(theirs.names, torch.split(source, [each.size for each in theirs.attributes], 1), strict=True))
     for attribute, part in zip(
-        ours.attributes, found.split([each.size for each in ours.attributes], dim=1), strict=True
+        ours.attributes, torch.split(found, [each.size for each in ours.attributes], 1), strict=True
     ):
         old = theirs.attribute(attribute.name) if attribute.name in theirs.names else None
         if isinstance(attribute, Numeric) and isinstance(old, Numeric):
