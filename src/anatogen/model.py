@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
 from torch import Tensor, nn
 
+from anatogen.conditioning.attributes import AttributeSchema, Value
 from anatogen.conditioning.encode import Condition, Encoding, Planes
 from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
@@ -124,7 +125,7 @@ class Query:
         states: Which classes are given, and which are left free; with a region, where it is 0.
         seed: The same query gives the same image.
         start: The part that a real image has in it; None starts from noise.
-        attributes: Values of attributes by name; no generator takes any yet.
+        attributes: Values of attributes by name; a generator is told those that it takes, the others are unknown.
         region: uint8 (*spatial), the region of each pixel, 0, 1, ...; None where the states hold everywhere.
         elsewhere: The states in regions 1, 2, ...
     """
@@ -133,7 +134,7 @@ class Query:
     states: ClassStates
     seed: int
     start: Start | None = field(default=None, kw_only=True)
-    attributes: Mapping[str, str | float] = field(default_factory=dict, kw_only=True)
+    attributes: Mapping[str, Value] = field(default_factory=dict, kw_only=True)
     region: NDArray[np.uint8] | None = field(default=None, kw_only=True)
     elsewhere: tuple[ClassStates, ...] = field(default=(), kw_only=True)
 
@@ -150,7 +151,9 @@ class Query:
 Q = TypeVar("Q", bound=Query)
 
 
-def condition_of(queries: Sequence[Query], device: torch.device | str = "cpu") -> Condition:
+def condition_of(
+    queries: Sequence[Query], device: torch.device | str = "cpu", *, takes: AttributeSchema | None = None
+) -> Condition:
     """The condition of queries, on `device`. Where they differ in the number of regions, no pixel uses the last."""
     labels = torch.from_numpy(np.stack([query.labels for query in queries]))
     most = max(len(query.rows) for query in queries)
@@ -159,7 +162,8 @@ def condition_of(queries: Sequence[Query], device: torch.device | str = "cpu") -
     if most > 1:
         empty = np.zeros_like(queries[0].labels, dtype=np.uint8)
         region = torch.from_numpy(np.stack([empty if query.region is None else query.region for query in queries]))
-    return Condition.of(labels, torch.tensor(given), region).to(device)
+    vector = None if takes is None else takes.vectors(takes.codes([query.attributes for query in queries]))
+    return Condition.of(labels, torch.tensor(given), region, vector).to(device)
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ class ModelSpec:
         takes_free: Whether it was made for classes that are left free.
         seeds_vary: Whether another seed gives another image.
         real_patients: Whether its images are those of real patients, so that they may not leave the house.
+        attributes: That it takes, None if it takes none.
     """
 
     schema: LabelSchema
@@ -189,6 +194,7 @@ class ModelSpec:
     takes_free: bool = True
     seeds_vary: bool = True
     real_patients: bool = False
+    attributes: AttributeSchema | None = None
 
     def is_that_of(self, dataset: PreparedDataset) -> bool:
         """Whether the maps of `dataset` can be taken as they are: the same classes, size, axis and, to 15 %, pixels."""
@@ -315,6 +321,7 @@ class DenoiserConfig(BaseModel):
         window: Of the crops that it was trained on, and sees an image in; None where it sees whole images.
         data_mean, data_std: of the training images in [-1, 1], one number for each channel, or one for all; see
             `to_x0`.
+        attributes: That it takes, None if it takes none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -329,6 +336,7 @@ class DenoiserConfig(BaseModel):
     data_mean: tuple[float, ...] = (ASSUMED_MEAN,)
     data_std: tuple[Annotated[float, Field(gt=0)], ...] = (ASSUMED_STD,)
     network: NetworkConfig = HourglassConfig()
+    attributes: AttributeSchema | None = None
 
     @model_validator(mode="after")
     def _a_number_for_each_channel(self) -> DenoiserConfig:
@@ -365,6 +373,7 @@ class Denoiser(nn.Module):
                 config.window or config.size,
                 classes=self.schema.count,
                 coordinates=len(config.size) if config.window is not None else 0,
+                attributes=config.attributes.size if config.attributes is not None else 0,
             )
         elif config.encoding == "embedding":
             raise SettingsError(
@@ -374,6 +383,8 @@ class Denoiser(nn.Module):
         else:
             if config.window is not None:
                 raise SettingsError("paper_unet cannot be trained on crops", hint="Leave out training.crop")
+            if config.attributes is not None:
+                raise SettingsError("paper_unet takes no attributes", hint="Leave out conditioning.attributes")
             self.network = PaperUNet(config.network, config.image_channels, planes, config.size)
 
     def placed(self, device: torch.device) -> Denoiser:

@@ -38,6 +38,8 @@ def _print_dataset(found: DatasetDescription) -> None:
         print(f"  {split.name:8} {split.items:6} {found.kind}, {split.patients} patients")
     for number, (name, share) in enumerate(found.pixel_shares.items(), start=1):
         print(f"  class {number:3} {name:24} {100 * share:7.3f} % of the pixels")
+    for attribute in found.attributes:
+        print(f"  attribute {attribute.name}: {attribute.values} ({attribute.cases} cases)")
     for line in (found.notice, *found.remarks):
         if line:
             print(f"  {line}")
@@ -55,6 +57,8 @@ def _print_run(found: RunDescription) -> None:
     if found.encoding is not None:
         print(f"  condition {found.encoding}, mask ablation {'on' if found.mask_ablation else 'off'}")
     print(f"  classes: {', '.join(found.classes)}")
+    for attribute in found.attributes:
+        print(f"  attribute {attribute.name}: {attribute.values}")
     print(f"  {_training(found)}")
 
 

@@ -57,6 +57,11 @@ def prepare(
         metavar="FILE.csv|N",
         help="Table with the columns case and patient; for a phantom, the number of patients.",
     ),
+    attributes: Path | None = typer.Option(
+        None,
+        metavar="FILE.csv",
+        help="Table with the column case or patient and one for each attribute, such as sequence or age.",
+    ),
     keep_empty: bool = typer.Option(False, "--keep-empty", help="Also keep slices without any label."),
     skip_faulty: bool = typer.Option(
         False, "--skip-faulty", help="Leave out cases that cannot be read; the prepared set lists them."
@@ -109,6 +114,7 @@ def prepare(
             drop=tuple(split_names(drop) or ()),
             patient_pattern=patient_pattern,
             patients=patients,
+            attributes=attributes,
             command=command_line(),
         )
     )

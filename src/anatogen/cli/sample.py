@@ -58,6 +58,13 @@ def sample(
     count: int | None = typer.Option(
         None, min=1, help="Images in all, spread over the label maps, --per-mask of each."
     ),
+    attribute: list[str] = typer.Option(
+        [],
+        "--attribute",
+        metavar="NAME=VALUE",
+        help="Value of an attribute for all images: sequence=T2, or sequence=unknown. [default: that of the label "
+        "map's own case]",
+    ),
     rename: list[str] = typer.Option(
         [],
         "--rename",
@@ -105,6 +112,8 @@ def sample(
 
     A tumour wherever the model puts it, but near the vessel only:
     anatogen sample runs/liver --masks data/liver --free tumour --within "near vessel 15mm" --out near
+    The same anatomy in another sequence, by a run that was trained with conditioning.attributes:
+    anatogen sample runs/breast --masks data/breast --attribute sequence=T2 --out t2
 
     Label maps of another data set, its classes matched by name:
     anatogen sample runs/ct --masks data/mr --rename liver=liver+tumour --out from-mr
@@ -134,6 +143,7 @@ def sample(
         renames=tuple(rename),
         fit=fit,
         seed=seed,
+        attributes=tuple(attribute),
     )
     gate = GateChoice(min_dice, reject_copies, retries, judge)
     result = run_workflow(

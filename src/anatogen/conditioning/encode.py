@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,7 +21,7 @@ class Condition:
         labels: int64 (B, *spatial), 0 background, 1..C-1 classes; free classes are 0, which `of` ensures.
         states: bool (B, R, C-1), True if the class is given; a row for each region.
         region: uint8 (B, *spatial), the row of `states` that applies at a pixel; None if R = 1.
-        vector: float32 (B, V) of attributes; None if there are none.
+        vector: float32 (B, V) of attributes, zeros where unknown; None if there are none.
         origin: int64 (B, d), where labels are a crop: its first voxel in the whole; None for the whole.
     """
 
@@ -73,6 +73,10 @@ class Condition:
         others = (self.region, self.vector, self.origin)
         region, vector, origin = (None if part is None else part.to(device) for part in others)
         return Condition(self.labels.to(device), self.states.to(device), region, vector, origin)
+
+    def without_attributes(self) -> Condition:
+        """The same condition with every attribute unknown."""
+        return replace(self, vector=None if self.vector is None else torch.zeros_like(self.vector))
 
     def resized(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `change`: (B, *spatial) -> (B, *other) applied to labels and region."""

@@ -57,6 +57,12 @@ class Placement:
         """The slice direction, or "volume"."""
         return self.cut.axis if self.cut.sliced is not None else "volume"
 
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """The pixel size of the item along each of its axes, (H, W) or (D, H, W), after any resizing."""
+        spacing = self.labels(np.zeros(self.cut.size, np.uint8)).spacing_mm
+        return tuple(spacing[axis] for axis in (2, 1, 0) if axis != self.cut.sliced)
+
     def image(self, item: NDArray[np.float32]) -> Volume:
         """Image (C, *spatial) in [-1, 1] as a volume (x, y, z[, C]) in the scanner's units.
 
@@ -85,9 +91,7 @@ def item_spacing(dataset: PreparedDataset, row: Row) -> tuple[float, ...]:
 
     It is that of the stored item, after any resizing by the data set's fit, and may differ from case to case.
     """
-    place = Placement.of(dataset, row)
-    spacing = place.labels(np.zeros(dataset.size, np.uint8)).spacing_mm
-    return tuple(spacing[axis] for axis in (2, 1, 0) if axis != place.cut.sliced)
+    return Placement.of(dataset, row).spacing_mm
 
 
 def item_of(volume: Volume, axis: str) -> NDArray[Any]:

@@ -208,7 +208,13 @@ def _withoutsplits_of(source: Source) -> Source:
 
 def _recipe(source: Source, settings: PrepareSettings) -> dict[str, Any]:
     """The inputs that a partial store must have been made from to be resumed."""
-    recipe = {"fingerprint": fingerprint(source), "classes": source.schema.names, "settings": settings.plain()}
+    recipe: dict[str, Any] = {
+        "fingerprint": fingerprint(source),
+        "classes": source.schema.names,
+        "settings": settings.plain(),
+    }
+    if any(case.attributes for case in source.cases):
+        recipe["attributes"] = [dict(sorted(case.attributes.items())) for case in source.cases]
     return dict(json.loads(json.dumps(recipe)))
 
 

@@ -197,6 +197,25 @@ class PreparedDataset:
         """The annotated classes of `row` as given."""
         return ClassStates(tuple(name in row.annotated for name in self.schema.names))
 
+    def attributes_of(self, row: Row) -> dict[str, str | float]:
+        """The known attributes of `row` by name: those of its case, and the built-in `position` of a slice.
+
+        The position is that among the slices of the case in this data set (labelled ones, unless empty slices were
+        kept), from 0 for the first to 1 for the last.
+        """
+        first, last = self._extents[row.case]
+        place = {} if first == last else {"position": (row.slice - first) / (last - first)}
+        return {**place, **self.info.cases[row.case].attributes}
+
+    @cached_property
+    def _extents(self) -> dict[str, tuple[int, int]]:
+        """The first and the last slice of each case; the same for a volume."""
+        found: dict[str, tuple[int, int]] = {}
+        for row in self.rows:
+            first, last = found.get(row.case, (row.slice, row.slice))
+            found[row.case] = min(first, row.slice), max(last, row.slice)
+        return found
+
     @cached_property
     def names(self) -> Mapping[str, OriginalName]:
         """The original names of cases, by their pseudonym; empty if names.csv was removed."""

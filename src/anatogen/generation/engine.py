@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anatogen.conditioning.attributes import Value, require_attributes
 from anatogen.device import autocast, pick_device
 from anatogen.diffusion.interpolate import Mixing, NoisedStart, RealStart
 from anatogen.diffusion.known import keeping
@@ -88,6 +89,7 @@ class Generator:
             channels=self.denoiser.config.image_channels,
             sees_labels=self.denoiser.config.encoding != "none",
             takes_free=self.about.mask_ablation,
+            attributes=self.denoiser.config.attributes,
         )
 
     @property
@@ -110,6 +112,7 @@ class Generator:
         *,
         given: Sequence[str] | None = None,
         free: Sequence[str] | None = None,
+        attributes: Mapping[str, Value] | None = None,
         seeds: Iterable[int] = (0,),
         steps: int | None = None,
         solver: str | None = None,
@@ -117,9 +120,10 @@ class Generator:
     ) -> NDArray[np.float32]:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
-        given, free: class names; by default all are given. The same seed gives the same image.
-        Raises SettingsError for an unknown class, one that is both given and free, an unknown solver, or a label map of
-        another shape.
+        given, free: class names; by default all are given. attributes: values by name, of those that the model takes;
+        the others are unknown. The same seed gives the same image.
+        Raises SettingsError for an unknown class, one that is both given and free, an unknown attribute or value, an
+        unknown solver, or a label map of another shape.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -128,7 +132,9 @@ class Generator:
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
         settings = self.with_settings(steps=steps, solver=solver)
-        asked = [Query(labels.astype(np.int64), states, seed) for seed in seeds]
+        told = require_attributes(self.denoiser.config.attributes, attributes or {})
+        known = {name: value for name, value in told.items() if value is not None}
+        asked = [Query(labels.astype(np.int64), states, seed, attributes=known) for seed in seeds]
         return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
 
     def interpolate(
@@ -214,7 +220,8 @@ class Generator:
     def _solve(self, batch: Sequence[Query], settings: SamplingSettings, callback: Callback | None) -> Tensor:
         """Images of queries that all start in the same way."""
         shape = (self.denoiser.config.image_channels, *self.size)
-        denoise = self.denoiser.under(condition_of(batch, self.device), tile=settings.tile)
+        condition = condition_of(batch, self.device, takes=self.denoiser.config.attributes)
+        denoise = self.denoiser.under(condition, tile=settings.tile)
         kept = [query.start for query in batch if isinstance(query.start, Known)]
         if kept:
             denoise = keeping(denoise, self._stacked(each.image for each in kept), self._stacked(k.kept for k in kept))

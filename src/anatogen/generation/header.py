@@ -84,7 +84,8 @@ class Asked(Part):
 
     What is None is not known (a set of version 0.1, or requests that were made one by one) or was not asked for.
     within: the region in which classes are free. rename: pairs "OURS=THEIRS". similarities, step, mixing: of images
-    that are similar to real ones. count: of the last call; a set may hold more.
+    that are similar to real ones. count: of the last call; a set may hold more. attributes: values that all images were
+    asked for, "unknown" where they were left out; None where each has those of its own case.
     """
 
     label_maps: LabelMaps | None = None
@@ -103,6 +104,7 @@ class Asked(Part):
     similarities: tuple[float, ...] | None = None
     step: int | None = None
     mixing: str | None = None
+    attributes: dict[str, str | float] | None = None
 
 
 class Ask(Part):

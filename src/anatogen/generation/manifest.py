@@ -90,7 +90,8 @@ class Line(Document, Origin, Measures):
     """A line of manifest.jsonl: one image. file, labels, real: below the set's folder. given, free: names of classes.
 
     seed: with which `Generator.sample` makes the image again. rejected: the tries before it. solver, steps, model: how
-    and by what it was made (None in sets of version 0.1, whose header has them). place: of items of scans. position: in
+    and by what it was made (None in sets of version 0.1, whose header has them). attributes: what the model
+    was told. place: of items of scans. position: in
     a set that was made in shards, whose lines are not in order.
     """
 
@@ -108,6 +109,7 @@ class Line(Document, Origin, Measures):
     solver: str | None = None
     steps: int | None = None
     model: str | None = None
+    attributes: dict[str, str | float] | None = None
     place: PlaceInScan | None = None
     position: int | None = None
 

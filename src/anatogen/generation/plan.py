@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.conditioning.attributes import UNKNOWN, Value
 from anatogen.conditioning.edit import erase
 from anatogen.conditioning.regions import Region
+from anatogen.data.attributes import volumes
 from anatogen.data.foreign_maps import maps_from_dataset
 from anatogen.data.placement import Placement
 from anatogen.data.store import PreparedDataset, Row
@@ -44,6 +46,7 @@ class MapItem:
         place: The grid and units of its scan, where it is of one.
         real: The real image (C, *spatial) in [-1, 1] that it was annotated on, where there is one.
         unknown: bool (*spatial), where nobody said what the classes are; None where that is nowhere.
+        attributes: What is known of its own case by name, without what its labels tell (`volumes`).
     """
 
     labels: NDArray[np.int64]
@@ -52,6 +55,7 @@ class MapItem:
     place: Placement | None = None
     real: NDArray[np.float32] | None = None
     unknown: NDArray[np.bool_] | None = None
+    attributes: Mapping[str, Value] = field(default_factory=dict)
 
 
 class MapSource(Protocol):
@@ -108,7 +112,8 @@ class DatasetMaps:
             _origin(row),
             Placement.of(self.dataset, row),
             read.images[0].numpy(),
-            read.ignored[0].numpy() if read.ignored is not None and read.ignored.any() else None,
+            attributes=self.dataset.attributes_of(row),
+            unknown=read.ignored[0].numpy() if read.ignored is not None and read.ignored.any() else None,
         )
 
 
@@ -207,6 +212,8 @@ class Plan:
             images later leave these as they are.
         per_mask: Images of each map, before combinations and similarities.
         count: Images in all, before combinations and similarities, of maps spread evenly; None: of every map.
+        attributes: Values for all images, None for unknown; what is not named is as in the map's own case, with the
+            volumes of the classes that are given.
     """
 
     states: ClassStates
@@ -220,6 +227,7 @@ class Plan:
     seed: int = 0
     per_mask: int = 1
     count: int | None = None
+    attributes: Mapping[str, Value | None] = field(default_factory=dict)
 
     def requests(self, source: MapSource) -> Requests:
         """The requests for the maps of `source`.
@@ -284,6 +292,7 @@ class _Requests:
             origin=origin,
             place=item.place,
             partner=_real(item) if plan.paired else None,
+            attributes=self._attributes(item, labels, states),
         )
         if similarity is None:
             return request
@@ -316,6 +325,13 @@ class _Requests:
             region = np.where(item.unknown, np.uint8(len(found)), region)
         return tuple(found), region
 
+    def _attributes(self, item: MapItem, labels: NDArray[np.int64], states: ClassStates) -> dict[str, Value]:
+        """What is known or asked for. The volume of a free class would say what is to be inferred."""
+        spacing = None if item.place is None else item.place.spacing_mm
+        own = volumes(labels, self.source.schema, states, spacing)
+        found: dict[str, Value | None] = {**own, **item.attributes, **self.plan.attributes}
+        return {name: value for name, value in found.items() if value is not None}
+
     @cached_property
     def asked(self) -> Asked:
         plan, schema = self.plan, self.source.schema
@@ -332,6 +348,8 @@ class _Requests:
             seed=plan.seed,
             per_mask=plan.per_mask,
             count=plan.count,
+            attributes={name: UNKNOWN if value is None else value for name, value in sorted(plan.attributes.items())}
+            or None,
         )
 
 

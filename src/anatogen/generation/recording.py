@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen import __version__
+from anatogen.conditioning.attributes import AttributeSchema
 from anatogen.files import writing
 from anatogen.generation.formats import Format, Maker
 from anatogen.generation.header import AboutModel, Ask, GateSettings, Header
@@ -64,13 +65,14 @@ def gate_settings(gates: Sequence[Gate], retries: int) -> GateSettings:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Writes the files of each image, and then its line."""
+    """Writes the files of each image, and then its line. takes: the attributes that the model takes."""
 
     ledger: Ledger
     form: Format
     maker: Maker
     header: Header
     paired: bool
+    takes: AttributeSchema | None = None
 
     def make_folders(self) -> None:
         """Make the folders of the files."""
@@ -105,6 +107,7 @@ class ImageFiles:
             solver=sampling.solver if sampling is not None else None,
             steps=sampling.steps if sampling is not None else None,
             model=self.header.model,
+            attributes=self.takes.understood(request.attributes) or None if self.takes is not None else None,
             place=place,
             position=self.ledger.position_of(name),
         )

@@ -269,7 +269,8 @@ def write_sample_set(
         numbers, wanted = ledger.todo(requests), len(shard.of(len(requests)))
         settled = wanted - len(numbers)
         written = min(len(ledger.lines), settled)
-        files = ImageFiles(ledger, form, Maker(model.spec.schema, header.model, header.channels), header, paired)
+        maker = Maker(model.spec.schema, header.model, header.channels)
+        files = ImageFiles(ledger, form, maker, header, paired, model.spec.attributes)
         try:
             files.make_folders()
             for outcome in generate_gated(

@@ -79,6 +79,7 @@ class StackedSlices:
             channels=own.channels,
             sees_labels=own.sees_labels,
             takes_free=own.takes_free,
+            attributes=own.attributes,
         )
 
     @property
@@ -103,7 +104,7 @@ class StackedSlices:
     def generate(self, asked: Iterable[Q], *, batch_size: int = 16) -> Iterator[tuple[Q, NDArray[np.float32]]]:
         """Each query with its volume (C, D, H, W) in [-1, 1], in their order; `batch_size` slices at a time."""
         for query in asked:
-            lines = [Query(labels, query.states, query.seed) for labels in query.labels]
+            lines = [_slice_of(query, number) for number in range(len(query.labels))]
             made = [image for _, image in self.slices.generate(lines, batch_size=batch_size)]
             yield query, np.stack(made, axis=1)
 
@@ -137,3 +138,9 @@ def make_stacked(dataset: PreparedDataset, out: Path, source: Path | None) -> Ab
             shutil.copyfile(source / name, path)
     StackedDocument(size=dataset.size, about=about).write(out / "model.json")  # type: ignore[arg-type]
     return about
+
+
+def _slice_of(query: Query, number: int) -> Query:
+    region = None if query.region is None else query.region[number]
+    more = {"attributes": query.attributes, "region": region, "elsewhere": query.elsewhere}
+    return Query(query.labels[number], query.states, query.seed, **more)  # type: ignore[arg-type]

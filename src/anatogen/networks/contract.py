@@ -48,7 +48,13 @@ class Network(nn.Module):
 
 
 class PlaneNetwork(Network):
-    """A network of (x, t, planes) behind the interface of all networks."""
+    """A network of (x, t, planes) behind the interface of all networks.
+
+    Attributes:
+        vector_size: V, the length of the vector of attributes that it takes; 0 if it takes none.
+    """
+
+    vector_size: int = 0
 
     def __init__(self, planes: PlaneMaker) -> None:
         super().__init__()
@@ -73,17 +79,17 @@ class PlaneNetwork(Network):
             labels: int64 (B, *spatial).
             states: Bool (B, R, C-1).
             region: uint8 (B, *spatial), or None.
-            vector: Must be None.
+            vector: float32 (B, V) of attributes; None is as if all were unknown.
             planes: The planes of this condition, where the caller has made them, as a sampler of many steps does.
 
         Raises:
-            ModelError: There is a `vector`, which this network cannot take.
+            ModelError: The network cannot take such a `vector`.
         """
-        if vector is not None:
-            raise ModelError("this network does not take attributes", hint="Leave the attributes out")
+        if vector is not None and vector.shape[1] != self.vector_size:
+            raise ModelError("this network does not take these attributes", hint="Leave the attributes out")
         if planes is None:
             planes = self.planes(labels, states, region)
-        return self.predict(x, t, planes.to(x.dtype))
+        return self.predict(x, t, planes.to(x.dtype), vector)
 
     def plane_inputs(self) -> dict[str, tuple[int, int]]:
         """The weights (out, in, ...) whose inputs are planes: by name, the image channels before them and inputs per
@@ -91,6 +97,6 @@ class PlaneNetwork(Network):
         """
         raise NotImplementedError
 
-    def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
-        """The prediction (B, C, *spatial) of x (B, C, *spatial), t (B,), planes (B, P, *spatial)."""
+    def predict(self, x: Tensor, t: Tensor, planes: Tensor, vector: Tensor | None = None) -> Tensor:
+        """The prediction (B, C, *spatial) of x (B, C, *spatial), t (B,), planes (B, P, *spatial), vector (B, V)."""
         raise NotImplementedError

@@ -126,6 +126,8 @@ class Hourglass(PlaneNetwork):
         classes: C, the background included; for the embedding.
         size: Of the images, (H, W) or (D, H, W); the network takes them padded to `multiples`.
         coordinates: Further channels of x, after those of the image, that are seen and not predicted.
+        attributes: V, the length of the vector of attributes, which is added to the embedding of the time; an unknown
+            attribute, zeros in the vector, adds nothing.
 
     Raises:
         SettingsError: `config` does not fit images of that size.
@@ -140,6 +142,7 @@ class Hourglass(PlaneNetwork):
         *,
         classes: int = 0,
         coordinates: int = 0,
+        attributes: int = 0,
     ) -> None:
         dim, levels = len(size), config.levels(size)
         embedding = None
@@ -174,6 +177,8 @@ class Hourglass(PlaneNetwork):
         self.grow = nn.ModuleList(convolution(dim, b, a, kernel=1) for a, b in pairs)
         self.up = nn.ModuleList(stage(i, planes) for i in places)
         self.head = zeroed(convolution(dim, channels[0], image_channels * per_patch))
+        self.vector_size = attributes
+        self.from_vector = zeroed(nn.Linear(attributes, time_channels, bias=False)) if attributes else None
 
     def recompute(self, wanted: bool) -> None:
         """Whether training computes activations again in the backward pass instead of keeping them."""
@@ -187,8 +192,11 @@ class Hourglass(PlaneNetwork):
         of_maps = [name for name, _ in self.named_parameters() if name.endswith("from_map.weight")]
         return {"stem.weight": self._stem_inputs, **dict.fromkeys(of_maps, (0, 1))}
 
-    def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
-        time = functional.silu(self.time(t))
+    def predict(self, x: Tensor, t: Tensor, planes: Tensor, vector: Tensor | None = None) -> Tensor:
+        embedded = self.time(t)
+        if self.from_vector is not None and vector is not None:
+            embedded = embedded + self.from_vector(vector)
+        time = functional.silu(embedded)
         if self.stem_map is not None:
             h = self.stem(space_to_depth(x, self.patch)) + self.stem_map(planes)
             pooled = [planes]

@@ -85,7 +85,7 @@ class PaperUNet(PlaneNetwork):
         """See `PlaneNetwork`."""
         return {"unet.conv_in.weight": (self._image_channels, 1)}
 
-    def predict(self, x: Tensor, t: Tensor, planes: Tensor) -> Tensor:
+    def predict(self, x: Tensor, t: Tensor, planes: Tensor, vector: Tensor | None = None) -> Tensor:  # noqa: ARG002
         step = torch.round(t.float() * 1000 - 1, decimals=3)  # 0.981 is not a float32, step 980 is
         prediction: Tensor = self.unet(torch.cat([x, planes], dim=1), step).sample
         return prediction

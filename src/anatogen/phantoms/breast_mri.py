@@ -1,4 +1,5 @@
-"""A virtual patient's breast MRI: T1-weighted, fat-saturated, pre-contrast, with the classes of the Duke data set.
+"""A virtual patient's breast MRI with the classes of the Duke data set: T1-weighted, fat-saturated, pre-contrast, or
+T2-weighted.
 
 Lengths are in millimetres of a standard body: x to the patient's left, y to posterior, z to superior. The patient is
 prone in the scanner, so the breasts hang to anterior; displayed, as usual, with anterior up.
@@ -34,8 +35,40 @@ _GRID = (128, 128, 48)
 _SPACING = (2.8, 2.8, 3.5)
 _CENTRE = (0.0, 25.0, 0.0)
 
-# Relative brightness before the patient's gain.
-_AIR, _LUNG, _FAT, _SKIN, _MUSCLE, _GLAND, _VESSEL, _BONE, _BLOOD = 0.0, 0.05, 0.27, 0.5, 0.5, 0.62, 0.88, 0.2, 0.42
+_AIR = 0.0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The relative brightness of tissues in a sequence, before the patient's gain and the coil's bias.
+
+    Attributes:
+        gland_range: Limits of the brightness of fibroglandular tissue, which varies within a patient.
+    """
+
+    lung: float
+    fat: float
+    skin: float
+    muscle: float
+    gland: float
+    gland_range: tuple[float, float]
+    cyst: float
+    vessel: float
+    bone: float
+    blood: float
+    liver: float
+    heart: float
+
+    @property
+    def of_classes(self) -> tuple[float, float, float]:
+        """The brightness of each class of `CLASSES`."""
+        return self.fat, self.vessel, self.gland
+
+
+T1 = Contrast(0.05, 0.27, 0.5, 0.5, 0.62, (0.4, 0.8), 0.36, 0.88, 0.2, 0.42, 0.47, 0.46)
+# Without fat saturation: bright fat, dark vessels (flow voids), bright cysts. The order of the classes is not T1's.
+T2 = Contrast(0.05, 0.8, 0.45, 0.22, 0.45, (0.3, 0.6), 1.0, 0.1, 0.6, 0.15, 0.3, 0.28)
+CONTRASTS = {"T1": T1, "T2": T2}
 
 
 @dataclass(frozen=True)
@@ -87,23 +120,26 @@ class _Breast:
     height: Array
 
 
-def draw(rng: np.random.Generator) -> tuple[Volume, Volume]:
-    """(image in arbitrary units, int16; labels, uint8), each (128, 128, 48) with axes to left, posterior, superior."""
+def draw(rng: np.random.Generator, contrast: Contrast = T1) -> tuple[Volume, Volume]:
+    """(image in arbitrary units, int16; labels, uint8), each (128, 128, 48) with axes to left, posterior, superior.
+
+    The same random numbers give the same anatomy, texture and noise in any contrast.
+    """
     patient = Patient.draw(rng)
     warp = [size * smooth_field(rng, _GRID, _SPACING, 80) for size in (3.0, 2.5, 3.0)]
     canvas = Canvas.blank(_GRID, _SPACING, _CENTRE, _AIR, warp)
     wall = _wall(canvas)
-    _trunk(canvas, wall, rng)
+    _trunk(canvas, wall, rng, contrast)
     breasts = [_breast(canvas, patient, side, rng) for side in (-1, 1)]
     front = wall - np.maximum(np.maximum(breasts[0].height, breasts[1].height), 9)
-    _skin_and_fat(canvas, front, wall)
+    _skin_and_fat(canvas, front, wall, contrast)
     hanging = np.maximum(breasts[0].height, breasts[1].height) > 12
     breast: Mask = (canvas.y > front + 2) & (canvas.y < wall) & hanging
-    canvas.paint(breast & (canvas.y > front + 5), _FAT, BREAST)
+    canvas.paint(breast & (canvas.y > front + 5), contrast.fat, BREAST)
     np.copyto(canvas.labels, np.uint8(BREAST), where=breast)
     for each in breasts:
-        _gland(canvas, patient, each, front, wall, rng)
-    _draw_vessels(canvas, patient, breasts, front, wall, rng)
+        _gland(canvas, patient, each, (front, wall), rng, contrast)
+    _draw_vessels(canvas, patient, breasts, (front, wall), rng, contrast)
     spacing = tuple(round(patient.size * step, 4) for step in _SPACING)
     return canvas.volumes(_scan(canvas, patient, rng), (spacing[0], spacing[1], spacing[2]))
 
@@ -116,31 +152,31 @@ def _wall(canvas: Canvas) -> Array:
     return result
 
 
-def _trunk(canvas: Canvas, wall: Array, rng: np.random.Generator) -> None:
+def _trunk(canvas: Canvas, wall: Array, rng: np.random.Generator, contrast: Contrast) -> None:
     x, y, z = canvas.x, canvas.y, canvas.z
     outline = (x / 168) ** 2 + ((y - 105) / 118) ** 2
     trunk = (y > wall) & (outline < 1.12)
-    canvas.paint(trunk, _SKIN)
-    canvas.paint(trunk & (outline < 1.09), _FAT)
-    canvas.paint(trunk & (outline < 0.99), _MUSCLE)
+    canvas.paint(trunk, contrast.skin)
+    canvas.paint(trunk & (outline < 1.09), contrast.fat)
+    canvas.paint(trunk & (outline < 0.99), contrast.muscle)
     depth = y - wall
     angle = np.arctan2(x, 130 - y)
     cage = (x / 132) ** 2 + ((y - 112) / 88) ** 2  # the rib cage: below 1 inside
-    canvas.paint(trunk & (np.abs(depth - 12) < 1.6), _FAT)  # between the pectoral muscles
+    canvas.paint(trunk & (np.abs(depth - 12) < 1.6), contrast.fat)  # between the pectoral muscles
     ribs = (np.abs(cage - 1.09) < 0.07) & (np.cos((z + 26 * np.abs(angle) ** 1.5) / 24 * 2 * np.pi) > 0.25)
-    canvas.paint(trunk & ribs, _BONE)
-    canvas.paint((np.abs(x) < 15) & (np.abs(cage - 1.06) < 0.09) & (y < 80), _BONE + 0.08)
+    canvas.paint(trunk & ribs, contrast.bone)
+    canvas.paint((np.abs(x) < 15) & (np.abs(cage - 1.06) < 0.09) & (y < 80), contrast.bone + 0.08)
     inside = cage < 0.98
     dome = -62 + 40 * np.exp(-(((x + 60) / 55) ** 2) - ((y - 95) / 60) ** 2) + rng.normal(0, 8)
-    canvas.paint(inside, _LUNG)
-    canvas.paint(inside & (z < dome), 0.47)  # liver
-    canvas.paint(inside & (np.abs(x) < 8 + 24 * np.exp(-(((y - 95) / 40) ** 2))), _FAT + 0.05)
+    canvas.paint(inside, contrast.lung)
+    canvas.paint(inside & (z < dome), contrast.liver)  # liver
+    canvas.paint(inside & (np.abs(x) < 8 + 24 * np.exp(-(((y - 95) / 40) ** 2))), contrast.fat + 0.05)
     heart = ellipsoid(canvas, (26.0, 74.0, -22 + rng.normal(0, 6)), (58, 40, 50), (0.2, 0.3, -0.6))
-    canvas.paint(inside & (heart < 1), 0.46)
-    canvas.paint(inside & (heart < 0.35), _BLOOD - 0.1)
+    canvas.paint(inside & (heart < 1), contrast.heart)
+    canvas.paint(inside & (heart < 0.35), contrast.blood - 0.1)
     for side in (-1, 1):  # internal mammary vessels, behind the ribs, are not part of the breast
         vessel = (x - side * 20) ** 2 + (y - (32 + 0.08 * z)) ** 2 < 5
-        canvas.paint(vessel & trunk, _VESSEL)
+        canvas.paint(vessel & trunk, contrast.vessel)
 
 
 def _breast(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generator) -> _Breast:
@@ -161,18 +197,27 @@ def _breast(canvas: Canvas, patient: Patient, side: int, rng: np.random.Generato
     return _Breast(centre, nipple, (shape + 6 * np.sqrt(bump)).astype(np.float32))
 
 
-def _skin_and_fat(canvas: Canvas, front: Array, wall: Array) -> None:
+def _skin_and_fat(canvas: Canvas, front: Array, wall: Array, contrast: Contrast) -> None:
     outside = (canvas.x / 172) ** 2 + ((canvas.y - 105) / 122) ** 2 > 1.2
     flesh = (canvas.y > front) & ~((canvas.y > wall) & outside)
-    canvas.paint(flesh & (canvas.values == 0), _FAT)
+    canvas.paint(flesh & (canvas.values == 0), contrast.fat)
     depth = canvas.y - front
-    canvas.paint((depth > 0) & (depth < 3.2) & (canvas.y < wall), _SKIN)
+    canvas.paint((depth > 0) & (depth < 3.2) & (canvas.y < wall), contrast.skin)
 
 
 def _gland(
-    canvas: Canvas, patient: Patient, breast: _Breast, front: Array, wall: Array, rng: np.random.Generator
+    canvas: Canvas,
+    patient: Patient,
+    breast: _Breast,
+    between: tuple[Array, Array],
+    rng: np.random.Generator,
+    contrast: Contrast,
 ) -> None:
-    """Lobes that converge on the nipple: the brightest share, `density`, of a field stretched along the ducts."""
+    """Lobes that converge on the nipple: the brightest share, `density`, of a field stretched along the ducts.
+
+    between: The y of the skin and of the chest wall.
+    """
+    front, wall = between
     reach = (patient.breast_radius * 1.2, 75.0, patient.breast_radius * 1.2)
     middle = (breast.centre[0], breast.nipple[1] + 55, breast.centre[1])
     window = canvas.window(middle, reach)
@@ -200,21 +245,29 @@ def _gland(
         return
     threshold = np.quantile(field[room], 1 - patient.density)
     gland = room & (field > threshold)
-    shade = np.clip(_GLAND + 0.05 * clumps - 0.06 * (patient.density < 0.06), 0.4, 0.8).astype(np.float32)
+    shade = np.clip(contrast.gland + 0.05 * clumps - 0.06 * (patient.density < 0.06), *contrast.gland_range).astype(
+        np.float32
+    )
     part.paint(gland, shade, GLAND)
-    if rng.random() < 0.4:  # cysts, dark before contrast
+    if rng.random() < 0.4:  # cysts, dark in T1, bright in T2
         at = (
             breast.nipple[0] + rng.normal(0, 18),
             breast.nipple[1] + rng.uniform(20, 50),
             breast.nipple[2] + rng.normal(0, 16),
         )
-        part.paint((ellipsoid(part, at, (rng.uniform(3, 7),) * 3) < 1) & gland, 0.36, GLAND)
+        part.paint((ellipsoid(part, at, (rng.uniform(3, 7),) * 3) < 1) & gland, contrast.cyst, GLAND)
 
 
 def _draw_vessels(
-    canvas: Canvas, patient: Patient, breasts: list[_Breast], front: Array, wall: Array, rng: np.random.Generator
+    canvas: Canvas,
+    patient: Patient,
+    breasts: list[_Breast],
+    between: tuple[Array, Array],
+    rng: np.random.Generator,
+    contrast: Contrast,
 ) -> None:
     """Vessel trees from the breastbone and from the armpit, which branch on their way to the nipple."""
+    front, wall = between
     trees: list[Tubes] = []
     for breast in breasts:
         side = np.sign(breast.centre[0])
@@ -241,7 +294,7 @@ def _draw_vessels(
             )
     share = coverage(rng, canvas, trees)
     share *= (canvas.labels > 0) & (canvas.y > front + 3) & (canvas.y < wall - 2)
-    canvas.values[...] += np.minimum(1.6 * share, 1) * (_VESSEL - canvas.values)
+    canvas.values[...] += np.minimum(1.6 * share, 1) * (contrast.vessel - canvas.values)
     np.copyto(canvas.labels, np.uint8(VESSELS), where=share > 0.2)
 
 

@@ -36,12 +36,17 @@ class ConditioningSettings(Settings):
         ablated_share: Share of training images with ablated classes; see `draw_given`.
         regional_share: Share of these in which the classes are ablated within a random region only; see
             `draw_regions`.
+        attributes: Names of the attributes that the network is told, such as [sequence, age]: of the data set's cases,
+            `position` (of a slice, 0 to 1) or `volume:CLASS` (hourglass only).
+        attribute_dropout: Each is left out with this probability, and all of an image at once with it again.
     """
 
     encoding: Encoding = "embedding"
     mask_ablation: bool = True
     ablated_share: float = Field(0.3, ge=0, le=1)
     regional_share: float = Field(0.0, ge=0, le=1)
+    attributes: tuple[str, ...] = ()
+    attribute_dropout: float = Field(0.1, ge=0, le=1)
 
     @model_validator(mode="after")
     def _fit_together(self) -> ConditioningSettings:

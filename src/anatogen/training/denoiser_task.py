@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from anatogen.conditioning.ablate import draw_given, draw_regions
+from anatogen.conditioning.attributes import AttributeSchema, draw_known
 from anatogen.conditioning.encode import Condition
+from anatogen.data.attributes import VOLUME, AttributeTable, learn_attributes
 from anatogen.data.statistics import channel_statistics
 from anatogen.data.store import Batch, PreparedDataset
 from anatogen.diffusion.loss import denoising_loss, numbers_for_times, training_times
@@ -53,7 +55,21 @@ def denoiser_config(dataset: PreparedDataset, settings: RunSettings) -> Denoiser
         data_mean=mean,
         data_std=std,
         network=settings.network,
+        attributes=_attributes(dataset, settings),
     )
+
+
+def _attributes(dataset: PreparedDataset, settings: RunSettings) -> AttributeSchema | None:
+    """The attributes that the network is told, as they are in training. Raises SettingsError or DataError."""
+    names = settings.conditioning.attributes
+    if not names:
+        return None
+    moving = [name for name in ("scale", "shift", "rotation_degrees") if getattr(settings.augment, name)]
+    if moving and any(name.startswith(VOLUME) for name in names):
+        raise SettingsError(
+            f"augment.{moving[0]} would change the volumes that the network is told", hint="Leave one of the two out"
+        )
+    return learn_attributes(dataset, names)
 
 
 def _window(dataset: PreparedDataset, settings: RunSettings) -> tuple[int, ...] | None:
@@ -125,6 +141,9 @@ class DenoiserTask:
             Phase("denoiser", self.denoiser, optimizer, how.learning_rate, self.average, self.power_averages),
         )
         self.started_from: StartingPoint | None = None
+        self._attributes: AttributeTable | None = None
+        if self.config.attributes is not None:
+            self._attributes = AttributeTable(dataset, self.config.attributes, dataset.split("train"))
 
     def start_from(self, run: Path) -> tuple[str, ...]:
         """Start from the weights of the denoiser in `run`; returns the classes that it does not have.
@@ -146,7 +165,9 @@ class DenoiserTask:
     @property
     def recipe(self) -> Mapping[str, str]:
         """The settings and the data that a checkpoint belongs to."""
-        return recipe_of(self.settings, self.dataset)
+        attributes = self.config.attributes
+        told = {} if attributes is None else {"attributes": attributes.model_dump_json()}
+        return {**recipe_of(self.settings, self.dataset), **told}
 
     def loss(self, phase: Phase, batch: Batch, random: Draws) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         """E[w(t) |D(x_t, t, condition) - x0|^2], with times, noise and ablated classes drawn for each item."""
@@ -156,11 +177,12 @@ class DenoiserTask:
         ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
         annotated = batch.annotated.to(self.device, non_blocking=True)
         given, region = self._states(annotated, random, labels.shape[1:], ignored)
+        vector = self._vector(batch, random)
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
         origins = None if batch.origins is None else batch.origins.to(self.device, non_blocking=True)
-        denoise = denoiser.under(Condition.of(labels, given, region, origin=origins))
+        denoise = denoiser.under(Condition.of(labels, given, region, vector, origin=origins))
         losses = denoising_loss(
             denoise,
             path,
@@ -200,6 +222,15 @@ class DenoiserTask:
             region = torch.where(ignored, len(rows), region).to(torch.uint8)
             rows.append(torch.zeros_like(given))
         return torch.stack(rows, dim=1), region
+
+    def _vector(self, batch: Batch, random: Draws) -> Tensor | None:
+        """The vector of the items' attributes (B, V), some of them left out; None if the network takes none."""
+        if self.config.attributes is None or self._attributes is None:
+            return None
+        codes = self._attributes.codes(batch.rows).to(self.device)
+        chance = random.uniform(codes.shape[1] + 1)
+        dropout = self.settings.conditioning.attribute_dropout
+        return self.config.attributes.vectors(draw_known(codes, chance, dropout=dropout))
 
     def names(self, batch: Batch) -> Sequence[str]:
         """The case and slice of each item."""

@@ -110,6 +110,10 @@ def train(
                 raise SettingsError(
                     f"training.{name} is not applicable to the model {system.name}", hint="Leave it out"
                 )
+        if settings.conditioning.attributes:
+            raise SettingsError(
+                f"the model {system.name} takes no attributes", hint="Leave out conditioning.attributes"
+            )
     task: Task[Batch] = system.task(dataset, settings, place, out)
     loader = Loader(
         dataset,

@@ -8,16 +8,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from anatogen.conditioning.attributes import AttributeSchema, Categorical, Numeric
 from anatogen.errors import SettingsError
 from anatogen.model import Denoiser, DenoiserConfig
 from anatogen.networks.contract import PlaneNetwork
 
+_OF_ATTRIBUTES = "network.from_vector.weight"
+
 
 def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...]:
-    """Copy the weights of `other` into `denoiser`; what belongs to a class goes to the class of the same name.
+    """Copy the weights of `other` into `denoiser`; what belongs to a class or an attribute goes to that of the same
+    name.
 
     For label maps without the new classes, `denoiser` then predicts what `other` predicts (with the same statistics of
-    the images). New classes start without any influence.
+    the images). New classes and attributes start without any influence.
 
     Args:
         denoiser: Changed in place.
@@ -42,6 +46,8 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
             source = _rows(source, tensor, places, len(theirs))
         elif source is not None and name == "network.planes.of_states.weight":
             source = _matched(source[:, None, :], places)[:, 0]
+        elif name == _OF_ATTRIBUTES:
+            source = _of_attributes(source, tensor, denoiser.config.attributes, other.config.attributes)
         same_layer = source is not None and (len(source), *source.shape[2:]) == (len(tensor), *tensor.shape[2:])
         if source is not None and place is not None and same_layer and denoiser.config.encoding == "onehot":
             source = _columns(source, tensor, places, len(theirs), place)
@@ -53,6 +59,33 @@ def start_from(denoiser: Denoiser, other: Denoiser, run: Path) -> tuple[str, ...
             )
         tensor.copy_(source)
     return tuple(name for name, place in zip(names, places, strict=True) if place is None)
+
+
+def _of_attributes(
+    source: Tensor | None, like: Tensor, ours: AttributeSchema | None, theirs: AttributeSchema | None
+) -> Tensor:
+    """The weights (channels, V) of our attributes: by name and level those of theirs, zero where they have none.
+
+    A number has other statistics here. With theirs w (x - m) / s + k, ours are w s' / s and k + w (m' - m) / s.
+    """
+    found = torch.zeros_like(like)
+    if source is None or ours is None or theirs is None:
+        return found
+    columns = dict(zip(theirs.names, torch.split(source, [each.size for each in theirs.attributes], 1), strict=True))
+    for attribute, part in zip(
+        ours.attributes, torch.split(found, [each.size for each in ours.attributes], 1), strict=True
+    ):
+        old = theirs.attribute(attribute.name) if attribute.name in theirs.names else None
+        if isinstance(attribute, Numeric) and isinstance(old, Numeric):
+            weight, known = columns[attribute.name].unbind(1)
+            part[:, 0] = weight * attribute.std / old.std
+            part[:, 1] = known + weight * (attribute.mean - old.mean) / old.std
+        elif isinstance(attribute, Categorical) and isinstance(old, Categorical):
+            for number, level in enumerate(attribute.levels):
+                if level in old.levels:
+                    part[:, number] = columns[attribute.name][:, old.levels.index(level)]
+            part[:, -1] = columns[attribute.name][:, -1]
+    return found
 
 
 def _columns(source: Tensor, like: Tensor, places: Sequence[int | None], count: int, place: tuple[int, int]) -> Tensor:

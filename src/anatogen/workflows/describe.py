@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from anatogen.errors import DataError
+from anatogen.errors import DataError, SettingsError
 from anatogen.progress import Monitor, stage, watched_by
+
+if TYPE_CHECKING:
+    from anatogen.data.store import PreparedDataset
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,22 @@ class SplitSize:
 
 
 @dataclass(frozen=True)
+class AttributeDescription:
+    """An attribute and its values in words; cases: in how many of a data set's it is known, None of a run."""
+
+    name: str
+    values: str
+    cases: int | None = None
+
+
+@dataclass(frozen=True)
 class DatasetDescription:
     """A prepared data set.
 
     Attributes:
         pixel_shares: The share of all pixels of each class, by name, 0 to 1.
         remarks: What was grouped, kept together and left out during preparation, with the case names if they are kept.
+        attributes: Of its cases, by name: the values of all that are known, in words, and the number of those cases.
     """
 
     path: Path
@@ -37,6 +52,7 @@ class DatasetDescription:
     pixel_shares: dict[str, float]
     notice: str
     remarks: tuple[str, ...] = ()
+    attributes: tuple[AttributeDescription, ...] = ()
 
     @property
     def items(self) -> int:
@@ -52,7 +68,7 @@ class DatasetDescription:
 @dataclass(frozen=True)
 class RunDescription:
     """A run. network, diffusion_path, target, encoding, and window where it was trained on crops: of a denoiser; None
-    of other kinds of model.
+    of other kinds of model. attributes: that it takes.
     """
 
     path: Path
@@ -72,6 +88,7 @@ class RunDescription:
     finished: bool
     imported_from: str | None
     window: tuple[int, ...] | None = None
+    attributes: tuple[AttributeDescription, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,23 @@ def _dataset(path: Path) -> DatasetDescription:
         pixel_shares={c.name: float(counts[c.index] / counts.sum()) for c in dataset.schema.classes},
         notice=about.notice,
         remarks=(*preparation_remarks(dataset), *((leak,) if (leak := leak_in(dataset)) else ())),
+        attributes=tuple(_attributes(dataset)),
     )
+
+
+def _attributes(dataset: PreparedDataset) -> Iterator[AttributeDescription]:
+    """The attributes of the data set's cases, with their levels or range, or their number where they are many."""
+    from anatogen.conditioning.attributes import learned
+
+    cases = dataset.info.cases.values()
+    for name in sorted({name for case in cases for name in case.attributes}):
+        values = [case.attributes[name] for case in cases if name in case.attributes]
+        try:
+            shown = learned(name, values).range
+        except (DataError, SettingsError):  # one value, texts among numbers, too many texts
+            different = list(dict.fromkeys(values))
+            shown = ", ".join(different[:8]) + (f", ... ({len(different)} values)" if len(different) > 8 else "")
+        yield AttributeDescription(name, shown, len(values))
 
 
 def _run(path: Path) -> RunDescription:
@@ -170,6 +203,10 @@ def _run(path: Path) -> RunDescription:
         finished=about.finished,
         imported_from=about.imported_from,
         window=config.window if config is not None else None,
+        attributes=tuple(
+            AttributeDescription(each.name, each.range)
+            for each in (spec.attributes.attributes if spec.attributes is not None else ())
+        ),
     )
 
 

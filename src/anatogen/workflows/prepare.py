@@ -29,6 +29,7 @@ class PrepareRequest:
         drop: Classes that become background.
         patient_pattern: Regular expression that matches the patient in a case name.
         patients: CSV file with the columns case and patient; for a phantom, the number of patients.
+        attributes: CSV file with the column case or patient and one for each attribute.
         command: The command as typed; paths are reduced to their last part before it is recorded.
     """
 
@@ -41,6 +42,7 @@ class PrepareRequest:
     drop: tuple[str, ...] = ()
     patient_pattern: str | None = None
     patients: str | None = None
+    attributes: Path | None = None
     command: str = ""
 
 
@@ -59,6 +61,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
     Raises:
         DataError, SettingsError, OutputError, Interrupted: As `anatogen.data.prepare.prepare`.
     """
+    from anatogen.data.attribute_table import with_attributes
     from anatogen.data.prepare import prepare as run
     from anatogen.data.relabel import relabelled, with_patients
     from anatogen.data.sources import open_source
@@ -71,6 +74,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
     opened = open_source(source, request.layout, list(request.classes) if request.classes is not None else None)
     opened = relabelled(opened, list(request.merge), request.drop)
     opened = with_patients(opened, pattern=request.patient_pattern, table=table)
+    opened = with_attributes(opened, request.attributes)
     with watched_by(monitor), stage("preparing", len(opened.cases), "cases") as bar:
         dataset = run(
             opened,
@@ -85,7 +89,8 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
 
 def without_paths(request: PrepareRequest) -> str:
     """The command of `request` with each path reduced to its last part, because a path can reveal names."""
-    paths = {PurePath(path) for path in (request.source, request.out, request.patients) if path is not None}
+    given = (request.source, request.out, request.patients, request.attributes)
+    paths = {PurePath(path) for path in given if path is not None}
     words = []
     for word in shlex.split(request.command):
         option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)

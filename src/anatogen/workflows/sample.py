@@ -70,6 +70,7 @@ class MapChoice:
         renames: "ours=theirs" for classes that another data set calls otherwise.
         fit: label maps of another geometry: "crop" to the field of view, or "pad" (shrink).
         seed: the same seed gives the same images.
+        attributes: "name=value" for all images, or "name=unknown"; others are as in the map's own case.
     """
 
     masks: Path
@@ -85,6 +86,7 @@ class MapChoice:
     renames: tuple[str, ...] = ()
     fit: str = "crop"
     seed: int = 0
+    attributes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises SettingsError for an unknown fit, or a region in which nothing is free."""
@@ -218,6 +220,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
 
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
+    from anatogen.conditioning.attributes import parse_attributes
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan
 
@@ -239,6 +242,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             seed=maps.seed,
             per_mask=maps.per_mask,
             count=maps.count,
+            attributes=parse_attributes(maps.attributes, model.spec.attributes),
         )
         if (plan.combine or not all(states.given)) and not model.spec.takes_free:
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")

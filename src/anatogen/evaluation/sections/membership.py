@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from anatogen.conditioning.encode import Condition
+from anatogen.data.attributes import AttributeTable
 from anatogen.data.store import PreparedDataset
 from anatogen.evaluation.needs import a_denoiser
 from anatogen.evaluation.sections.base import Finding, Need, Question, Section, evenly
@@ -61,7 +62,10 @@ def membership_attack(generator: HasDenoiser, dataset: PreparedDataset, most: in
             chosen = evenly(rows, most)
             losses, hard, done = [], [], 0
             for batch in dataset.batches(chosen, 64):
-                condition = Condition.of(batch.labels, batch.annotated).to(generator.device)
+                takes = generator.denoiser.config.attributes
+                told = None if takes is None else AttributeTable(dataset, takes, batch.rows)
+                vector = None if takes is None or told is None else takes.vectors(told.codes(batch.rows))
+                condition = Condition.of(batch.labels, batch.annotated, vector=vector).to(generator.device)
                 images = batch.images.to(generator.device)
                 ignored = None if batch.ignored is None else batch.ignored.to(generator.device)
                 with torch.no_grad():
