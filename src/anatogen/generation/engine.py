@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,7 +22,7 @@ from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.solvers import Callback
 from anatogen.errors import SettingsError
 from anatogen.model import AboutModel, Denoiser, ModelSpec, Q, Query, Similarity, digest_of_weights, load_denoiser
-from anatogen.sampling import SamplingSettings, sample
+from anatogen.sampling import SamplingSettings, denoiser_under, sample
 from anatogen.seeds import derive_seed
 
 _MOST_VOXELS = 16 * 64**3
@@ -96,13 +97,15 @@ class Generator:
         seeds: Iterable[int] = (0,),
         steps: int | None = None,
         solver: str | None = None,
+        guidance: float | None = None,
         batch_size: int = 16,
     ) -> NDArray[np.float32]:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
-        given, free: class names; by default all are given. The same seed gives the same image.
-        Raises SettingsError for an unknown class, one that is both given and free, an unknown solver, or a label map of
-        another shape.
+        given, free: class names; by default all are given. The same seed gives the same image. guidance: see
+        `SamplingSettings`; for its interval and classes see `sampling_with`.
+        Raises SettingsError for an unknown class, one that is both given and free, an unknown solver, a label map of
+        another shape, or guidance of a model that was trained without mask ablation.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -110,7 +113,7 @@ class Generator:
         """
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
-        settings = self.with_settings(steps=steps, solver=solver)
+        settings = self.with_settings(steps=steps, solver=solver, guidance=guidance)
         asked = [Query(labels.astype(np.int64), states, seed) for seed in seeds]
         return np.stack([image for _, image in self.generate(asked, settings, batch_size=batch_size)])
 
@@ -159,9 +162,11 @@ class Generator:
     def with_settings(self, **changes: Any) -> SamplingSettings:
         """The run's own sampling settings with `changes`, of which None changes nothing.
 
-        Raises SettingsError for an unknown solver or a value out of range.
+        Raises SettingsError for an unknown solver, a value out of range, or guidance that the model cannot follow.
         """
-        return self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found = self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found.check_guidance(self.schema, takes_free=self.spec.takes_free)
+        return found
 
     def sampling_with(self, settings: SamplingSettings) -> Self:
         """The same generator with other sampling settings."""
@@ -185,6 +190,7 @@ class Generator:
         start from noise with others that start from real images.
         """
         settings = settings or self.settings
+        settings.check_guidance(self.schema, takes_free=self.spec.takes_free)
         remaining, batch_size = iter(asked), at_most(batch_size, self.size)
         while batch := list(islice(remaining, batch_size)):
             images: dict[int, NDArray[np.float32]] = {}
@@ -201,8 +207,9 @@ class Generator:
             torch.tensor([query.states.given for query in batch]),
         )
         shape = (self.denoiser.config.image_channels, *self.size)
+        under = partial(self.denoiser.under, tile=settings.tile)
         return sample(
-            self.denoiser.under(condition.to(self.device), tile=settings.tile),
+            denoiser_under(under, condition.to(self.device), self.denoiser.path, settings, self.schema),
             self.denoiser.path,
             settings,
             SampleNoise([derive_seed("sample", query.seed) for query in batch], shape, self.device),
