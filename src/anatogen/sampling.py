@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor
 
+from anatogen.conditioning.encode import Condition
 from anatogen.device import Precision
+from anatogen.diffusion.guidance import EVERYWHERE, guided
 from anatogen.diffusion.interpolate import NoisedStart, RealStart, from_noised, interpolate
 from anatogen.diffusion.path import Grid, Path
 from anatogen.diffusion.solvers import SOLVERS, Callback, Denoise, SolverName
 from anatogen.errors import SettingsError, nearest
+from anatogen.labels import LabelSchema
 from anatogen.settings import Settings, explain, setting_names
 
+Share = Annotated[float, Field(ge=0, le=1)]
 _GRIDS_OF_OLD = {"bent": "polynomial", "even": "leading"}
 
 
@@ -24,6 +35,10 @@ class SamplingSettings(Settings):
 
     grid: where along the path the steps lie; see `Path.times`. tile: see an image in overlapping tiles of that size,
     with the memory of one; by default only a model trained on crops does, in theirs.
+
+    guidance: how much more closely than in the data the label map is followed; 1 is off. guidance_interval: where along
+    the path, as shares of noise; see `anatogen.diffusion.guidance`. guidance_classes: the classes that are followed
+    so, by default all that are given.
     """
 
     solver: SolverName = "dpmpp_2m"
@@ -33,14 +48,25 @@ class SamplingSettings(Settings):
     clip: float | None = Field(1.05, gt=0)
     precision: Precision = "float32"
     tile: tuple[Annotated[int, Field(ge=4)], ...] | None = None
+    guidance: float = Field(1.0, ge=0, le=10)
+    guidance_interval: tuple[Share, Share] = EVERYWHERE
+    guidance_classes: tuple[str, ...] | None = Field(None, min_length=1)
 
     @model_serializer(mode="wrap")
-    def _without_tile(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Documents of before there were tiles stay what they were."""
+    def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Documents of before there were tiles, and guidance, stay what they were."""
         values: dict[str, Any] = handler(self)
-        if values.get("tile") is None:
-            values.pop("tile", None)
-        return values
+        off = [name for name in ("tile", "guidance_classes") if values.get(name) is None]
+        if self.guidance == 1:
+            off = [*off, "guidance", "guidance_interval", "guidance_classes"]
+        return {name: value for name, value in values.items() if name not in off}
+
+    @model_validator(mode="after")
+    def _interval_with_an_inside(self) -> Self:
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(f"guidance_interval {low:g},{high:g} is empty: the first has to be the smaller one")
+        return self
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -57,6 +83,51 @@ class SamplingSettings(Settings):
             return SamplingSettings.model_validate(self.model_dump() | changes)
         except ValidationError as error:
             raise explain(error, setting_names(SamplingSettings)) from error
+
+    @property
+    def guidance_in_words(self) -> str:
+        """For reports and cards: "guidance 2 at noise 0.2 to 0.75 by liver"; "" where it is off."""
+        if self.guidance == 1:
+            return ""
+        low, high = self.guidance_interval
+        where = "" if self.guidance_interval == EVERYWHERE else f" at noise {low:g} to {high:g}"
+        classes = "" if self.guidance_classes is None else f" by {', '.join(self.guidance_classes)}"
+        return f"guidance {self.guidance:g}{where}{classes}"
+
+    def check_guidance(self, schema: LabelSchema, *, takes_free: bool) -> None:
+        """Raises SettingsError where a model cannot be guided so.
+
+        Args:
+            schema: Its classes.
+            takes_free: Whether it was trained with classes left free.
+        """
+        if self.guidance == 1:
+            return
+        if not takes_free:
+            raise SettingsError(
+                "guidance is not applicable to a model trained without mask ablation: it needs classes left free",
+                hint="Leave it out, or train with --mask-ablation",
+            )
+        for name in self.guidance_classes or ():
+            schema.index_of(name)
+
+
+def denoiser_under(
+    under: Callable[[Condition], Denoise],
+    condition: Condition,
+    path: Path,
+    settings: SamplingSettings,
+    schema: LabelSchema,
+) -> Denoise:
+    """The denoiser `under` a condition, guided as `settings` say: away from the same with the guided classes free.
+
+    Raises SettingsError for a guided class that is not in `schema`.
+    """
+    denoise, names = under(condition), settings.guidance_classes
+    if settings.guidance == 1:
+        return denoise
+    less = condition.leaving_free(None if names is None else [schema.index_of(name) for name in names])
+    return guided(denoise, under(less), settings.guidance, path, settings.guidance_interval)
 
 
 @torch.no_grad()

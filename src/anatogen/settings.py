@@ -237,3 +237,16 @@ def parse_sides(text: str, dim: int, option: str) -> tuple[int, ...]:
         example = "256 or 256x192" if dim == 2 else "64 or 64x96x96"
         raise SettingsError(f"{option} must have {dim} sides, got {text}", hint=f"Use for instance {example}")
     return sides
+
+
+def parse_interval(text: str, option: str) -> tuple[float, float]:
+    """The two numbers in "LOW,HIGH".
+
+    Raises:
+        SettingsError: The text, given with `option`, is not two numbers.
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"{option} {text} is not two numbers", hint="Use for instance 0.2,0.75") from error
+    return low, high

@@ -100,3 +100,20 @@ tile_option: str | None = typer.Option(
 eta_option: float | None = typer.Option(
     None, min=0, max=1, help="Noise added while solving, from 0 (deterministic) to 1."
 )
+guidance_option: float | None = typer.Option(
+    None,
+    min=0,
+    max=10,
+    metavar="W",
+    help="How much more closely than in the data the label map is followed (classifier-free guidance); 1 is off, and "
+    "usual are 1.25 to 2. Needs a run with mask ablation. [default: the run's]",
+)
+guidance_interval_option: str | None = typer.Option(
+    None,
+    metavar="LOW,HIGH",
+    help="Guide only where the share of noise, sigma / (alpha + sigma), is above LOW and up to HIGH, both in 0 "
+    "(image) to 1 (noise). [default: 0,1]",
+)
+guidance_classes_option: str | None = typer.Option(
+    None, metavar="A,B", help="Guide by these classes alone. [default: all that are given]"
+)

@@ -13,6 +13,9 @@ from anatogen.cli.common import (
     device_option,
     eta_option,
     guarded,
+    guidance_classes_option,
+    guidance_interval_option,
+    guidance_option,
     print_samples,
     shard_option,
     solver_option,
@@ -76,6 +79,9 @@ def sample(
     steps: int | None = steps_option,
     eta: float | None = eta_option,
     tile: str | None = tile_option,
+    guidance: float | None = guidance_option,
+    guidance_interval: str | None = guidance_interval_option,
+    guidance_classes: str | None = guidance_classes_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
         "auto",
@@ -152,7 +158,9 @@ def sample(
             out=out,
             maps=maps,
             gate=gate,
-            solver=SolverChoice(solver, steps, eta, tile),
+            solver=SolverChoice(
+                solver, steps, eta, tile, guidance, guidance_interval, as_tuple(split_names(guidance_classes))
+            ),
             format=format,
             batch_size=batch_size,
             device=device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,6 +77,12 @@ class Condition:
     def without_attributes(self) -> Condition:
         """The same condition with every attribute unknown."""
         return replace(self, vector=None if self.vector is None else torch.zeros_like(self.vector))
+
+    def leaving_free(self, classes: Sequence[int] | None = None) -> Condition:
+        """The same condition with `classes` (of 1..C-1) free, in every region; with all of them, by default."""
+        states = self.states.clone()
+        states[:, :, slice(None) if classes is None else [index - 1 for index in classes]] = False
+        return Condition.of(self.labels, states, self.region, self.vector, self.origin)
 
     def resized(self, change: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `change`: (B, *spatial) -> (B, *other) applied to labels and region."""

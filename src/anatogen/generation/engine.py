@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -34,7 +35,7 @@ from anatogen.model import (
     digest_of_weights,
     load_denoiser,
 )
-from anatogen.sampling import SamplingSettings, sample
+from anatogen.sampling import SamplingSettings, denoiser_under, sample
 from anatogen.seeds import derive_seed
 
 _MOST_VOXELS = 16 * 64**3
@@ -116,14 +117,16 @@ class Generator:
         seeds: Iterable[int] = (0,),
         steps: int | None = None,
         solver: str | None = None,
+        guidance: float | None = None,
         batch_size: int = 16,
     ) -> NDArray[np.float32]:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
         given, free: class names; by default all are given. attributes: values by name, of those that the model takes;
-        the others are unknown. The same seed gives the same image.
+        the others are unknown. The same seed gives the same image. guidance: see `SamplingSettings`; for its interval
+        and classes see `sampling_with`.
         Raises SettingsError for an unknown class, one that is both given and free, an unknown attribute or value, an
-        unknown solver, or a label map of another shape.
+        unknown solver, a label map of another shape, or guidance of a model that was trained without mask ablation.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -131,7 +134,7 @@ class Generator:
         """
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
-        settings = self.with_settings(steps=steps, solver=solver)
+        settings = self.with_settings(steps=steps, solver=solver, guidance=guidance)
         told = require_attributes(self.denoiser.config.attributes, attributes or {})
         known = {name: value for name, value in told.items() if value is not None}
         asked = [Query(labels.astype(np.int64), states, seed, attributes=known) for seed in seeds]
@@ -182,9 +185,11 @@ class Generator:
     def with_settings(self, **changes: Any) -> SamplingSettings:
         """The run's own sampling settings with `changes`, of which None changes nothing.
 
-        Raises SettingsError for an unknown solver or a value out of range.
+        Raises SettingsError for an unknown solver, a value out of range, or guidance that the model cannot follow.
         """
-        return self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found = self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found.check_guidance(self.schema, takes_free=self.spec.takes_free)
+        return found
 
     def sampling_with(self, settings: SamplingSettings) -> Self:
         """The same generator with other sampling settings."""
@@ -208,6 +213,7 @@ class Generator:
         start from noise with others that start from real images.
         """
         settings = settings or self.settings
+        settings.check_guidance(self.schema, takes_free=self.spec.takes_free)
         remaining, batch_size = iter(asked), at_most(batch_size, self.size)
         while batch := list(islice(remaining, batch_size)):
             images: dict[int, NDArray[np.float32]] = {}
@@ -221,7 +227,8 @@ class Generator:
         """Images of queries that all start in the same way."""
         shape = (self.denoiser.config.image_channels, *self.size)
         condition = condition_of(batch, self.device, takes=self.denoiser.config.attributes)
-        denoise = self.denoiser.under(condition, tile=settings.tile)
+        under = partial(self.denoiser.under, tile=settings.tile)
+        denoise = denoiser_under(under, condition, self.denoiser.path, settings, self.schema)
         kept = [query.start for query in batch if isinstance(query.start, Known)]
         if kept:
             denoise = keeping(denoise, self._stacked(each.image for each in kept), self._stacked(k.kept for k in kept))

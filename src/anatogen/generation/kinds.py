@@ -45,7 +45,8 @@ class Kind:
 
 
 def _denoiser(network: Denoiser, settings: RunSettings, device: str) -> ImageModel:
-    return Generator(network, settings.sampling, device=device)
+    about = AboutModel(mask_ablation=settings.conditioning.mask_ablation)
+    return Generator(network, settings.sampling, device=device, about=about)
 
 
 KINDS: dict[str, Kind] = {

@@ -359,12 +359,14 @@ def _class_table(header: Header | None, counts: SetCounts) -> Table | None:
 def _process(report: Report, header: Header | None, counts: SetCounts) -> list[tuple[str, Any]]:
     sampling = header.sampling if header is not None else report.sampling
     asked = header.request.seed if header is not None else None
+    guidance = sampling.guidance_in_words.removeprefix("guidance ") if sampling else ""
     return [
         ("model, by the hash of its weights", header.model if header is not None else report.model_digest),
         ("its training steps", _amount_or_none(header.about_model.steps if header is not None else None)),
         ("solver", sampling.solver if sampling else None),
         ("solver steps", _amount_or_none(sampling.steps if sampling else None)),
         ("eta", sampling.eta if sampling else None),
+        *([("guidance on the label map", guidance)] if guidance else []),
         ("seed", asked if asked is not None else report.seed),
         ("different seeds of images", _amount_or_none(counts.seeds)),
         ("version of anatogen", (header.version if header is not None else "") or report.version),

@@ -109,13 +109,14 @@ class DenoiserTask:
         device: Where to train.
 
     Raises:
-        SettingsError: The network does not fit the images.
+        SettingsError: The network does not fit the images, or the run's samples could not be guided as they say.
     """
 
     def __init__(self, dataset: PreparedDataset, settings: RunSettings, device: torch.device) -> None:
         how = settings.training
         self.dataset, self.settings, self.device = dataset, settings, device
         self.config = denoiser_config(dataset, settings)
+        settings.sampling.check_guidance(dataset.schema, takes_free=settings.conditioning.mask_ablation)
         with torch.random.fork_rng(
             devices=[]
         ):  # for the initial weights only; all other draws have their own generators

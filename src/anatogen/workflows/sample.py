@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -27,29 +27,42 @@ FITS = ("crop", "pad")
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """What to change in the run's own sampling settings; None changes nothing. tile: as "64" or "64x96x96"."""
+    """What to change in the run's own sampling settings; None changes nothing.
+
+    tile: as "64" or "64x96x96". guidance_interval: as "0.2,0.75".
+    """
 
     solver: str | None = None
     steps: int | None = None
     eta: float | None = None
     tile: str | None = None
+    guidance: float | None = None
+    guidance_interval: str | None = None
+    guidance_classes: tuple[str, ...] | None = None
 
     def applied(self, model: ImageModel, run: Path) -> ImageModel:
-        """`model` with these changes. Raises SettingsError for an unknown solver, or where the model has no steps."""
+        """`model` with these changes.
+
+        Raises SettingsError for an unknown solver, where the model has no steps or cannot be guided so, or where the
+        guidance has an interval or classes but no weight.
+        """
         from anatogen.generation.kinds import require_ability
         from anatogen.model import HasDenoiser, HasSteps
-        from anatogen.settings import parse_sides
+        from anatogen.settings import parse_interval, parse_sides
 
         if self == SolverChoice():
             return model
-        named = {"--solver": self.solver, "--steps": self.steps, "--eta": self.eta, "--tile": self.tile}
-        first = next(name for name, value in named.items() if value is not None)
+        changes = {each.name: getattr(self, each.name) for each in fields(self)}
+        first = next(f"--{name.replace('_', '-')}" for name, value in changes.items() if value is not None)
         walking = require_ability(model, HasSteps, first, run)  # type: ignore[type-abstract]
-        tile = None
         if self.tile is not None:
             require_ability(model, HasDenoiser, "--tile", run)  # type: ignore[type-abstract]
-            tile = parse_sides(self.tile, len(model.spec.size), "--tile")
-        settings = walking.with_settings(solver=self.solver, steps=self.steps, eta=self.eta, tile=tile)
+            changes["tile"] = parse_sides(self.tile, len(model.spec.size), "--tile")
+        if self.guidance_interval is not None:
+            changes["guidance_interval"] = parse_interval(self.guidance_interval, "--guidance-interval")
+        settings = walking.with_settings(**changes)
+        if settings.guidance == 1 and first.startswith("--guidance-"):
+            raise SettingsError(f"{first} makes no difference without guidance", hint="Add for instance --guidance 2")
         changed: ImageModel = walking.sampling_with(settings)  # type: ignore[assignment]
         return changed
 

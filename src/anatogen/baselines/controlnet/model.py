@@ -106,6 +106,8 @@ class ControlnetModel:
         found = self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
         if found.solver != "ddim":
             raise SettingsError(f"a ControlNet samples with ddim, not {found.solver}", hint="Leave out --solver")
+        if found.guidance != 1:
+            raise SettingsError("guidance is not applicable to a ControlNet", hint="Leave it out")
         return found
 
     def sampling_with(self, settings: SamplingSettings) -> Self:

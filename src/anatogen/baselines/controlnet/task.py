@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from anatogen.baselines.controlnet.model import CONTROLNET, PROMPT, ControlnetDocument
@@ -85,6 +85,13 @@ class ControlnetSampling(SamplingSettings):
     steps: int = Field(50, ge=1, le=1000)
     eta: float = Field(0.0, ge=0, le=1)
     clip: float | None = Field(None, gt=0)
+
+    @field_validator("guidance")
+    @classmethod
+    def _of_other_kinds(cls, value: float) -> float:
+        if value != 1:
+            raise ValueError("guidance is not applicable to a ControlNet")
+        return value
 
 
 class ControlnetSettings(Settings):

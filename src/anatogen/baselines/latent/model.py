@@ -22,7 +22,7 @@ from anatogen.baselines.latent.network import LatentConfig, LatentNetwork
 from anatogen.device import autocast, pick_device
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.model import AboutModel, ModelSpec, Q, RunDocument, condition_of, digest_of_weights
-from anatogen.sampling import SamplingSettings, sample
+from anatogen.sampling import SamplingSettings, denoiser_under, sample
 from anatogen.seeds import derive_seed
 
 LATENT = "latent"
@@ -71,7 +71,9 @@ class LatentModel:
 
     def with_settings(self, **changes: Any) -> SamplingSettings:
         """Its sampling settings with `changes`, of which None changes nothing."""
-        return self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found = self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
+        found.check_guidance(self.spec.schema, takes_free=self.spec.takes_free)
+        return found
 
     def sampling_with(self, settings: SamplingSettings) -> Self:
         """The same model with other sampling settings."""
@@ -88,11 +90,13 @@ class LatentModel:
     @torch.no_grad()
     def generate(self, asked: Iterable[Q], *, batch_size: int = 16) -> Iterator[tuple[Q, NDArray[np.float32]]]:
         """Each query with its image (C, *spatial) in [-1, 1], in their order."""
-        denoiser, shape = self.network.denoiser, self.network.autoencoder.code_size
+        denoiser, shape, spec = self.network.denoiser, self.network.autoencoder.code_size, self.spec
+        self.settings.check_guidance(spec.schema, takes_free=spec.takes_free)
         for batch in batches_of(asked, batch_size):
             seeds = [derive_seed("sample", query.seed) for query in batch]
             with autocast(self.device, self.settings.precision):
-                denoise = denoiser.under(condition_of(batch, self.device))
+                condition = condition_of(batch, self.device)
+                denoise = denoiser_under(denoiser.under, condition, denoiser.path, self.settings, spec.schema)
                 codes = sample(denoise, denoiser.path, self.settings, SampleNoise(seeds, shape, self.device))
                 images = self.network.decode(codes)
             yield from zip(batch, images.float().cpu().numpy(), strict=True)

@@ -112,6 +112,7 @@ class LatentTask:
         self, dataset: PreparedDataset, settings: LatentSettings, device: torch.device, out: Path | None = None
     ) -> None:
         how = settings.own_training
+        settings.sampling.check_guidance(dataset.schema, takes_free=settings.conditioning.mask_ablation)
         self.dataset, self.settings, self.device = dataset, settings, device
         self._stage = None if out is None else stage_folder(out, STAGE)
         autoencoder = self._autoencoder().to(device)
