@@ -100,3 +100,22 @@ tile_option: str | None = typer.Option(
 eta_option: float | None = typer.Option(
     None, min=0, max=1, help="Noise added while solving, from 0 (deterministic) to 1."
 )
+edit_option: list[str] = typer.Option(
+    ...,
+    "--edit",
+    metavar="EDIT",
+    help='Edits in order, "grow liver 5mm; deform 0.3"; a range as 2..6mm is drawn by seed. Several --edit take turns. '
+    "On slices, mm are in the plane. Grammar: the documentation's page on editing.",
+)
+optional_edit_option: list[str] = typer.Option(
+    [],
+    "--edit",
+    metavar="EDIT",
+    help='Edit the label maps first: "grow liver 5mm; deform 0.3". Several --edit take turns. See anatogen edit.',
+)
+implausible_option: str = typer.Option(
+    "warn",
+    metavar="WHAT",
+    help="Edits outside the limits learned from the training patients' label maps: warn (keep and record them), refuse "
+    "(draw again, up to 10 times, then leave out) or keep (do not check).",
+)

@@ -64,7 +64,8 @@ def displacement(
     scale = max(sides) / _KNOTS if scale is None else scale
     if scale < 2 * max(spacing):
         raise DataError(
-            f"a deformation cannot have bumps of {scale:g}, below two pixels", hint=f"Choose {2 * max(spacing):g} or more"
+            f"a deformation cannot have bumps of {scale:g}, below two pixels",
+            hint=f"Choose {2 * max(spacing):g} or more",
         )
     rng = np.random.default_rng(seed)
     bases = [_splines(count, step / scale) for count, step in zip(shape, spacing, strict=True)]
@@ -76,7 +77,7 @@ def displacement(
 
 
 def _splines(count: int, step: float) -> NDArray[np.float64]:
-    """Cubic B-splines (count, knots) at the centres of `count` pixels, `step` knots apart, in the middle of the knots."""
+    """Cubic B-splines (count, knots) at the centres of `count` pixels, which are `step` knots apart."""
     at = np.arange(count) * step
     knots = math.floor(at[-1]) + 4
     basis: NDArray[np.float64] = BSpline.design_matrix(at, np.arange(-3.0, knots + 1), 3).toarray()

@@ -69,12 +69,11 @@ def grow(
     return np.where(near if over is None else near & np.isin(labels, list(over)), index, labels)
 
 
-def shrink(
-    labels: LabelMap, region: NDArray[np.bool_], distance: float, *, spacing_mm: Spacing = None
-) -> LabelMap:
+def shrink(labels: LabelMap, region: NDArray[np.bool_], distance: float, *, spacing_mm: Spacing = None) -> LabelMap:
     """Move the border of `region` inward by `distance`; each lost pixel gets the nearest class outside.
 
-    A region that is nowhere thicker than twice the distance disappears. One that fills the map has no border, and stays.
+    A region that is nowhere thicker than twice the distance disappears. One that fills the map has no border, and
+    stays.
     """
     if region.all():
         return labels.copy()
@@ -104,8 +103,8 @@ def erase(labels: LabelMap, classes: Collection[int]) -> LabelMap:
 def move(labels: LabelMap, classes: Collection[int], by: Sequence[float], *, spacing_mm: Spacing = None) -> LabelMap:
     """Move `classes` together by a vector, to the nearest whole pixel, so that their shape stays as it is.
 
-    What they leave gets the class that surrounds it (see `erase`); what they come to lie on is replaced; what leaves the
-    map is lost.
+    What they leave gets the class that surrounds it (see `erase`); what they come to lie on is replaced; what leaves
+    the map is lost.
 
     Args:
         labels: Class indices, of any number of dimensions.

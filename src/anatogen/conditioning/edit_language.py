@@ -1,19 +1,19 @@
 """The edit language, "grow liver 2..6mm; remove left_kidney; deform 0.3": read, drawn by seed, applied.
 
-    edit      = step, { ";", step }
-    step      = "remove", classes
-              | "grow", classes, distance, [ "over", ( "all" | "background" | "classes" | classes ) ]
-              | "shrink", classes, distance
-              | "move", classes, distance, [ direction, { distance, direction } ]
-              | "mirror"
-              | "deform", share, [ distance ], [ "seed", integer ]
-              | "paste", classes, [ "from", map ]
-              | "interpolate", share, [ "with", map ]
-    classes   = name, { ",", name }          names of several words may stand in quotes
-    distance  = amount, ( "mm" | "px" )
-    share     = amount
-    amount    = number, [ "..", number ]     a range is drawn from, uniformly
-    direction = "left" | "right" | "anterior" | "posterior" | "superior" | "inferior" | "up" | "down"
+edit      = step, { ";", step }
+step      = "remove", classes
+          | "grow", classes, distance, [ "over", ( "all" | "background" | "classes" | classes ) ]
+          | "shrink", classes, distance
+          | "move", classes, distance, [ direction, { distance, direction } ]
+          | "mirror"
+          | "deform", share, [ distance ], [ "seed", integer ]
+          | "paste", classes, [ "from", map ]
+          | "interpolate", share, [ "with", map ]
+classes   = name, { ",", name }          names of several words may stand in quotes
+distance  = amount, ( "mm" | "px" )
+share     = amount
+amount    = number, [ "..", number ]     a range is drawn from, uniformly
+direction = "left" | "right" | "anterior" | "posterior" | "superior" | "inferior" | "up" | "down"
 """
 
 from __future__ import annotations
