@@ -117,3 +117,22 @@ guidance_interval_option: str | None = typer.Option(
 guidance_classes_option: str | None = typer.Option(
     None, metavar="A,B", help="Guide by these classes alone. [default: all that are given]"
 )
+edit_option: list[str] = typer.Option(
+    ...,
+    "--edit",
+    metavar="EDIT",
+    help='Edits in order, "grow liver 5mm; deform 0.3"; a range as 2..6mm is drawn by seed. Several --edit take turns. '
+    "On slices, mm are in the plane. Grammar: the documentation's page on editing.",
+)
+optional_edit_option: list[str] = typer.Option(
+    [],
+    "--edit",
+    metavar="EDIT",
+    help='Edit the label maps first: "grow liver 5mm; deform 0.3". Several --edit take turns. See anatogen edit.',
+)
+implausible_option: str = typer.Option(
+    "warn",
+    metavar="WHAT",
+    help="Edits outside the limits learned from the training patients' label maps: warn (keep and record them), refuse "
+    "(draw again, up to 10 times, then leave out) or keep (do not check).",
+)

@@ -16,6 +16,8 @@ from anatogen.cli.common import (
     guidance_classes_option,
     guidance_interval_option,
     guidance_option,
+    implausible_option,
+    optional_edit_option,
     print_samples,
     shard_option,
     solver_option,
@@ -75,6 +77,9 @@ def sample(
         help="A class that has another name in the other data set: liver=liver+tumour.",
     ),
     fit: str = typer.Option("crop", help="Label maps of another geometry: crop to the field of view, or pad (shrink)."),
+    edits: list[str] = optional_edit_option,
+    edits_per_map: int = typer.Option(1, min=1, help="Edits of each label map, --per-mask images of each."),
+    implausible: str = implausible_option,
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     eta: float | None = eta_option,
@@ -127,10 +132,14 @@ def sample(
     Only images that follow their label map, and copy no training patient; the manifest says what was rejected:
     anatogen sample runs/liver --masks data/liver --min-dice 0.8 --reject-copies --out kept
 
+    Ten edits of each label map, drawn by seed (see anatogen edit):
+    anatogen sample runs/liver --masks data/liver --edit "grow liver 2..6mm; deform 0.3" --edits-per-map 10 --out edited
+
     One of 200 jobs that fill one folder; a job that was stopped is started again, and makes what it lacks:
     anatogen sample runs/liver --masks data/liver --per-mask 500 --out million --shard 3/200
     """
     from anatogen.generation.shards import parse_shard
+    from anatogen.workflows.edit import EditChoice
     from anatogen.workflows.sample import GateChoice, MapChoice, SampleRequest, SolverChoice
     from anatogen.workflows.sample import sample as run_workflow
 
@@ -150,6 +159,7 @@ def sample(
         fit=fit,
         seed=seed,
         attributes=tuple(attribute),
+        edits=EditChoice(tuple(edits), edits_per_map, implausible),
     )
     gate = GateChoice(min_dice, reject_copies, retries, judge)
     result = run_workflow(

@@ -20,11 +20,11 @@ from anatogen.seeds import derive_seed
 def entries_and_rows(samples: SampleSet, dataset: PreparedDataset) -> tuple[list[Line], list[Row] | None]:
     """The manifest lines that can be evaluated, and the data set's row of each:
 
-    None where all label maps are from elsewhere.
+    None where all label maps are from elsewhere, or were edited: no real image has such a map.
 
     Raises SettingsError where no image follows a label map of `dataset`.
     """
-    elsewhere = [entry for entry in samples.entries if entry.elsewhere is not None]
+    elsewhere = [entry for entry in samples.entries if entry.elsewhere is not None or entry.edit is not None]
     if elsewhere:
         return elsewhere, None
     by_place: dict[tuple[str | None, int | None], Row] = {(row.case, row.slice): row for row in dataset.rows}

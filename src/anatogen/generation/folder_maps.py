@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from anatogen.data.foreign_maps import Window, bring
 from anatogen.data.label_values import to_classes, whole_labels
 from anatogen.data.matching import match_classes, some
+from anatogen.data.placement import Placement
 from anatogen.errors import DataError, SettingsError
+from anatogen.generation.manifest import Origin
 from anatogen.io.npy import read_npy
 from anatogen.io.nrrd import read_seg_nrrd
 from anatogen.io.pictures import read_label_picture
@@ -34,6 +36,7 @@ class FolderMap:
     """One label map for one image. name: unique in the folder. read: gives it as the model takes it, int64 (*size).
 
     states: which classes it speaks for. slice: of a volume, its position along the model's axis; None for a whole map.
+    origin, place, spacing_mm: of a map that was made from one of a data set.
     """
 
     name: str
@@ -41,6 +44,9 @@ class FolderMap:
     read: Callable[[], NDArray[np.int64]]
     states: ClassStates
     slice: int | None = None
+    origin: Origin | None = None
+    place: Placement | None = None
+    spacing_mm: tuple[float, ...] | None = None
 
 
 def maps_in(

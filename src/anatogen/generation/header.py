@@ -83,9 +83,10 @@ class Asked(Part):
     """What was asked for: all that defines the images of a set beside the model, the sampling settings and the gates.
 
     What is None is not known (a set of version 0.1, or requests that were made one by one) or was not asked for.
-    within: the region in which classes are free. rename: pairs "OURS=THEIRS". similarities, step, mixing: of images
-    that are similar to real ones. count: of the last call; a set may hold more. attributes: values that all images were
-    asked for, "unknown" where they were left out; None where each has those of its own case.
+    within: the region in which classes are free. rename: pairs "OURS=THEIRS". edits, edits_per_map, edit_seed,
+    implausible: of label maps that were edited on the way; see `EditedMaps`. similarities, step, mixing: of images that
+    are similar to real ones. attributes: values that all images were asked for, "unknown" where they were left out;
+    None where each has those of its own case. count: of the last call; a set may hold more.
     """
 
     label_maps: LabelMaps | None = None
@@ -105,6 +106,10 @@ class Asked(Part):
     step: int | None = None
     mixing: str | None = None
     attributes: dict[str, str | float] | None = None
+    edits: tuple[str, ...] | None = None
+    edits_per_map: int | None = None
+    edit_seed: int | None = None
+    implausible: str | None = None
 
 
 class Ask(Part):

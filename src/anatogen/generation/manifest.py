@@ -1,4 +1,4 @@
-"""The lines of a sample set: of manifest.jsonl, rejected.jsonl and places.jsonl."""
+"""The lines of a sample set, of manifest.jsonl, rejected.jsonl and places.jsonl, and of a folder of edited maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue
 
 from anatogen.data.intensity import IntensityMapping
 from anatogen.data.placement import Placement
-from anatogen.generation.header import FORMAT, Part
+from anatogen.generation.header import FORMAT, LabelMaps, Part
+from anatogen.labels import LabelClass, LabelSchema
 from anatogen.settings import Document
 
 _FIRST_KEYS = ("format", "id", "file", "labels", "real", "given", "free", "seed", "tries")
@@ -53,8 +54,10 @@ class Origin(Part):
 
     case, patient, slice, split: of a prepared data set; elsewhere: the name of that data set, where it is not the
     model's. file_of_map: of a folder; slice_of_map: of a volume there. repeat: which of several images of one map.
-    absent: classes erased from it. free_within: the region in which classes are free. similarity (1 - lambda),
-    halted_at, mixing: of an image that is similar to a real one (Konz et al. 2024, section 3.2.2).
+    absent: classes erased from it. free_within: the region in which the free classes are free. edits: what was done
+    with it, in the edit language, without ranges; edit: which of several edits of one map; implausible: what
+    plausibility limits find in it. similarity (1 - lambda), halted_at, mixing: of an image that is similar to a real
+    one (Konz et al. 2024, section 3.2.2).
     """
 
     elsewhere: str | None = None
@@ -67,6 +70,9 @@ class Origin(Part):
     repeat: int | None = None
     absent: tuple[str, ...] = ()
     free_within: str | None = None
+    edits: tuple[str, ...] = ()
+    edit: int | None = None
+    implausible: tuple[str, ...] = ()
     similarity: float | None = None
     weight: float | None = Field(None, alias="lambda")
     halted_at: int | None = None
@@ -135,11 +141,12 @@ class Line(Document, Origin, Measures):
     @property
     def label_map(self) -> str:
         """A name of the label map that the image was made from."""
+        found = self.file_of_map or self.id
         if self.case is not None:
-            return self.case if self.slice is None else f"{self.case} {self.slice}"
-        if self.file_of_map is not None and self.slice_of_map is not None:
-            return f"{self.file_of_map} {self.slice_of_map}"
-        return self.file_of_map or self.id
+            found = self.case if self.slice is None else f"{self.case} {self.slice}"
+        elif self.file_of_map is not None and self.slice_of_map is not None:
+            found = f"{self.file_of_map} {self.slice_of_map}"
+        return found if self.edit is None else f"{found} edit {self.edit}"
 
 
 class RejectedLine(Document, Origin):
@@ -156,6 +163,74 @@ class RejectedLine(Document, Origin):
     def content(self) -> dict[str, Any]:
         """In an order that people can read, without what is empty."""
         return _in_order(super().content())
+
+
+class MapLine(Document, Origin):
+    """A line of maps.jsonl, in a folder of edited label maps: one map.
+
+    file: below the folder. known: the names of the classes that it speaks for. place: of items of scans.
+    """
+
+    FORMAT: ClassVar[int] = 1
+    HINT: ClassVar[str] = "Make the folder again: anatogen edit"
+
+    id: str
+    file: str
+    known: tuple[str, ...]
+    place: PlaceInScan | None = None
+
+    def content(self) -> dict[str, Any]:
+        """In an order that people can read, without what is empty."""
+        return _in_order(super().content())
+
+
+class LearnedFrom(Part):
+    """What plausibility limits were learned from."""
+
+    patients: int
+    maps: int
+
+
+class EditsHeader(Document):
+    """edits.json, the header of a folder of edited label maps: what all of them have in common.
+
+    classes: name and colour. label_maps, split: what was edited. edits: the recipes, in the edit language. axis: the
+    slice direction, or "volume". size: (H, W) or (D, H, W). limits: None where nothing was judged.
+    """
+
+    FORMAT: ClassVar[int] = 1
+    HINT: ClassVar[str] = "Make the folder again: anatogen edit"
+
+    version: str = ""
+    command: str = ""
+    classes: tuple[tuple[str, str], ...]
+    label_maps: LabelMaps
+    split: str
+    edits: tuple[str, ...]
+    per_map: int
+    count: int | None = None
+    seed: int
+    implausible: str
+    axis: str | None = None
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...] | None = None
+    limits: LearnedFrom | None = None
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        """The classes of the label maps."""
+        return LabelSchema(tuple(LabelClass(i, name, colour) for i, (name, colour) in enumerate(self.classes, 1)))
+
+    def difference(self, other: EditsHeader) -> tuple[str, str, str] | None:
+        """The first thing in which maps of `other` are made otherwise: its name and both values.
+
+        More maps, by another count or more edits of each map, are none.
+        """
+        ours, theirs = self.content(), other.content()
+        for name in type(self).model_fields.keys() - {"version", "command", "per_map", "count"}:
+            if ours.get(name) != theirs.get(name):
+                return name, str(ours.get(name)), str(theirs.get(name))
+        return None
 
 
 class PlaceLine(Document):

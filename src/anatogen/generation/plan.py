@@ -19,10 +19,11 @@ from anatogen.conditioning.edit import erase
 from anatogen.conditioning.regions import Region
 from anatogen.data.attributes import volumes
 from anatogen.data.foreign_maps import maps_from_dataset
-from anatogen.data.placement import Placement
+from anatogen.data.placement import Placement, is_picture, item_spacing
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.errors import SettingsError
+from anatogen.generation.edited_folder import MAPS, edited_maps_in
 from anatogen.generation.folder_maps import maps_in
 from anatogen.generation.header import Asked, LabelMaps
 from anatogen.generation.manifest import Origin
@@ -45,6 +46,8 @@ class MapItem:
         origin: Where it is from.
         place: The grid and units of its scan, where it is of one.
         real: The real image (C, *spatial) in [-1, 1] that it was annotated on, where there is one.
+        spacing_mm: Pixel size along each axis, where it is known.
+        unedited: The map (*spatial) before it was edited, where it was.
         unknown: bool (*spatial), where nobody said what the classes are; None where that is nowhere.
         attributes: What is known of its own case by name, without what its labels tell (`volumes`).
     """
@@ -54,6 +57,8 @@ class MapItem:
     origin: Origin
     place: Placement | None = None
     real: NDArray[np.float32] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+    unedited: NDArray[np.int64] | None = None
     unknown: NDArray[np.bool_] | None = None
     attributes: Mapping[str, Value] = field(default_factory=dict)
 
@@ -64,6 +69,11 @@ class MapSource(Protocol):
     @property
     def schema(self) -> LabelSchema:
         """The classes of the maps."""
+        ...
+
+    @property
+    def axis(self) -> str | None:
+        """The slice direction of the maps, or "volume"; None where it is not known."""
         ...
 
     @property
@@ -88,7 +98,8 @@ class DatasetMaps:
     """The label maps of `rows` of a data set that was prepared as the model's was."""
 
     def __init__(self, dataset: PreparedDataset, rows: Sequence[Row]) -> None:
-        self.dataset, self.rows, self.schema = dataset, rows, dataset.schema
+        self.dataset, self.rows, self.schema, self.axis = dataset, rows, dataset.schema, dataset.info.axis
+        self._spacings: dict[str, tuple[float, ...] | None] = {}
 
     @property
     def asked(self) -> Mapping[str, Any]:
@@ -114,7 +125,13 @@ class DatasetMaps:
             read.images[0].numpy(),
             attributes=self.dataset.attributes_of(row),
             unknown=read.ignored[0].numpy() if read.ignored is not None and read.ignored.any() else None,
+            spacing_mm=self._spacing(row),
         )
+
+    def _spacing(self, row: Row) -> tuple[float, ...] | None:
+        if row.case not in self._spacings:
+            self._spacings[row.case] = None if is_picture(self.dataset, row.case) else item_spacing(self.dataset, row)
+        return self._spacings[row.case]
 
 
 class ForeignMaps:
@@ -137,7 +154,7 @@ class ForeignMaps:
         renames: Mapping[str, str] | None = None,
         fit: Fit = "crop",
     ) -> None:
-        self.schema = model.schema
+        self.schema, self.axis, self._spacing_mm = model.schema, model.axis, model.spacing_mm
         self._maps = maps_of(dataset, "another data set")
         self._asked = {"label_maps": self._maps, "split": _splits(rows), "rename": _renamed(renames), "fit": fit}
         brought = maps_from_dataset(dataset, rows, model, renames, fit=fit)
@@ -159,17 +176,21 @@ class ForeignMaps:
         """See `MapSource`."""
         row, labels, known = self._found[number]
         origin = _origin(row).model_copy(update={"elsewhere": self._maps.name})
-        return MapItem(labels.astype(np.int64), known, origin)
+        return MapItem(labels.astype(np.int64), known, origin, spacing_mm=self._spacing_mm)
 
 
 class FolderMaps:
-    """The label maps in a folder: PNG, NPY, or volumes drawn on a scan. Raises DataError as `maps_in` does."""
+    """The label maps in a folder: PNG, NPY, volumes drawn on a scan, or what `anatogen edit` wrote.
+
+    Raises DataError as `maps_in` and `edited_maps_in` do.
+    """
 
     def __init__(
         self, folder: Path, model: ModelSpec, *, renames: Mapping[str, str] | None = None, fit: Fit = "crop"
     ) -> None:
-        self.folder, self.schema = folder, model.schema
-        self._maps = maps_in(folder, model, renames=renames, fit=fit)
+        self.folder, self.schema, self.axis, self._spacing_mm = folder, model.schema, model.axis, model.spacing_mm
+        edited = (folder / MAPS).is_file()
+        self._maps = edited_maps_in(folder, model) if edited else maps_in(folder, model, renames=renames, fit=fit)
         self._more = {"rename": _renamed(renames), "fit": fit if fit != "crop" else None}
 
     @property
@@ -191,7 +212,8 @@ class FolderMaps:
     def item(self, number: int) -> MapItem:
         """See `MapSource`."""
         found = self._maps[number]
-        return MapItem(found.read(), found.states, Origin(file_of_map=found.file, slice_of_map=found.slice))
+        origin = found.origin or Origin(file_of_map=found.file, slice_of_map=found.slice)
+        return MapItem(found.read(), found.states, origin, found.place, spacing_mm=found.spacing_mm or self._spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -243,7 +265,7 @@ class _Requests:
 
     def __init__(self, plan: Plan, source: MapSource) -> None:
         self.plan, self.source = plan, source
-        self.places = _places(len(source), plan.per_mask, plan.count)
+        self.places = places_of(len(source), plan.per_mask, plan.count)
         self.emptied = _Emptied(source.schema, plan.absent)
         self.combinations = (
             _combinations(source.schema, plan.combine) if plan.combine is not None else [frozenset[int]()]
@@ -416,8 +438,8 @@ def _origin(row: Row) -> Origin:
     return Origin(case=row.case, patient=row.patient, slice=row.slice, split=row.split)
 
 
-def _places(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
-    """(mask, repetition) pairs."""
+def places_of(masks: int, per_mask: int, count: int | None) -> list[tuple[int, int]]:
+    """(mask, repetition) pairs, of masks spread evenly where `count` takes only some."""
     if per_mask < 1 or (count is not None and count < 1):
         raise SettingsError("there must be at least one image to make", hint="Give --per-mask or --count at least 1")
     if count is None or count > masks * per_mask:

@@ -212,6 +212,9 @@ def _groups(samples: SampleSet, places: _Places) -> tuple[dict[str, list[Line]],
         if line.elsewhere is not None:  # slice distance differs from the model's
             problem = "was generated from another data set's maps, whose slice distance is unknown"
             raise DataError(problem, path=samples.folder, hint="Omit --stack")
+        if line.edit is not None:
+            problem = "was generated from edited slices, which are no slices of one volume"
+            raise DataError(problem, path=samples.folder, hint="Omit --stack")
         volumes.setdefault((line.case, line.repeat, line.similarity), []).append((position, line))
     kept: dict[str, list[Line]] = {}
     left_out = []

@@ -163,7 +163,7 @@ def count_entries(entries: Iterable[Line], selection: Selection | None = None) -
     maps, patients, files, seeds, images = set(), set(), set(), set(), 0
     for entry in entries:
         images += 1
-        maps.add((entry.elsewhere, entry.case, entry.slice, entry.file_of_map))
+        maps.add((entry.elsewhere, entry.case, entry.slice, entry.file_of_map, entry.edit))
         patients |= {entry.patient} - {None}
         files |= {entry.file_of_map} - {None}
         seeds.add(entry.seed)

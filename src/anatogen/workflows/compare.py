@@ -204,7 +204,10 @@ def _require_same_maps(sets: dict[str, SampleSet], samples: SampleSet, contender
     """Raises SettingsError where a sample set does not follow the label maps of the others."""
 
     def maps_of(these: SampleSet) -> set[tuple[str | None, ...]]:
-        return {(e.elsewhere, e.case, str(e.slice), e.file_of_map, str(e.slice_of_map)) for e in these.entries}
+        return {
+            (e.elsewhere, e.case, str(e.slice), e.file_of_map, str(e.slice_of_map), str(e.edit), *e.edits)
+            for e in these.entries
+        }
 
     if not sets:
         return

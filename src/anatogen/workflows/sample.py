@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, stage, watched_by
+from anatogen.workflows.edit import EditChoice, notes_of
 
 if TYPE_CHECKING:
     from anatogen.conditioning.regions import Region
@@ -82,8 +83,9 @@ class MapChoice:
         per_mask, count: images of each map, and in all.
         renames: "ours=theirs" for classes that another data set calls otherwise.
         fit: label maps of another geometry: "crop" to the field of view, or "pad" (shrink).
-        seed: the same seed gives the same images.
+        seed: the same seed gives the same images, and the same edits.
         attributes: "name=value" for all images, or "name=unknown"; others are as in the map's own case.
+        edits: what is done with the maps first.
     """
 
     masks: Path
@@ -100,9 +102,19 @@ class MapChoice:
     fit: str = "crop"
     seed: int = 0
     attributes: tuple[str, ...] = ()
+    edits: EditChoice = EditChoice()
 
     def check(self) -> None:
-        """Raises SettingsError for an unknown fit, or a region in which nothing is free."""
+        """Raises SettingsError for an unknown fit, edits that cannot be read, edits of what is paired, or a region in
+        which nothing is free.
+        """
+        if self.edits.edits:
+            self.edits.build(self.seed, None)
+            if self.paired:
+                problem = "--paired keeps the real image of each label map, and an edited one has none"
+                raise SettingsError(problem, hint="Leave out --paired or --edit")
+        elif self.edits.per_map > 1:
+            raise SettingsError("--edits-per-map is for --edit", hint='Add for instance --edit "deform 0.3"')
         if self.fit not in FITS:
             raise SettingsError(f"there is no --fit '{self.fit}'", hint=nearest(self.fit, FITS))
         if self.within is not None and self.given is None and not self.free and self.combine is None:
@@ -245,7 +257,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
     model = request.solver.applied(load_model(request.run, device=device), request.run)
     states = model.spec.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
     with watched_by(monitor):
-        source, notes = _source(model, maps)
+        source, notes = _edited(model, maps)
         plan = Plan(
             states,
             within=_region(model, maps),
@@ -265,6 +277,8 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             notes.append("note: the seed makes no difference to this kind of model")
         gates = gate.build(model, maps.masks, device) if gate.wanted else []
         samples, made = _written(model, plan.requests(source).only(request.shard), request, gates)
+    if odd := sum(bool(line.implausible) for line in samples.entries):
+        notes.append(f"note: {odd} of {len(samples.entries)} label maps are implausible (manifest.jsonl says why)")
     return result_of(samples, request.shard, made, notes=notes)
 
 
@@ -333,6 +347,22 @@ def _region(model: ImageModel, maps: MapChoice) -> Region | None:
         mask = read_mask(path, spec.size)
         return Brush(f"mask {path.name} {hashlib.sha256(mask.tobytes()).hexdigest()[:16]}", mask)
     return parse_region(maps.within, spec.size, spec.schema.index_of, spec.spacing_mm)
+
+
+def _edited(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
+    """The label maps after edits, if there are any; and notes."""
+    from anatogen.data.matching import parse_renames
+    from anatogen.data.store import PreparedDataset
+    from anatogen.generation.edited_maps import EditedMaps
+
+    source, notes = _source(model, maps)
+    if not maps.edits.edits:
+        return source, notes
+    dataset = PreparedDataset.open(maps.masks) if (maps.masks / "dataset.json").is_file() else None
+    as_is = dataset is None or (not maps.renames and model.spec.is_that_of(dataset))
+    limits, more = maps.edits.limits(dataset, None if as_is else model.spec, parse_renames(maps.renames))
+    edited = EditedMaps(source, maps.edits.build(maps.seed, limits))
+    return edited, [*notes, *more, *notes_of(edited)]
 
 
 def _source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:

@@ -1,0 +1,48 @@
+"""Edited label maps at a glance: before, after, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anatogen.labels import LabelSchema
+from anatogen.reporting import figures
+
+_TO_BACKGROUND = (1.0, 1.0, 1.0)
+
+
+def edits_overview(
+    edits: Sequence[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]], schema: LabelSchema, *, title: str = ""
+) -> bytes:
+    """PNG with a line for each edit: its map before, after, and the pixels that changed.
+
+    The difference shows changed pixels in the colour of their new class, white where the background came, on the dimmed
+    map of before. Volumes show the three planes with most labelled voxels.
+
+    Args:
+        edits: The map's name, what was done, the map before and after.
+        schema: The classes.
+        title: Above all of it.
+    """
+    rows = []
+    for name, done, before, after in edits:
+        at = figures.centre_of(before)
+        changed = before != after
+        if at is not None:
+            picture = figures.three_planes(changed, at)
+            planes = figures.three_planes(before, at), figures.three_planes(after, at)
+        else:
+            picture, planes = changed, (before, after)
+        difference = figures.coloured(planes[0], schema) * 0.3
+        difference[picture] = figures.coloured(planes[1], schema)[picture]
+        difference[picture & (planes[1] == 0)] = _TO_BACKGROUND
+        rows.append(
+            [
+                (name, figures.coloured(planes[0], schema)),
+                (done or "nothing to do", figures.coloured(planes[1], schema)),
+                (f"{int(changed.sum()):,} of {int((before > 0).sum()):,} changed", difference),
+            ]
+        )
+    return figures.grid(rows, cell=2.0, title=title)
