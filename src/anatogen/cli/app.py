@@ -6,6 +6,7 @@ import typer
 
 from anatogen.cli import (
     average,
+    balance,
     check,
     compare,
     demo,
@@ -18,6 +19,7 @@ from anatogen.cli import (
     prepare,
     sample,
     train,
+    translate,
     watch,
 )
 from anatogen.cli.common import version_option
@@ -55,6 +57,8 @@ for module in (
     edit,
     sample,
     interpolate,
+    translate,
+    balance,
     evaluate,
     compare,
     import_,

@@ -59,6 +59,12 @@ def sample(
     paired: bool = typer.Option(
         False, "--paired", help="Keep the real image of each label map beside the generated one, in folder real."
     ),
+    counterfactual: str | None = typer.Option(
+        None,
+        metavar="MARGIN",
+        help="Keep the real image of each edited map farther than this from the edit, 6px or 4mm, with the real image "
+        "and the difference beside it.",
+    ),
     per_mask: int = typer.Option(1, min=1, help="Images for each label map."),
     count: int | None = typer.Option(
         None, min=1, help="Images in all, spread over the label maps, --per-mask of each."
@@ -121,6 +127,9 @@ def sample(
     Pairs of real and generated images that share only the bones:
     anatogen sample runs/ct --masks data/ct --given bone --paired --out pairs
 
+    The patients' own images with a larger ventricle, and what that changes in them:
+    anatogen sample runs/brain --masks data/brain --edit "grow ventricle 3mm" --counterfactual 6px --out pairs
+
     A tumour wherever the model puts it, but near the vessel only:
     anatogen sample runs/liver --masks data/liver --free tumour --within "near vessel 15mm" --out near
     The same anatomy in another sequence, by a run that was trained with conditioning.attributes:
@@ -160,6 +169,7 @@ def sample(
         seed=seed,
         attributes=tuple(attribute),
         edits=EditChoice(tuple(edits), edits_per_map, implausible),
+        counterfactual=counterfactual,
     )
     gate = GateChoice(min_dice, reject_copies, retries, judge)
     result = run_workflow(

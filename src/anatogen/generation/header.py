@@ -86,7 +86,9 @@ class Asked(Part):
     within: the region in which classes are free. rename: pairs "OURS=THEIRS". edits, edits_per_map, edit_seed,
     implausible: of label maps that were edited on the way; see `EditedMaps`. similarities, step, mixing: of images that
     are similar to real ones. attributes: values that all images were asked for, "unknown" where they were left out;
-    None where each has those of its own case. count: of the last call; a set may hold more.
+    None where each has those of its own case. noised_to: the timestep to which real images were noised. margin: around
+    what an edit changes in real images. balance: a class and the share of the images that show it. count: of the last
+    call; a set may hold more.
     """
 
     label_maps: LabelMaps | None = None
@@ -105,6 +107,9 @@ class Asked(Part):
     similarities: tuple[float, ...] | None = None
     step: int | None = None
     mixing: str | None = None
+    noised_to: int | None = None
+    margin: str | None = None
+    balance: tuple[str, float] | None = None
     attributes: dict[str, str | float] | None = None
     edits: tuple[str, ...] | None = None
     edits_per_map: int | None = None

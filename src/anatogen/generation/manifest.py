@@ -57,7 +57,8 @@ class Origin(Part):
     absent: classes erased from it. free_within: the region in which the free classes are free. edits: what was done
     with it, in the edit language, without ranges; edit: which of several edits of one map; implausible: what
     plausibility limits find in it. similarity (1 - lambda), halted_at, mixing: of an image that is similar to a real
-    one (Konz et al. 2024, section 3.2.2).
+    one (Konz et al. 2024, section 3.2.2). noised_to: of a translation, the timestep to which its real image was noised.
+    margin: of a counterfactual, beyond which it is its real image.
     """
 
     elsewhere: str | None = None
@@ -77,6 +78,8 @@ class Origin(Part):
     weight: float | None = Field(None, alias="lambda")
     halted_at: int | None = None
     mixing: str | None = None
+    noised_to: int | None = None
+    margin: str | None = None
 
 
 class PlaceInScan(Part):

@@ -28,6 +28,7 @@ from anatogen.generation.folder_maps import maps_in
 from anatogen.generation.header import Asked, LabelMaps
 from anatogen.generation.manifest import Origin
 from anatogen.generation.request import Request, Requests
+from anatogen.generation.starts import FromReal
 from anatogen.labels import ClassStates, LabelSchema
 from anatogen.model import ImageModel, ModelSpec, Similarity, check_similarity
 from anatogen.seeds import derive_seed
@@ -229,6 +230,7 @@ class Plan:
         similarities: An image for each similarity to the map's real image, in [0, 1), from the same seed; see
             `Similarity`.
         step, mixing: Of the similarities.
+        real: How each image starts from its map's real one; None: from noise. Not together with similarities.
         paired: Keep the real image of each map beside the generated one.
         seed: The seed of an image depends on this one, the name of its map and the repetition alone, so that more
             images later leave these as they are.
@@ -245,6 +247,7 @@ class Plan:
     similarities: tuple[float, ...] | None = None
     step: int = 240
     mixing: Mixing = "variance_preserving"
+    real: FromReal | None = None
     paired: bool = False
     seed: int = 0
     per_mask: int = 1
@@ -316,6 +319,9 @@ class _Requests:
             partner=_real(item) if plan.paired else None,
             attributes=self._attributes(item, labels, states),
         )
+        if plan.real is not None:
+            start = plan.real.start(_real(item), labels, item.unedited)
+            return replace(request, start=start, origin=origin.model_copy(update=dict(plan.real.described)))
         if similarity is None:
             return request
         change = {
@@ -361,6 +367,7 @@ class _Requests:
         return Asked(
             **self.source.asked,
             **(similar if self.similarities else {}),
+            **(plan.real.described if plan.real is not None else {}),
             given=tuple(plan.states.given_names(schema)),
             free=tuple(plan.states.free_names(schema)),
             within=plan.within.text if plan.within is not None else None,

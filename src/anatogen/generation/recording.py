@@ -41,7 +41,7 @@ def header_of(
         classes=tuple((c.name, c.colour) for c in spec.schema.classes),
         channels=named or _channel_names(spec.channels),
         sees_labels=spec.sees_labels,
-        real_patients=spec.real_patients,
+        real_patients=spec.real_patients or asked.margin is not None,  # counterfactuals are real beyond it
         image_format=image_format,
         sampling=model.settings if isinstance(model, HasSteps) else None,
         request=asked,

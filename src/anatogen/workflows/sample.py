@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anatogen.generation.rejection import Gate, Outcome
     from anatogen.generation.request import Requests
     from anatogen.generation.sample_set import SampleSet
+    from anatogen.generation.starts import Counterfactual
     from anatogen.model import ImageModel
 
 DEFAULT_RETRIES = 3
@@ -86,6 +87,7 @@ class MapChoice:
         seed: the same seed gives the same images, and the same edits.
         attributes: "name=value" for all images, or "name=unknown"; others are as in the map's own case.
         edits: what is done with the maps first.
+        counterfactual: keep the real image but for what the edits change and this margin, such as "6px" or "4mm".
     """
 
     masks: Path
@@ -103,6 +105,7 @@ class MapChoice:
     seed: int = 0
     attributes: tuple[str, ...] = ()
     edits: EditChoice = EditChoice()
+    counterfactual: str | None = None
 
     def check(self) -> None:
         """Raises SettingsError for an unknown fit, edits that cannot be read, edits of what is paired, or a region in
@@ -113,6 +116,8 @@ class MapChoice:
             if self.paired:
                 problem = "--paired keeps the real image of each label map, and an edited one has none"
                 raise SettingsError(problem, hint="Leave out --paired or --edit")
+        elif self.counterfactual is not None:
+            raise SettingsError("--counterfactual is for --edit", hint='Add for instance --edit "grow liver 5mm"')
         elif self.edits.per_map > 1:
             raise SettingsError("--edits-per-map is for --edit", hint='Add for instance --edit "deform 0.3"')
         if self.fit not in FITS:
@@ -263,7 +268,8 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             within=_region(model, maps),
             absent=maps.absent,
             combine=maps.combined(model),
-            paired=maps.paired,
+            real=_counterfactual(model, maps, request.run),
+            paired=maps.paired or maps.counterfactual is not None,
             seed=maps.seed,
             per_mask=maps.per_mask,
             count=maps.count,
@@ -279,7 +285,26 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         samples, made = _written(model, plan.requests(source).only(request.shard), request, gates)
     if odd := sum(bool(line.implausible) for line in samples.entries):
         notes.append(f"note: {odd} of {len(samples.entries)} label maps are implausible (manifest.jsonl says why)")
+    if maps.counterfactual is not None:
+        write_differences(samples)
     return result_of(samples, request.shard, made, notes=notes)
+
+
+def write_differences(samples: SampleSet) -> None:
+    """Write what differs between each image of a set and its real image to `difference/`, where that is missing.
+
+    float32 NPY (C, *spatial): generated minus real, both in [-1, 1].
+    """
+    from anatogen.files import writing
+    from anatogen.io.npy import write_npy
+
+    for line in samples.entries:
+        below = Path(line.labels).relative_to("labels").parent
+        path = samples.folder / "difference" / below / f"{line.id}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(path) as partial:
+                write_npy(partial, samples.image(line) - samples.real_image(line))
 
 
 def result_of(
@@ -333,6 +358,26 @@ def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> P
 
     name = write_overview(samples, dataset)
     return samples.folder / name if name else None
+
+
+def _counterfactual(model: ImageModel, maps: MapChoice, run: Path) -> Counterfactual | None:
+    """How images start where they are counterfactuals. Raises SettingsError for a margin that cannot be read."""
+    import re
+
+    from anatogen.generation.kinds import require_ability
+    from anatogen.generation.starts import Counterfactual
+    from anatogen.model import HasRealStarts
+
+    if maps.counterfactual is None:
+        return None
+    require_ability(model, HasRealStarts, "--counterfactual", run)  # type: ignore[type-abstract]
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(px|mm)", maps.counterfactual.strip())
+    if found is None:
+        raise SettingsError(f"--counterfactual '{maps.counterfactual}' is no distance", hint="Write it as 6px or 4mm")
+    spacing = model.spec.spacing_mm if found[2] == "mm" else None
+    if found[2] == "mm" and spacing is None:
+        raise SettingsError("the model's pixel size is not known", hint="Give the margin in px")
+    return Counterfactual(float(found[1]), spacing)
 
 
 def _region(model: ImageModel, maps: MapChoice) -> Region | None:
