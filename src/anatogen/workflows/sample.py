@@ -138,7 +138,7 @@ class GateChoice:
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
 
-        dataset = self._dataset(model, masks)
+        dataset = self.dataset(model, masks)
         check_same_anatomy(model, dataset)
         source = dataset.info.source
         judge = DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint"))
@@ -154,7 +154,11 @@ class GateChoice:
                 gates.append(copy_gate(search, judge=judge, progress=lambda done, total: bar.update(done)))
         return gates
 
-    def _dataset(self, model: ImageModel, masks: Path) -> PreparedDataset:
+    def dataset(self, model: ImageModel, masks: Path) -> PreparedDataset:
+        """The prepared data set behind the gates.
+
+        Raises SettingsError where `masks` is not the one that the model was trained on and none is named.
+        """
         from anatogen.data.store import PreparedDataset
         from anatogen.evaluation.copies import trained_on
         from anatogen.generation.header import AboutModel
@@ -223,7 +227,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
     model = request.solver.applied(load_model(request.run, device=device), request.run)
     states = model.spec.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
     with watched_by(monitor):
-        source, notes = _source(model, maps)
+        source, notes = map_source(model, maps)
         plan = Plan(
             states,
             absent=maps.absent,
@@ -297,7 +301,7 @@ def overview_of(samples: SampleSet, dataset: PreparedDataset | None = None) -> P
     return samples.folder / name if name else None
 
 
-def _source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
+def map_source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
     """The label maps: of the model's own geometry, of another data set, or in a folder; and notes."""
     from anatogen.data.matching import match_classes, parse_renames
     from anatogen.data.store import PreparedDataset
