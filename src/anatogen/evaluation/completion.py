@@ -27,7 +27,7 @@ from anatogen.reporting.completion import (
 )
 from anatogen.reporting.results import Score
 
-_RANGES = {"energy_distance": (-1.0, 2.0)}
+_RANGES = {"energy_distance": (0.0, 2.0)}
 MEASURES = ("dice_mean", "dice_best", "dice_majority", "dice_real", "energy_distance", "coverage")
 
 

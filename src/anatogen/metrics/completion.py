@@ -12,14 +12,16 @@ def energy_distance(samples: NDArray[np.bool_], truth: NDArray[np.bool_]) -> flo
     """Generalised energy distance of samples to one annotation (Kohl et al. 2018, section 4).
 
     2 E d(S, Y) - E d(S, S') with d = 1 - intersection over union, 0 where both are empty. Pairs S, S' are of two
-    different samples, so that their number makes no difference on average; of a single one the second term is 0.
+    different samples, so that their number makes no difference on average; of a single one the second term is 0. On
+    average over label maps, no samples score lower than those that vary as the truth does; they score what two truths
+    would be apart, and not 0, since of every truth one is known.
 
     Args:
         samples: The pixels of one class, bool (n, *spatial).
         truth: The annotated ones, bool (*spatial).
 
     Returns:
-        0 where samples vary exactly as the truth does (slightly below by chance), up to 2; NaN without samples.
+        0 where all samples are the truth, up to 2 where they agree on what is disjoint; NaN without samples.
     """
     count = len(samples)
     if not count:

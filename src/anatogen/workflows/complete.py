@@ -129,12 +129,12 @@ def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> Com
         fitting = _fitting_source(request, model, dataset, free)
         chosen = model.describe().record().get("selected_step") is not None
         judge = Judge.of(dataset, free, request.device, chosen=chosen)
+        samples = _sampled(model, plan.requests(source), request, request.out)
         recalibrated = None
         if fitting is not None:
             states_of_fitting = model.spec.schema.states(free=free)
             wanted = replace(plan, states=states_of_fitting, count=request.calibrate * maps.per_mask)
             recalibrated = _recalibrated(model, wanted.requests(fitting), request, judge)
-        samples = _sampled(model, plan.requests(source), request, request.out)
         annotated, more = _annotated(model, every)
         completion, overview = finish(samples, judge, annotated, recalibrated, command=request.command)
     return CompleteResult(request.out, completion, overview, (*notes, *more, *completion.notes))
