@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -17,6 +17,7 @@ def test_a_small_map() -> None:
 
 
 @given(st.data())
+@settings(max_examples=40, deadline=None)
 def test_given_classes_are_kept_and_free_ones_are_found(data: st.DataObject) -> None:
     shape = data.draw(array_shapes(min_dims=2, max_dims=3, max_side=5))
     labels = data.draw(arrays(np.int64, shape, elements=st.integers(0, 3)))

@@ -35,7 +35,8 @@ def test_an_overconfident_prediction_and_its_repair() -> None:
     found = calibration(counts)
     assert found.error.value == pytest.approx(0.25) and found.brier.value == pytest.approx(0.25)
     one_sided = calibration(of_shares([0.95], [0.7], spread=0.1)).error
-    assert one_sided.ci95 is not None and one_sided.ci95[0] < one_sided.value == pytest.approx(0.25) < one_sided.ci95[1]
+    assert one_sided.value == pytest.approx(0.25)
+    assert one_sided.ci95 is not None and one_sided.ci95[0] < 0.25 < one_sided.ci95[1]
     repaired = calibration(counts.mapped(fit_monotone(counts)))
     assert repaired.error.value == pytest.approx(0) and repaired.brier.value == pytest.approx((0.16 + 0.21) / 2)
     assert fit_monotone(counts)(np.array([0, 0.5, 1])) == pytest.approx([0.2, 0.45, 0.7])

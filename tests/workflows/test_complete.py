@@ -101,6 +101,7 @@ def shares_of(samples: SampleSet) -> dict[str, list[int]]:
 
 def test_slices(dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, segmenter = put_in(monkeypatch, dataset)
+    monkeypatch.setattr("anatogen.workflows.completed_set.OVERVIEW_ROWS", 1)
     result = complete(asked(dataset, tmp_path / "out"))
     samples, found = SampleSet.open(tmp_path / "out"), result.completion
     maps, shares = CompletedMaps(samples), shares_of(samples)
@@ -121,19 +122,21 @@ def test_slices(dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.Mo
         assert (tmp_path / "out" / str(line.picture)).stat().st_size > 500
     measured = found.measured
     assert measured is not None and measured.dice_mean is not None and measured.dice_best is not None
-    with_core = [np.mean(s) for k, s in shares.items() if _has_core(samples, k)]
     assert {"dice_mean", "dice_real", "energy_distance", "coverage"} <= measured.model_fields_set
-    assert measured.nominal_coverage == pytest.approx(0.6) and with_core
-    assert all(0 <= (score or 0) <= 1 for score in measured.dice_mean.per_class.values())
-    assert measured.dice_best.per_class["core"] >= measured.dice_mean.per_class["core"] > 0  # type: ignore[operator]
+    assert measured.nominal_coverage == pytest.approx(0.6)
+    # A sample has the core as it is annotated, or none: its Dice is 1 or 0, and the mean the share of samples.
+    patients: dict[str, list[tuple[float, float]]] = {}
+    for line in samples.entries[::4]:
+        if (samples.label_map(line) == 2).any():
+            share = shares[line.label_map]
+            patients.setdefault(line.patient_or_map, []).append((float(np.mean(share)), max(share)))
+    means, bests = np.mean([np.mean(each, axis=0) for each in patients.values()], axis=0)
+    assert measured.dice_mean.per_class["core"] == pytest.approx(means) and 0 < means < 1
+    assert measured.dice_best.per_class["core"] == pytest.approx(bests)
     error = found.calibration["core"].sampled
     assert error is not None and error.pixels == 6 * 32 * 32  # underconfident: what is sampled is always there
     assert all(row.observed.value == 1 for row in error.reliability if row.low > 0)
     assert (tmp_path / "out" / "overview.png").is_file() and (tmp_path / "out" / "calibration.png").is_file()
-
-
-def _has_core(samples: SampleSet, name: str) -> bool:
-    return any(line.label_map == name and (samples.label_map(line) == 2).any() for line in samples.entries)
 
 
 def test_frequencies_are_calibrated_on_other_patients(
@@ -285,11 +288,12 @@ def test_refusals(dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_from_the_command_line_with_a_trained_run(
     cli: Cli, run_folder: Path, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = shutil.copytree(dataset_folder, tmp_path / "data")
-    quick = SegmenterSettings(steps=60, batch_size=4, learning_rate=5e-3, validations=2)
+    quick = SegmenterSettings(steps=20, batch_size=4, learning_rate=5e-3, validations=2)
     monkeypatch.setattr("anatogen.judges.segmenter.default_segmenter", lambda _: quick)
     monkeypatch.setattr("anatogen.judges.of_dataset.default_segmenter", lambda _: quick)
     words = ("complete", run_folder, "--masks", data, "--free", "core", "--per-mask", 3, "--count", 6, "--steps", 3)
