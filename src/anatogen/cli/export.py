@@ -22,6 +22,9 @@ def export(
     stack: bool = typer.Option(
         False, "--stack", help="Join the slices of each map volume to one case, for 3D configurations of nnU-Net."
     ),
+    labels: str = typer.Option(
+        "asked", help="Label maps: asked (for), or completed, with free classes labelled by anatogen complete."
+    ),
     accept_copies: bool = typer.Option(
         False, "--accept-copies", help="Export a sample set in which more training patients are copied than by chance."
     ),
@@ -36,7 +39,7 @@ def export(
     from anatogen.workflows.export import ExportRequest
     from anatogen.workflows.export import export as run_workflow
 
-    result = run_workflow(ExportRequest(source, out, to, dataset, accept_copies, stack))
+    result = run_workflow(ExportRequest(source, out, to, dataset, accept_copies, stack, labels))
     for note in result.notes:
         print(note)
     if to == "diffusers":

@@ -341,7 +341,7 @@ def require_true_maps(samples: SampleSet) -> None:
         raise DataError(
             f"was made with {', '.join(free)} left free, so its label maps are not the truth of its images",
             path=samples.folder,
-            hint="Sample with every class given",
+            hint="Sample with every class given, or export completed maps: anatogen complete, then --labels completed",
         )
     if not samples.header.sees_labels:
         raise DataError(

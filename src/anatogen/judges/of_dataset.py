@@ -64,10 +64,13 @@ def segmenter_for(
 def has_segmenter(dataset: PreparedDataset, settings: SegmenterSettings | None = None) -> bool:
     """Whether `segmenter_for` with these settings reads a segmenter, and trains none."""
     kept = {file.name for file in dataset.folder.glob("segmenter-*.safetensors")}
-    if not kept:
-        return False
+    return bool(kept) and name_of_segmenter(dataset, settings) in kept
+
+
+def name_of_segmenter(dataset: PreparedDataset, settings: SegmenterSettings | None = None) -> str:
+    """The name of the file in which `segmenter_for` keeps it: another one for other data or settings."""
     parts = (part_of(dataset, dataset.split("heldout")), part_of(dataset, dataset.split("val")))
-    return segmenter_file(*parts, dataset.schema.count, settings or default_segmenter(dataset.size)) in kept
+    return segmenter_file(*parts, dataset.schema.count, settings or default_segmenter(dataset.size))
 
 
 def encoder_for(

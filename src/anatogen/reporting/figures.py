@@ -250,6 +250,23 @@ def power_against_frequency(curves: dict[str, NDArray[np.float64]]) -> bytes:
     return _png(figure)
 
 
+def reliability(curves: dict[str, NDArray[np.float64]]) -> bytes:
+    """The share of pixels that show a class against its predicted frequency; the diagonal is right.
+
+    curves: by name, points (frequency, share, low, high); low to high is the interval of the share.
+    """
+    figure, axis = _subplots(figsize=(4.5, 4))
+    axis.plot([0, 1], [0, 1], color="0.5", linewidth=1)
+    for name, points in curves.items():
+        x, y, low, high = points.T
+        axis.errorbar(x, y, (np.maximum(y - low, 0), np.maximum(high - y, 0)), fmt="o-", markersize=3, label=name)
+    axis.set(xlabel="frequency in the samples", ylabel="share of pixels that show the class", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(fontsize=7)
+    axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return _png(figure)
+
+
 def _subplots(*grid: int, figsize: tuple[float, float], **more: Any) -> tuple[Figure, Any]:
     """A figure of its own with its axes; pyplot would keep it in global state."""
     figure = Figure(figsize=figsize)

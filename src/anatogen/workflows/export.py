@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from anatogen.generation.sample_set import SampleSet
 
 TARGETS = ("nnunet", "diffusers")
+LABELS = ("asked", "completed")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ExportRequest:
             and the units of images whose sample set does not know them.
         stack: join the slices of one map volume to one case.
         accept_copies: export a sample set in which more training patients are copied than by chance.
+        labels: "asked", the label maps that were asked for, or "completed", those of `anatogen complete`.
     """
 
     source: Path
@@ -33,8 +35,11 @@ class ExportRequest:
     dataset: Path | None = None
     accept_copies: bool = False
     stack: bool = False
+    labels: str = "asked"
 
     def __post_init__(self) -> None:
+        if self.labels not in LABELS:
+            raise SettingsError(f"there are no label maps '{self.labels}'", hint=nearest(self.labels, LABELS))
         if self.to not in TARGETS:
             raise SettingsError(f"there is no export to '{self.to}'", hint=nearest(self.to, TARGETS))
 
@@ -67,7 +72,8 @@ def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportR
         return ExportResult(request.out, 0, 0, (), ())
     opened = SampleSet.open(request.source)
     require_synthetic(opened)
-    require_exportable(opened, request.out)
+    completed = request.labels == "completed"
+    require_exportable(opened, request.out, completed=completed)
     with watched_by(monitor):
         known = _require_no_copies(opened, request.dataset, request.accept_copies)
         with stage("exporting", len(opened.entries), "images") as bar:
@@ -77,6 +83,7 @@ def export(request: ExportRequest, *, monitor: Monitor | None = None) -> ExportR
                 request.out,
                 dataset=dataset,
                 stack=request.stack,
+                completed=completed,
                 progress=lambda done, total: bar.update(done),
             )
     known += [f"left out: {each}" for each in done.left_out]

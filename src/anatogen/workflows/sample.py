@@ -176,7 +176,7 @@ class GateChoice:
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
 
-        dataset = self._dataset(model, masks)
+        dataset = self.dataset(model, masks)
         check_same_anatomy(model, dataset)
         source = dataset.info.source
         judge = DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint"))
@@ -192,7 +192,11 @@ class GateChoice:
                 gates.append(copy_gate(search, judge=judge, progress=lambda done, total: bar.update(done)))
         return gates
 
-    def _dataset(self, model: ImageModel, masks: Path) -> PreparedDataset:
+    def dataset(self, model: ImageModel, masks: Path) -> PreparedDataset:
+        """The prepared data set behind the gates.
+
+        Raises SettingsError where `masks` is not the one that the model was trained on and none is named.
+        """
         from anatogen.data.store import PreparedDataset
         from anatogen.evaluation.copies import trained_on
         from anatogen.generation.header import AboutModel
@@ -262,7 +266,7 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
     model = request.solver.applied(load_model(request.run, device=device), request.run)
     states = model.spec.schema.states(given=maps.given, free=maps.free, absent=maps.absent)
     with watched_by(monitor):
-        source, notes = _edited(model, maps)
+        source, notes = map_source(model, maps)
         plan = Plan(
             states,
             within=_region(model, maps),
@@ -394,8 +398,8 @@ def _region(model: ImageModel, maps: MapChoice) -> Region | None:
     return parse_region(maps.within, spec.size, spec.schema.index_of, spec.spacing_mm)
 
 
-def _edited(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
-    """The label maps after edits, if there are any; and notes."""
+def map_source(model: ImageModel, maps: MapChoice) -> tuple[MapSource, list[str]]:
+    """The label maps, after edits if there are any; and notes."""
     from anatogen.data.matching import parse_renames
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.edited_maps import EditedMaps
