@@ -197,9 +197,9 @@ def learn_limits(
     patients = np.array([patient for _, _, patient in read])
     of_class = np.array([len(set(patients[column])) for column in shown.T])
     fewest = FEWEST_PATIENTS if len(read) == count else FEWEST_MAPS
-    always = shown.all(axis=0)
+    always: NDArray[np.bool_] = np.all(shown, axis=0)
     if known is not None:
-        always &= np.isin(np.arange(1, len(classes) + 1), list(known))
+        always = always & np.isin(np.arange(1, len(classes) + 1), list(known))
     return Limits(
         tuple(classes),
         *_ranges(found, np.array([margin(max(1, own)) for own in of_class])),
