@@ -70,7 +70,7 @@ def test_measures_are_in_mm() -> None:
     found = measure(labels, 4, (2.0, 0.5))
     assert found.volume[:2].tolist() == [8.0, 8.0] and np.isnan(found.volume[2])  # 8 pixels of 1 mm2
     assert found.position[0].tolist() == [(2.5 - 4.5) * 2, (6.5 - 9.5) * 0.5]
-    assert found.relative[0].tolist() == [-4.0, 0.0]
+    assert found.relative[0, 1].tolist() == [-4.0, 0.0] and np.isnan(found.relative[0, 2]).all()
     # 4 faces of 0.5 mm towards class 2; 4 of 0.5 mm and twice 2 of 2 mm towards the background
     assert found.border[0].tolist() == pytest.approx([10 / 12, 0, 2 / 12, 0])
     assert np.isnan(found.border[2]).all() and found.shown.tolist() == [True, True, False]

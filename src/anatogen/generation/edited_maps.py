@@ -200,8 +200,9 @@ class _Others:
     item: MapItem
 
     def draw(self, seed: int, classes: Sequence[int]) -> tuple[str, LabelMap] | None:
-        """See `Donors`: of the first 8 suitable maps among up to 64 that are looked at, the one most like this map: with
-        the same classes if possible, of about their sizes, so that a slice takes from a slice at about its height.
+        """See `Donors`: of the first 8 suitable maps among up to 64 that are looked at, the one most like this map.
+
+        It has the same classes if possible, of about their sizes, so that a slice takes from one at about its height.
         Pixels of another size (by over 15 %) do not suit.
         """
         random = np.random.default_rng(seed)
