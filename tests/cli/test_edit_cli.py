@@ -26,6 +26,7 @@ def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_edits_become_maps_and_then_images(cli: Cli, dataset_folder: Path, run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "edited"
     code, said, err = cli("edit", dataset_folder, out, "--edit", EDIT, "--per-map", 3, "--count", 9)
