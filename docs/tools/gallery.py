@@ -24,6 +24,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "images"
 DATA = {
     "data/hippocampus": "prepare {hippocampus} data/hippocampus --size 64 --axis sagittal",
     "runs/hippocampus": "train data/hippocampus --out runs/hippocampus --steps 1500",
+    "data/axial": "prepare hippocampus data/axial --size 48 --axis axial",
     "data/other": "prepare hippocampus data/other --size 96 --axis sagittal --merge head=anterior --drop posterior",
 }
 SAMPLE = "sample runs/hippocampus --masks data/hippocampus"
@@ -34,6 +35,9 @@ GALLERY = {
     "similarity": "interpolate runs/hippocampus --masks data/hippocampus --count 3 --given anterior "
     "--similarity 0,0.2,0.4,0.6,0.8,0.95 --out similarity",
     "pairs": f"{SAMPLE} --count 12 --per-mask 4 --given anterior --paired --out pairs",
+    "edits": "edit data/axial edits --per-map 8 --count 8 --edit 'grow anterior 2mm' --edit 'shrink anterior 2mm' "
+    "--edit 'move posterior 5mm left' --edit 'remove posterior' --edit mirror --edit 'deform 0.6 16mm' "
+    "--edit 'paste anterior' --edit 'interpolate 0.5'",
     "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head "
     "--out elsewhere",
 }

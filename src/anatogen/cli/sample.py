@@ -189,7 +189,8 @@ def sample(
         )
     )
     samples = result.samples
-    foreign = any(line.elsewhere is not None for line in samples.entries[:1])
+    a_folder = not (masks / "dataset.json").is_file()
+    foreign = a_folder or any(line.elsewhere is not None for line in samples.entries[:1])
     dataset = "DATASET_OF_THE_MODEL" if foreign else str(masks)
     print_samples(result, _rejections(samples) if gate.wanted else "", dataset=dataset)
 

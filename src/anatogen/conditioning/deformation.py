@@ -61,7 +61,7 @@ def displacement(
         raise DataError(f"deformation {strength:g} is out of range", hint=f"Choose above 0, up to {STRONGEST:g}")
     spacing = tuple(spacing_mm) if spacing_mm is not None else (1.0,) * len(shape)
     sides = [count * step for count, step in zip(shape, spacing, strict=True)]
-    scale = max(sides) / _KNOTS if scale is None else scale
+    scale = max(max(sides) / _KNOTS, 2 * max(spacing)) if scale is None else scale
     if scale < 2 * max(spacing):
         raise DataError(
             f"a deformation cannot have bumps of {scale:g}, below two pixels",

@@ -188,9 +188,9 @@ def interpolate(first: LabelMap, second: LabelMap, share: float, *, spacing_mm: 
     result, deepest = np.zeros_like(first), np.full(first.shape, np.inf)
     for index in np.union1d(first, second):
         a, b = (_signed(labels == index, spacing_mm) for labels in (first, second))
-        a = -b.min() if a is None and b is not None else a
-        b = -np.min(a) if b is None and a is not None else b
-        between = (1 - share) * a + share * b  # type: ignore[operator]
+        depth = -min(float(each.min()) for each in (a, b) if each is not None)
+        between = (1 - share) * (depth if a is None else a) + share * (depth if b is None else b)
+        between = np.broadcast_to(between, first.shape)
         inner = between < deepest
         result[inner], deepest[inner] = index, between[inner]
     return result

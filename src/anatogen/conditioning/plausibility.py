@@ -1,12 +1,11 @@
 """Is an edited label map still a plausible anatomy? Limits learned from the label maps of training patients.
 
-Of every class: its volume, the position of its centre in the field of view and relative to everything else that is
-labelled, and the shares of its border that touch each other class and the background. A value is plausible if it lies
-within the range of the training maps, widened at both ends by a share of its length (see `margin`), or for a volume by
-that share of the end itself. A class that never touches
-another one in training may touch it with at most 5 % of its border; a class that every training map shows may not be
-missing; a map may be empty only if a training map is. Each value is judged for itself, so an unusual combination of
-usual values is not found.
+Of every class: its volume, the position of its centre in the field of view and relative to that of each other class,
+and the shares of its border that touch each other class and the background. A value is plausible if it lies within the
+range of the training maps, widened at both ends by a share of its length (see `margin`), or for a volume by that share
+of the end itself. A class that never touches another one in training may touch it with at most 5 % of its border; a
+class that every training map shows may not be missing; a map may be empty only if a training map is. Each value is
+judged for itself, so an unusual combination of usual values is not found.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Measures:
     Attributes:
         volume: (C-1,), in the unit of the spacing to the power of d (mm², mm³, or pixels).
         position: (C-1, d), the centre from the middle of the field of view.
-        relative: (C-1, d), the centre from that of the other classes; nan if there are none.
+        relative: (C-1, C-1, d), the centre from that of each other class; nan where one of them is absent.
         border: (C-1, C), the share of the border that touches each class, 0 the background; the map's own edge is none.
     """
 
@@ -71,8 +70,7 @@ def measure(labels: LabelMap, class_count: int, spacing_mm: Spacing = None) -> M
         sums[:, axis] = np.bincount(classes, from_middle, minlength=class_count)[1:]
     position = sums / pixels[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
-        others = (np.nansum(pixels) - pixels)[:, None]
-        relative = position - np.where(others > 0, (sums.sum(axis=0) - sums) / others, np.nan)
+        relative = position[:, None] - position[None]
         touching = _borders(labels, class_count, spacing)[1:]
         border = touching / touching.sum(axis=1, keepdims=True)
     return Measures(pixels * np.prod(spacing), position, relative, border)
@@ -150,8 +148,13 @@ class Limits:
             faults.append(f"{name} lies {beyond:.1f} {self.unit} outside its plausible places in the field of view")
         if not relations:
             return faults
-        if beyond := _beyond(found.relative[place], low.relative[place], high.relative[place]):
-            faults.append(f"{name} lies {beyond:.1f} {self.unit} outside its plausible places beside the other classes")
+        beside = [
+            _beyond(*ends)
+            for ends in zip(found.relative[place], low.relative[place], high.relative[place], strict=True)
+        ]
+        if beyond := max(beside):
+            partner = self.classes[beside.index(beyond)]
+            faults.append(f"{name} lies {beyond:.1f} {self.unit} outside its plausible places beside {partner}")
         for other, share in enumerate(found.border[place]):
             least, most = low.border[place, other], high.border[place, other]
             if share < least or share > most:
@@ -180,58 +183,67 @@ def learn_limits(
     Raises:
         DataError: Fewer than 5 patients, from whom no limits can be learned.
     """
-    read = [
-        (measure(labels, len(classes) + 1, spacing_mm), spacing_mm, patient) for labels, spacing_mm, patient in maps
-    ]
-    count = len({patient for _, _, patient in read})
+    ranges, patients, of_class = _Ranges(), list[str](), [set[str]() for _ in classes]
+    in_mm = set[bool]()
+    for labels, spacing_mm, patient in maps:
+        found = measure(labels, len(classes) + 1, spacing_mm)
+        ranges.add(found)
+        in_mm.add(spacing_mm is not None)
+        patients.append(patient)
+        for place in np.flatnonzero(found.shown):
+            of_class[place].add(patient)
+    count = len(set(patients))
     if count < FEWEST_PATIENTS:
         raise DataError(
             f"plausibility limits cannot be learned from the maps of {count} training patients",
             hint=f"They take {FEWEST_PATIENTS} or more; --implausible keep edits without them",
         )
-    in_mm = {spacing_mm is not None for _, spacing_mm, _ in read}
     if len(in_mm) > 1:
         raise DataError("some training maps have a pixel size and others have none", hint="Use --implausible keep")
-    found = [each for each, _, _ in read]
-    shown = np.stack([each.shown for each in found])
-    patients = np.array([patient for _, _, patient in read])
-    of_class = np.array([len(set(patients[column])) for column in shown.T])
-    fewest = FEWEST_PATIENTS if len(read) == count else FEWEST_MAPS
-    always = shown.all(axis=0)
-    if known is not None:
-        always &= np.isin(np.arange(1, len(classes) + 1), list(known))
+    shown = ranges.counts["volume"]
+    fewest = FEWEST_PATIENTS if len(patients) == count else FEWEST_MAPS
+    named = np.ones(len(classes), bool) if known is None else np.isin(np.arange(len(classes)) + 1, list(known))
+    low, high = ranges.widened(np.array([margin(max(1, len(own))) for own in of_class]), fewest)
     return Limits(
         tuple(classes),
-        *_ranges(found, np.array([margin(max(1, own)) for own in of_class])),
-        always=always,
-        learned=(of_class >= FEWEST_PATIENTS) & (shown.sum(axis=0) >= fewest),
-        may_be_empty=bool((~shown.any(axis=1)).any()),
+        low,
+        high,
+        always=(shown == len(patients)) & named,
+        learned=np.array([len(own) >= FEWEST_PATIENTS for own in of_class]) & (shown >= fewest),
+        may_be_empty=ranges.empty > 0,
         unit="mm" if in_mm == {True} else "px",
         patients=count,
-        maps=len(found),
+        maps=len(patients),
     )
 
 
-def _ranges(found: Sequence[Measures], widths: Array) -> tuple[Measures, Measures]:
-    """The ends of the ranges of maps, with a margin of the share `widths` (C-1,)."""
+class _Ranges:
+    """The smallest and the largest of every measure, and how many maps have it; empty: how many show no class."""
 
-    def ends(name: str, least: float) -> tuple[Array, Array]:
-        return _range(np.stack([getattr(each, name) for each in found]), widths, least)
+    def __init__(self) -> None:
+        self.low: dict[str, Array] = {}
+        self.high: dict[str, Array] = {}
+        self.counts: dict[str, NDArray[np.int64]] = {}
+        self.empty = 0
 
-    small, large = _range(np.stack([each.volume for each in found]), np.zeros_like(widths), 0.0)
-    position, relative, border = ends("position", _LEAST), ends("relative", _LEAST), ends("border", _SHARE_OF_BORDER)
-    low = Measures(small / (1 + widths), position[0], relative[0], border[0])
-    return low, Measures(large * (1 + widths), position[1], relative[1], border[1])
+    def add(self, found: Measures) -> None:
+        self.empty += int(not found.shown.any())
+        for name in ("volume", "position", "relative", "border"):
+            value: Array = getattr(found, name)
+            self.low[name] = np.fmin(self.low.get(name, value), value)
+            self.high[name] = np.fmax(self.high.get(name, value), value)
+            self.counts[name] = self.counts.get(name, np.zeros(value.shape, np.int64)) + np.isfinite(value)
 
-
-def _range(values: Array, widths: Array, least: float) -> tuple[Array, Array]:
-    """The range of values (N, C-1, ...) with its margin, at least `least`; nan where there is none."""
-    shape = (-1, *(1,) * (values.ndim - 2))
-    there = np.isfinite(values).any(axis=0)
-    low = np.where(there, np.where(np.isfinite(values), values, np.inf).min(axis=0), np.nan)
-    high = np.where(there, np.where(np.isfinite(values), values, -np.inf).max(axis=0), np.nan)
-    more = np.maximum(least, (high - low) * widths.reshape(shape))
-    return low - more, high + more
+    def widened(self, widths: Array, fewest: int) -> tuple[Measures, Measures]:
+        """The ranges with margins of the share `widths` (C-1,); nan where fewer than `fewest` maps have a measure."""
+        low, high = {"volume": self.low["volume"] / (1 + widths)}, {"volume": self.high["volume"] * (1 + widths)}
+        for name, least in {"position": _LEAST, "relative": _LEAST, "border": _SHARE_OF_BORDER}.items():
+            shape = (-1, *(1,) * (self.low[name].ndim - 1))
+            more = np.maximum(least, (self.high[name] - self.low[name]) * widths.reshape(shape))
+            unknown = self.counts[name] < fewest
+            low[name] = np.where(unknown, np.nan, self.low[name] - more)
+            high[name] = np.where(unknown, np.nan, self.high[name] + more)
+        return Measures(**low), Measures(**high)
 
 
 def _beyond(value: Array, low: Array, high: Array) -> float:

@@ -57,7 +57,7 @@ def edited_maps_in(folder: Path, model: ModelSpec) -> list[FolderMap]:
         if line.place is not None and line.place.scan in scans and line.place.position is not None:
             place = scans[line.place.scan].placement(line.place.position)
         spacing = spacing_of(place) or header.spacing_mm
-        fits = header.size == model.size and _same_pixels(header.spacing_mm, model.spacing_mm)
+        fits = header.size == model.size and same_pixels(header.spacing_mm, model.spacing_mm)
         read = partial(_read_for, folder, line, model, None if fits else spacing)
         read()  # a bad one is known before the first image is made
         states = model.schema.states(given=line.known)
@@ -89,7 +89,8 @@ def _check_fits(header: EditsHeader, model: ModelSpec, folder: Path) -> None:
         raise DataError(problem, path=folder, hint="Edit the maps of a data set that was prepared as the model's was")
 
 
-def _same_pixels(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+def same_pixels(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    """Whether pixel sizes agree to 15 %, as those of a model and of label maps have to; unknown ones do."""
     if one is None or other is None:
         return True
     return all(math.isclose(a, b, rel_tol=_SAME_PIXELS) for a, b in zip(one, other, strict=True))

@@ -18,6 +18,7 @@ from anatogen.data.foreign_maps import maps_from_dataset
 from anatogen.data.placement import is_picture, item_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError, nearest
+from anatogen.generation.edited_folder import same_pixels
 from anatogen.generation.plan import MapItem, MapSource, places_of
 from anatogen.labels import LabelSchema
 from anatogen.model import ModelSpec
@@ -69,8 +70,8 @@ class EditedMaps:
     """The maps of another source after edits, `per_map` of each.
 
     An item keeps origin, place, known classes and the real image of the map that it was made from, and that map as
-    `unedited`. Maps that show none of the classes which every edit needs are left out; so are, with "refuse", edits
-    that stay implausible.
+    `unedited`. Maps that show none of the classes which a recipe needs are left out; so are, with "refuse", edits that
+    stay implausible.
 
     Args:
         source: Where the maps are from.
@@ -176,11 +177,12 @@ class EditedMaps:
         self._drawn = kept
 
     def _suits(self, number: int) -> bool:
-        needed = [edit.needed for edit in self.editing.edits]
-        if any(names is None for names in needed):
+        """Whether a map shows a class that each recipe needs."""
+        needed = [[self.schema.index_of(name) for name in edit.needed or ()] for edit in self.editing.edits]
+        if not any(needed):
             return True
-        classes = [self.schema.index_of(name) for names in needed for name in names or ()]
-        return bool(np.isin(self.source.item(number).labels, classes).any())
+        shown = np.unique(self.source.item(number).labels)
+        return all(np.isin(classes, shown).any() for classes in needed if classes)
 
     def _anatomy(self, item: MapItem, number: int) -> Anatomy:
         return Anatomy(self.schema, item.labels.ndim, self.axis, item.spacing_mm, _Others(self, number, item))
@@ -198,18 +200,23 @@ class _Others:
     item: MapItem
 
     def draw(self, seed: int, classes: Sequence[int]) -> tuple[str, LabelMap] | None:
-        """See `Donors`: of the first 8 suitable maps among up to 64 that are looked at, the one most like this map in
-        the sizes of its classes, so that a slice takes from a slice at about its height.
+        """See `Donors`: of the first 8 suitable maps among up to 64 that are looked at, the one most like this map.
+
+        It has the same classes if possible, of about their sizes, so that a slice takes from one at about its height.
+        Pixels of another size (by over 15 %) do not suit.
         """
         random = np.random.default_rng(seed)
         source, found = self.maps.source, list[tuple[int, int, int]]()
+        ours = self._sizes(self.item)
         for number in random.permutation(len(source))[:_DONORS_LOOKED_AT].tolist():
             donor = self.maps._donors(number)
-            own = (self.item.origin.patient, self.item.origin.file_of_map)
-            if number == self.number or (any(own) and (donor.origin.patient, donor.origin.file_of_map) == own):
+            own = _whose(donor) is not None and _whose(donor) == _whose(self.item)
+            if number == self.number or own or not same_pixels(donor.spacing_mm, self.item.spacing_mm):
                 continue
             if np.isin(donor.labels, list(classes)).any() if len(classes) else donor.labels.any():
-                found.append((int(np.abs(self._sizes(donor) - self._sizes(self.item)).sum()), len(found), number))
+                theirs = self._sizes(donor)
+                unlike = int(((theirs > 0) != (ours > 0)).sum())
+                found.append((unlike, int(np.abs(theirs - ours).sum()), number))
             if len(found) == _DONORS_CHOSEN_FROM:
                 break
         if not found:
@@ -228,6 +235,10 @@ class _Others:
                 f"there is no label map '{name}' to take structures from", hint=nearest(name, list(numbers)[:1000])
             )
         return self.maps._donors(numbers[name]).labels
+
+
+def _whose(item: MapItem) -> str | None:
+    return item.origin.patient or item.origin.case or item.origin.file_of_map
 
 
 def limits_of(

@@ -16,7 +16,7 @@ _TO_BACKGROUND = (1.0, 1.0, 1.0)
 def edits_overview(
     edits: Sequence[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]], schema: LabelSchema, *, title: str = ""
 ) -> bytes:
-    """PNG with a line for each edit: its map before, after, and the pixels that changed.
+    """PNG with a line for each edit, two edits a line for slices: its map before, after, and the pixels that changed.
 
     The difference shows changed pixels in the colour of their new class, white where the background came, on the dimmed
     map of before. Volumes show the three planes with most labelled voxels.
@@ -26,7 +26,7 @@ def edits_overview(
         schema: The classes.
         title: Above all of it.
     """
-    rows = []
+    rows: list[list[figures.Picture]] = []
     for name, done, before, after in edits:
         at = figures.centre_of(before)
         changed = before != after
@@ -45,4 +45,6 @@ def edits_overview(
                 (f"{int(changed.sum()):,} of {int((before > 0).sum()):,} changed", difference),
             ]
         )
+    if edits and edits[0][2].ndim == 2 and len(rows) > 1:
+        rows = [[*rows[i], *(rows[i + 1] if i + 1 < len(rows) else [])] for i in range(0, len(rows), 2)]
     return figures.grid(rows, cell=2.0, title=title)

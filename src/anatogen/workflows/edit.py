@@ -200,7 +200,7 @@ def notes_of(maps: EditedMaps, lines: list[MapLine] | None = None) -> list[str]:
 
     notes = []
     if maps.unfit:
-        notes.append(f"note: {maps.unfit} label maps show no class to edit, and were left out")
+        notes.append(f"note: {maps.unfit} label maps lack a class that the edits need, and were left out")
     if maps.refused:
         notes.append(f"note: {maps.refused} edits were left out: {TRIES} tries of each were implausible")
     for line in (odd := [line for line in lines or () if line.implausible])[:1]:
