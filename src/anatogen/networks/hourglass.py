@@ -33,8 +33,8 @@ from anatogen.networks.levels import Factors, Levels, cubic_levels, level_channe
 
 Side = Annotated[int, Field(ge=1)]
 _VECTOR_GAIN = 8.0
-"""The map of the attributes is learned that much faster than other weights. It starts at zero and matters at the highest
-noise, which training meets rarely: without it, a toy set's two contrasts were still mixed up after 400 steps."""
+"""The map of the attributes is learned that much faster than other weights. It starts at zero and matters most at the
+highest noise, which training meets rarely: without it, a toy set's two contrasts were mixed up after 400 steps."""
 
 
 class HourglassConfig(BaseModel):
