@@ -12,6 +12,7 @@ from anatogen.data.prepare import PrepareSettings, fingerprint, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.sources.phantom import COHORTS, detect
 from anatogen.errors import SettingsError
+from anatogen.phantoms.breast_mri import CONTRASTS
 from anatogen.phantoms.ct_organ import Patient
 from anatogen.phantoms.shapes import Branching, Canvas, coverage, ellipsoid, grow_tree, smooth_field
 from anatogen.seeds import derive_seed
@@ -255,3 +256,39 @@ def test_smooth_fields_are_smooth_and_of_unit_variance() -> None:
     assert np.abs(np.diff(field, axis=1)).std() < 0.3
     far = np.corrcoef(field[:-40].ravel(), field[40:].ravel())[0, 1]
     assert abs(far) < 0.1
+
+
+def test_one_anatomy_in_two_sequences() -> None:
+    source = open_source(MRI + "?patients=2&sequence=both")
+    assert [case.attributes["sequence"] for case in source.cases] == ["T1", "T2"] * 2 and source.channels == ("MRI",)
+    assert len({case.patient for case in source.cases}) == 2 and len({case.id for case in source.cases}) == 4
+    (one, labels), (two, same) = source.cases[0].load(), source.cases[1].load()
+    default, _ = patient(MRI, 0)
+    assert np.array_equal(labels.array, same.array) and np.array_equal(one.array, default.array)
+    medians = {}
+    for name, image in (("T1", one), ("T2", two)):
+        inner = {n: ndimage.binary_erosion(labels.array == n) if n == BREAST else labels.array == n for n in (1, 2, 3)}
+        found = np.array([np.median(image.array[inner[n]]) for n in (BREAST, VESSELS, GLAND)])
+        medians[name] = found / found[0]
+        known = np.array(CONTRASTS[name].of_classes) / CONTRASTS[name].fat
+        assert np.array_equal(np.argsort(found), np.argsort(known)) and np.abs(medians[name][2] - known[2]) < 0.5, name
+    assert medians["T1"].argmax() == 1 and medians["T2"].argmin() == 1  # vessels: brightest, darkest
+    noise = [image.array[:8, :8].astype(float) for image in (one, two)]  # of the air in a corner
+    assert np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1] > 0.99
+    [only] = open_source(MRI + "?patients=1&sequence=T2").cases
+    assert np.array_equal(only.load()[0].array, two.array) and only.attributes == {"sequence": "T2"}
+    assert all(not case.attributes for case in open_source(MRI).cases)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        (CT + "?sequence=T1", "has no sequences"),
+        (MRI + "?sequence=PD", "unknown sequence 'PD'. Known: T1, T2, both"),
+        (MRI + "?sequence=T1&sequence=T2", "given twice"),
+        (MRI + "?sequenze=T1", "Did you mean 'sequence'"),
+    ],
+)
+def test_bad_sequences(location: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        open_source(location)

@@ -32,6 +32,9 @@ from anatogen.networks.embedding import LabelEmbedding
 from anatogen.networks.levels import Factors, Levels, cubic_levels, level_channels, levels_of
 
 Side = Annotated[int, Field(ge=1)]
+_VECTOR_GAIN = 8.0
+"""The map of the attributes is learned that much faster than other weights. It starts at zero and matters most at the
+highest noise, which training meets rarely: without it, a toy set's two contrasts were mixed up after 400 steps."""
 
 
 class HourglassConfig(BaseModel):
@@ -195,7 +198,7 @@ class Hourglass(PlaneNetwork):
     def predict(self, x: Tensor, t: Tensor, planes: Tensor, vector: Tensor | None = None) -> Tensor:
         embedded = self.time(t)
         if self.from_vector is not None and vector is not None:
-            embedded = embedded + self.from_vector(vector)
+            embedded = embedded + _VECTOR_GAIN * self.from_vector(vector)
         time = functional.silu(embedded)
         if self.stem_map is not None:
             h = self.stem(space_to_depth(x, self.patch)) + self.stem_map(planes)
