@@ -60,7 +60,7 @@ def test_equal_variances_shift_the_mean(path: Path, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("interval", [EVERYWHERE, (0.2, 0.6)], ids=str)
-@pytest.mark.parametrize(("path", "shape"), zip(PATHS, SHAPES, strict=True), ids=["flow, 2D", "ddpm, 3D"])
+@pytest.mark.parametrize(("path", "shape"), list(zip(PATHS, SHAPES, strict=True)), ids=["flow, 2D", "ddpm, 3D"])
 @pytest.mark.parametrize(("name", "eta"), CHOICES)
 def test_mean_and_variance_of_samples(
     name: str, path: Path, shape: tuple[int, ...], eta: float, interval: Interval
