@@ -107,7 +107,8 @@ guidance_option: float | None = typer.Option(
     metavar="W",
     help="How much more closely than in the data the label map is followed (classifier-free guidance); 1 is off. On "
     "slices of the hippocampus 2, with --guidance-interval 0.22,0.74, gained 0.02 of the 0.03 Dice that real images "
-    "are ahead, at no loss of realism and 1.5 times the calls of the network; thin parts gained nothing. Needs a run with "
+    "are ahead, at no loss of realism and 1.5 times the calls of the network; thin parts gained nothing, and in head "
+    "and neck CT some organs gained while others lost. Needs a run with "
     "mask ablation. See docs/guidance.md. [default: the run's]",
 )
 guidance_interval_option: str | None = typer.Option(
