@@ -61,11 +61,13 @@ class Measure:
         fid = frechet_distance(FeatureMoments.of(self.judge.encoder(images)), self.moments)
         return {**self.judge(images), "fid": fid}
 
-    def __call__(self, images: NDArray[np.float32], seconds: float = float("nan")) -> Found:
+    def __call__(self, images: NDArray[np.float32], seconds: float = float("nan"), *, realism: bool = True) -> Found:
         counts = self.counts(images)
         size = np.where(counts.truth > 0, counts.truth, np.nan)
         thin = counts.where(size <= np.nanquantile(size, 0.25, axis=0))
-        return Found(counts.dice_by(self.patients), thin.dice_by(self.patients), self.realism(images), seconds)
+        return Found(
+            counts.dice_by(self.patients), thin.dice_by(self.patients), self.realism(images) if realism else {}, seconds
+        )
 
 
 def sampled(
@@ -86,20 +88,20 @@ def gain(scores: NDArray[np.float64], base: NDArray[np.float64]) -> str:
 
 def row_of(name: str, found: Found, base: Found) -> str:
     """A line of the table; Dice as differences to `base`."""
-    of_class = ", ".join(f"{value:+.3f}" for value in np.nanmean(found.dice - base.dice, axis=0))
     if found is base:
-        dice, of_class = (
-            f"{mean_interval(found.dice).value:.4f}",
-            ", ".join(f"{value:.3f}" for value in np.nanmean(found.dice, axis=0)),
-        )
-        thin = f"{mean_interval(found.thin).value:.4f}"
+        dice, thin = (f"{mean_interval(scores).value:.4f}" for scores in (found.dice, found.thin))
+        of_class = ", ".join(f"{value:.3f}" for value in np.nanmean(found.dice, axis=0))
     else:
         dice, thin = gain(found.dice, base.dice), gain(found.thin, base.thin)
-    r = found.realism
+        of_class = ", ".join(f"{value:+.3f}" for value in np.nanmean(found.dice - base.dice, axis=0))
     seconds = "" if np.isnan(found.seconds) else f"{found.seconds:.2f}"
+    return f"| {name} | {dice} | {of_class} | {thin} | {realism_cells(found.realism)} | {seconds} |"
+
+
+def realism_cells(found: dict[str, float]) -> str:
+    """Four cells; empty where it was not measured."""
     return (
-        f"| {name} | {dice} | {of_class} | {thin} | {r['kid']:.1f} | {r['fid']:.1f} | {r['power']:.2f} | "
-        f"{r['noise']:.2f} | {seconds} |"
+        f"{found['kid']:.1f} | {found['fid']:.1f} | {found['power']:.2f} | {found['noise']:.2f}" if found else "| | |"
     )
 
 
@@ -146,21 +148,17 @@ def main() -> None:
             found = measure(*sampled(generator, measure, settings, states))
             lines.append(row_of(f"{weight:g}, {low:g} to {high:g}", found, base))
             print(lines[-1], flush=True)
-    lines.append(row_of("real images of these maps", measure(measure.judge.real.images.numpy()), base))
+    lines.append(row_of("real images of these maps", measure(measure.judge.real.images.numpy(), realism=False), base))
     training = dataset.load(spread_rows(dataset, len(measure.judge.rows), "train")).images.numpy()
-    others = measure.realism(training)
-    lines.append(
-        f"| real training images | | | | {others['kid']:.1f} | {others['fid']:.1f} | {others['power']:.2f} | "
-        f"{others['noise']:.2f} | |"
-    )
+    lines.append(f"| real training images | | | | {realism_cells(measure.realism(training))} | |")
     single = one_class(generator, measure, options.one, [2.0]) if options.one else []
     head = ["", "| the other classes | weight | its Dice | Dice of the others |", "| --- | ---: | --- | --- |"]
     aside = [f"Guiding {options.one} alone, at all noise:", *head, *single] if single else []
-    name = dataset.folder.name
+    name, one = dataset.folder.name, f" --one {options.one}" if options.one else ""
     write_section(
         f"Guidance on the label map, {name}",
         f"""
-`python benchmarks/guidance.py --run {options.run.name} --data {name} --split {options.split} --count {options.count}`: {len(measure.judge.rows)} label maps of
+`python benchmarks/guidance.py --run {options.run.name} --data {name} --split {options.split} --count {options.count} --weights {" ".join(f"{w:g}" for w in options.weights)}{one}`: {len(measure.judge.rows)} label maps of
 {len(set(measure.patients))} patients, {generator.settings.solver} in {generator.settings.steps} steps, a model of {generator.about.steps} training steps; classes in the order {", ".join(dataset.schema.names)}.
 Guided rows: difference to "off" by patient. {machine()}, one thread.
 

@@ -17,12 +17,15 @@ from anatogen.baselines.latent.autoencoder import (
     AutoencoderTraining,
     load_autoencoder,
 )
+from anatogen.baselines.latent.model import LatentModel
 from anatogen.baselines.latent.network import LatentConfig, LatentNetwork, LatentNetworkSettings
 from anatogen.baselines.latent.task import LatentSettings, LatentTask, _of_autoencoder, code_statistics
 from anatogen.conditioning.encode import Condition
 from anatogen.data.loader import Loader
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
+from anatogen.model import AboutModel, Query
+from anatogen.sampling import SamplingSettings
 from anatogen.seeds import Draws
 from anatogen.training.config import training_of
 from anatogen.training.fit import fit
@@ -153,6 +156,32 @@ def test_the_denoiser_learns_to_use_the_map(run: Path, dataset: PreparedDataset)
     with torch.no_grad():
         own, other = (float(task.loss(task.phases[0], each, Draws(range(len(each))))[0]) for each in (batch, others))
     assert own < 0.9 * other
+
+
+@pytest.mark.parametrize("size", [(32, 32), (10, 12, 14)])
+def test_guidance(size: tuple[int, ...]) -> None:
+    network, random = LatentNetwork(config(size)).eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():  # the control branch begins at zero
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random))
+    model = LatentModel(network, AboutModel(mask_ablation=True, sampling=SamplingSettings(steps=2)), device="cpu")
+    labels = torch.randint(0, 3, size, generator=random).numpy()
+    query = Query(labels, model.spec.schema.states(), 0)
+
+    def made(**changes: object) -> torch.Tensor:
+        [(_, image)] = model.sampling_with(model.with_settings(**changes)).generate([query])
+        return torch.from_numpy(image)
+
+    assert torch.equal(made(guidance=1.0), made()) and not torch.allclose(made(guidance=3.0), made(), atol=1e-4)
+    assert not torch.allclose(made(guidance=3.0, guidance_classes=("a",)), made(guidance=3.0), atol=1e-4)
+    with pytest.raises(SettingsError, match="unknown class 'c'"):
+        made(guidance=2.0, guidance_classes=("c",))
+    full_maps = LatentModel(network, AboutModel(), device="cpu")
+    with pytest.raises(SettingsError, match="mask ablation"):
+        full_maps.with_settings(guidance=2.0)
+    full_maps = full_maps.sampling_with(SamplingSettings(guidance=2.0))
+    with pytest.raises(SettingsError, match="mask ablation"):
+        list(full_maps.generate([query]))
 
 
 def test_another_autoencoder_is_refused_on_a_resume(dataset_folder: Path, tmp_path: Path) -> None:

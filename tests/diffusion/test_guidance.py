@@ -12,7 +12,7 @@ from anatogen.diffusion.path import DDPMPath, FlowPath, Path
 from anatogen.diffusion.solvers import SOLVERS, Denoise
 
 MEAN, OTHER, STD = 0.3, 0.1, 0.4
-PATHS = [FlowPath(), DDPMPath()]
+PATHS: list[Path] = [FlowPath(), DDPMPath()]
 SHAPES = [(1, 24, 24), (2, 8, 9, 10)]
 # Ancestral sampling without its noise is no sampler: `ddpm` is left out at eta = 0.
 CHOICES = [(name, eta) for name in SOLVERS for eta in (0.0, 1.0) if (name, eta) != ("ddpm", 0.0)]
@@ -60,7 +60,7 @@ def test_equal_variances_shift_the_mean(path: Path, shape: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize("interval", [EVERYWHERE, (0.2, 0.6)], ids=str)
-@pytest.mark.parametrize(("path", "shape"), zip(PATHS, SHAPES, strict=True), ids=["flow, 2D", "ddpm, 3D"])
+@pytest.mark.parametrize(("path", "shape"), list(zip(PATHS, SHAPES, strict=True)), ids=["flow, 2D", "ddpm, 3D"])
 @pytest.mark.parametrize(("name", "eta"), CHOICES)
 def test_mean_and_variance_of_samples(
     name: str, path: Path, shape: tuple[int, ...], eta: float, interval: Interval

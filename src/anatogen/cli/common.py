@@ -105,14 +105,17 @@ guidance_option: float | None = typer.Option(
     min=0,
     max=10,
     metavar="W",
-    help="How much more closely than in the data the label map is followed (classifier-free guidance); 1 is off, and "
-    "usual are 1.25 to 2. Needs a run with mask ablation. [default: the run's]",
+    help="How much more closely than in the data the label map is followed (classifier-free guidance); 1 is off. On "
+    "slices of the hippocampus 2, with --guidance-interval 0.22,0.74, gained 0.02 of the 0.03 Dice that real images "
+    "are ahead, at no loss of realism and 1.5 times the calls of the network; thin parts gained nothing, and in head "
+    "and neck CT some organs gained while others lost. Needs a run with "
+    "mask ablation. See docs/guidance.md. [default: the run's]",
 )
 guidance_interval_option: str | None = typer.Option(
     None,
     metavar="LOW,HIGH",
     help="Guide only where the share of noise, sigma / (alpha + sigma), is above LOW and up to HIGH, both in 0 "
-    "(image) to 1 (noise). [default: 0,1]",
+    "(image) to 1 (noise). Saves calls, and spares the texture from large weights. [default: 0,1]",
 )
 guidance_classes_option: str | None = typer.Option(
     None, metavar="A,B", help="Guide by these classes alone. [default: all that are given]"
