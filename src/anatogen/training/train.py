@@ -105,15 +105,7 @@ def train(
             PLANS.info("planned: %s", choice)
     how = training_of(settings)
     if system is not OUR_DENOISER:
-        for name in ("crop", "activation_checkpointing", "compile"):
-            if getattr(how, name):
-                raise SettingsError(
-                    f"training.{name} is not applicable to the model {system.name}", hint="Leave it out"
-                )
-        if settings.conditioning.attributes:
-            raise SettingsError(
-                f"the model {system.name} takes no attributes", hint="Leave out conditioning.attributes"
-            )
+        _refuse_what_is_ours(settings, system)
     task: Task[Batch] = system.task(dataset, settings, place, out)
     loader = Loader(
         dataset,
@@ -179,6 +171,16 @@ def _begun(out: Path, settings: LearnedSettings, start: StartingPoint | None, *,
             if start is not None:
                 start.write(out / _START)
             yield
+
+
+def _refuse_what_is_ours(settings: LearnedSettings, system: System) -> None:
+    """Raises SettingsError for settings that only our denoiser has a use for."""
+    how, conditioning = training_of(settings), settings.conditioning
+    wanted = {f"training.{name}": getattr(how, name) for name in ("crop", "activation_checkpointing", "compile")}
+    wanted |= {f"conditioning.{name}": getattr(conditioning, name) for name in ("attributes", "regional_share")}
+    for name, value in wanted.items():
+        if value:
+            raise SettingsError(f"{name} is not applicable to the model {system.name}", hint="Leave it out")
 
 
 def settings_of(
