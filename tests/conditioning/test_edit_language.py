@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from anatogen.conditioning import edit
 from anatogen.conditioning.edit_language import Edit, parse_edit
-from anatogen.conditioning.edit_steps import Amount, Anatomy, Grow, Move, Remove
+from anatogen.conditioning.edit_steps import Grow, Move, Remove
+from anatogen.conditioning.edit_words import Amount, Anatomy
 from anatogen.errors import SettingsError
 from anatogen.labels import LabelSchema
 

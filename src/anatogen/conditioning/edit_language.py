@@ -28,10 +28,7 @@ from anatogen.conditioning.edit import LabelMap
 from anatogen.conditioning.edit_steps import (
     BACKGROUND,
     CLASSES,
-    DIRECTIONS,
     EVERYTHING,
-    Amount,
-    Anatomy,
     Deform,
     Grow,
     Interpolate,
@@ -42,6 +39,7 @@ from anatogen.conditioning.edit_steps import (
     Shrink,
     Step,
 )
+from anatogen.conditioning.edit_words import DIRECTIONS, Amount, Anatomy
 from anatogen.errors import SettingsError, nearest
 from anatogen.seeds import derive_seed
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anatogen.conditioning.edit import LabelMap
 from anatogen.conditioning.edit_language import Edit, Edited
-from anatogen.conditioning.edit_steps import Anatomy
+from anatogen.conditioning.edit_words import Anatomy
 from anatogen.conditioning.plausibility import Limits, learn_limits
 from anatogen.data.foreign_maps import maps_from_dataset
 from anatogen.data.placement import is_picture, item_spacing
