@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import AnatogenError, DataError, SettingsError
 from anatogen.labels import ClassStates, LabelSchema
+from anatogen.workflows.prepare import PrepareRequest, without_paths
 from conftest import pseudonym, write_nnunet
 
 TABLE = "case,look,age,note\n" + "".join(
@@ -125,3 +127,19 @@ def test_a_table_of_patients(nnunet: Path, tmp_path: Path) -> None:
     assert with_attributes(source, None) is source
     with pytest.raises(AnatogenError, match="nowhere"):
         with_attributes(source, tmp_path / "nowhere.csv")
+
+
+def test_prepare_takes_the_table(cli: Callable[..., tuple[int, str, str]], nnunet: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "table.csv", tmp_path / "out"
+    table.write_text(TABLE)
+    code, _, err = cli("prepare", nnunet, out, "--size", 32, "--workers", 1, "--attributes", table)
+    assert code == 0, err
+    found = PreparedDataset.open(out).info
+    assert sorted(case.attributes["look"] for case in found.cases.values()) == ["bright"] * 4 + ["dark"] * 4
+    asked = PrepareRequest("raw", out, PrepareSettings(), attributes=Path("mine/table.csv"))
+    command = "anatogen prepare raw out --attributes mine/table.csv"
+    assert without_paths(replace(asked, command=command)) == command.replace("mine/", "")
+    table.write_text("case,look\n")
+    code, _, err = cli("prepare", nnunet, tmp_path / "bad", "--size", 32, "--attributes", table)
+    assert code == 2 and "has no line for case ball_000" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "bad").exists()
