@@ -74,7 +74,7 @@ def test_three_planes_cross_in_the_labelled_part() -> None:
     assert figures.centre_of(volume[0]) is None
     flat = figures.three_planes(volume, (3, 1, 5), fill=7)
     assert flat.shape == (6, 8 + 8 + 6)
-    assert flat[1, 5] == flat[0, 8 + 5] == flat[0, 16 + 1] == 1  # the head is up in the coronal and sagittal planes
+    assert flat[1, 5] == flat[3, 8 + 5] == flat[3, 16 + 1] == 1  # from the head, which is plane 0, downwards
     assert flat[4:, 8:].min() == 7 and (flat == 1).sum() == 3
 
 

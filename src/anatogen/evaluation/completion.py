@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +125,7 @@ class CompletionTally:
             of_patient = np.stack([class_means(every[which == p], axis=0) for p in range(len(names))])
             if not np.isnan(of_patient).all():
                 within = _RANGES.get(measure, (0.0, 1.0))
-                shown = ~np.isnan(of_patient).all(axis=0)
+                shown = np.atleast_1d(~np.isnan(of_patient).all(axis=0))
                 classes = [name for name, there in zip(self.names, shown, strict=True) if there]
                 found[measure] = score(classes, of_patient[:, shown], within=within)
         usual = int(np.median(self._samples))
@@ -171,7 +172,7 @@ def calibrations(
     found = {}
     for name in names:
         own = counts.get(name)
-        more = {}
+        more: dict[str, Any] = {}
         if own is not None:
             more["sampled"] = _found(own)
         if recalibrated is not None and name in recalibrated.maps:

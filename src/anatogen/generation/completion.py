@@ -67,6 +67,11 @@ class SomeMaps:
         """See `MapSource`."""
         return self._source.asked
 
+    @property
+    def axis(self) -> str | None:
+        """See `MapSource`."""
+        return self._source.axis
+
     def __len__(self) -> int:
         return len(self._numbers)
 
@@ -116,7 +121,8 @@ def maps_to_complete(
     if not kept:
         raise SettingsError("no label map has both a given and a free class", hint="Free fewer classes, or other ones")
     free = tuple(name for name, is_free in zip(schema.names, filled_in, strict=True) if is_free)
-    return (source if len(kept) == len(source) else SomeMaps(source, kept)), free
+    chosen: MapSource = source if len(kept) == len(source) else SomeMaps(source, kept)
+    return chosen, free
 
 
 def _known(source: MapSource, number: int) -> ClassStates:

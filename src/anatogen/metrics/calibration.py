@@ -92,7 +92,8 @@ def count_frequencies(
     place, shape = of_pixel * len(levels) + at, (len(names), len(levels))
     pixels = np.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
     hits = np.bincount(place, observed[everywhere], minlength=shape[0] * shape[1]).reshape(shape)
-    return FrequencyCounts(names, levels, levels, pixels.astype(np.float64), hits)
+    as_floats = (np.asarray(each, dtype=np.float64) for each in (levels, levels, pixels, hits))
+    return FrequencyCounts(names, *as_floats)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -215,7 +215,7 @@ def strip(row: Sequence[figures.Picture]) -> NDArray[np.float32]:
     take a hundred times as long to draw.
     """
     height = max(picture.shape[0] for _, picture in row)
-    parts: list[NDArray[np.floating]] = []
+    parts: list[NDArray[Any]] = []
     for _, picture in row:
         parts += [np.kron(picture, np.ones((height // picture.shape[0],) * 2 + (1,))), np.ones((height, _GAP, 3))]
     return (np.concatenate(parts[:-1], axis=1).transpose(2, 0, 1) * 2 - 1).astype(np.float32)

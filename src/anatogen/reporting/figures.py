@@ -44,7 +44,7 @@ def three_planes(volume: NDArray[Any], at: Centre | None = None, *, fill: float 
         fill: Below a plane that is lower than the others.
     """
     d, h, w = at or tuple(side // 2 for side in volume.shape[-3:])
-    planes = [volume[..., d, :, :], volume[..., ::-1, h, :], volume[..., ::-1, :, w]]
+    planes = [volume[..., d, :, :], volume[..., :, h, :], volume[..., :, :, w]]  # D runs from head to feet
     height = max(plane.shape[-2] for plane in planes)
     padded = [
         np.pad(p, [*[(0, 0)] * (p.ndim - 2), (0, height - p.shape[-2]), (0, 0)], constant_values=fill) for p in planes

@@ -67,7 +67,7 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
 def slice_by_slice(
     samples: SampleSet, maps: int = _VOLUMES, *, dataset: PreparedDataset | None = None
 ) -> list[NDArray[np.uint8]]:
-    """Frames (H, W, 3) through the axial slices of a set's volumes, the feet first.
+    """Frames (H, W, 3) through the axial slices of a set's volumes, the head first.
 
     A line a label map: the map, the volume generated from it with the given classes outlined, and the real one where
     `dataset` has it.
