@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anatogen.conditioning.encode import Condition
 from anatogen.device import Precision
-from anatogen.diffusion.guidance import EVERYWHERE, guided
+from anatogen.diffusion.guidance import EVERYWHERE, guided_from
 from anatogen.diffusion.interpolate import NoisedStart, RealStart, from_noised, interpolate
 from anatogen.diffusion.path import Grid, Path
 from anatogen.diffusion.solvers import SOLVERS, Callback, Denoise, SolverName
@@ -38,7 +38,7 @@ class SamplingSettings(Settings):
 
     guidance: how much more closely than in the data the label map is followed; 1 is off. guidance_interval: where along
     the path, as shares of noise; see `anatogen.diffusion.guidance`. guidance_classes: the classes that are followed
-    so, by default all that are given.
+    so, by default all that are given. attribute_guidance: the same as guidance for the attributes.
     """
 
     solver: SolverName = "dpmpp_2m"
@@ -51,14 +51,17 @@ class SamplingSettings(Settings):
     guidance: float = Field(1.0, ge=0, le=10)
     guidance_interval: tuple[Share, Share] = EVERYWHERE
     guidance_classes: tuple[str, ...] | None = Field(None, min_length=1)
+    attribute_guidance: float = Field(1.0, ge=0, le=10)
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Documents of before there were tiles, and guidance, stay what they were."""
         values: dict[str, Any] = handler(self)
         off = [name for name in ("tile", "guidance_classes") if values.get(name) is None]
+        off += [name for name in ("guidance", "attribute_guidance") if values.get(name) == 1]
         if self.guidance == 1:
-            off = [*off, "guidance", "guidance_interval", "guidance_classes"]
+            off.append("guidance_classes")
+            off += ["guidance_interval"] if self.attribute_guidance == 1 else []
         return {name: value for name, value in values.items() if name not in off}
 
     @model_validator(mode="after")
@@ -87,20 +90,27 @@ class SamplingSettings(Settings):
     @property
     def guidance_in_words(self) -> str:
         """For reports and cards: "guidance 2 at noise 0.2 to 0.75 by liver"; "" where it is off."""
-        if self.guidance == 1:
-            return ""
         low, high = self.guidance_interval
         where = "" if self.guidance_interval == EVERYWHERE else f" at noise {low:g} to {high:g}"
         classes = "" if self.guidance_classes is None else f" by {', '.join(self.guidance_classes)}"
-        return f"guidance {self.guidance:g}{where}{classes}"
+        parts = [f"guidance {self.guidance:g}{where}{classes}"] if self.guidance != 1 else []
+        if self.attribute_guidance != 1:
+            parts.append(f"attribute guidance {self.attribute_guidance:g}{where}")
+        return ", ".join(parts)
 
-    def check_guidance(self, schema: LabelSchema, *, takes_free: bool) -> None:
+    def check_guidance(self, schema: LabelSchema, *, takes_free: bool, takes_attributes: bool = False) -> None:
         """Raises SettingsError where a model cannot be guided so.
 
         Args:
             schema: Its classes.
             takes_free: Whether it was trained with classes left free.
+            takes_attributes: Whether it takes attributes.
         """
+        if self.attribute_guidance != 1 and not takes_attributes:
+            raise SettingsError(
+                "attribute guidance is not applicable to a model that takes no attributes",
+                hint="Leave it out, or train with conditioning.attributes",
+            )
         if self.guidance == 1:
             return
         if not takes_free:
@@ -119,15 +129,19 @@ def denoiser_under(
     settings: SamplingSettings,
     schema: LabelSchema,
 ) -> Denoise:
-    """The denoiser `under` a condition, guided as `settings` say: away from the same with the guided classes free.
+    """The denoiser `under` a condition, guided as `settings` say: away from the same with the guided classes free, and
+    with the attributes unknown.
 
     Raises SettingsError for a guided class that is not in `schema`.
     """
-    denoise, names = under(condition), settings.guidance_classes
-    if settings.guidance == 1:
-        return denoise
-    less = condition.leaving_free(None if names is None else [schema.index_of(name) for name in names])
-    return guided(denoise, under(less), settings.guidance, path, settings.guidance_interval)
+    pushes = []
+    if settings.guidance != 1:
+        names = settings.guidance_classes
+        less = condition.leaving_free(None if names is None else [schema.index_of(name) for name in names])
+        pushes.append((under(less), settings.guidance))
+    if settings.attribute_guidance != 1 and condition.vector is not None:
+        pushes.append((under(condition.without_attributes()), settings.attribute_guidance))
+    return guided_from(under(condition), pushes, path, settings.guidance_interval)
 
 
 @torch.no_grad()

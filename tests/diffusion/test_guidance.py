@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from anatogen.diffusion.guidance import EVERYWHERE, Interval, guided, noise_share
+from anatogen.conditioning.encode import Condition
+from anatogen.diffusion.guidance import EVERYWHERE, Interval, guided, guided_from, noise_share
 from anatogen.diffusion.noise import SampleNoise
 from anatogen.diffusion.path import DDPMPath, FlowPath, Path
 from anatogen.diffusion.solvers import SOLVERS, Denoise
+from anatogen.errors import SettingsError
+from anatogen.labels import LabelSchema
+from anatogen.sampling import SamplingSettings, denoiser_under
 
 MEAN, OTHER, STD = 0.3, 0.1, 0.4
 PATHS: list[Path] = [FlowPath(), DDPMPath()]
@@ -122,3 +128,52 @@ def test_the_share_of_noise() -> None:
     ratio = torch.tensor([0.28, 1.0, 2.9], dtype=torch.float64)
     for path in PATHS:
         assert torch.allclose(noise_share(path, path.time_of(ratio)), ratio / (1 + ratio), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(4, 5), (3, 4, 5)])
+def test_pushes_of_several_kinds_add_up(size: tuple[int, ...]) -> None:
+    """Map and attributes: each pushes away from the same without it; what is off costs no call."""
+    path, calls = FlowPath(), list[str]()
+
+    def saying(name: str, value: float) -> Denoise:
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            calls.append(name)
+            return torch.full_like(x, value)
+
+        return denoise
+
+    pushes = [(saying("map", 1.0), 2.0), (saying("attributes", 4.0), 1.5), (saying("off", 9.0), 1.0)]
+    x, t = torch.zeros(2, 1, *size), torch.tensor([0.5, 0.5])
+    made = guided_from(saying("whole", 3.0), pushes, path, (0.2, 0.8))
+    assert torch.equal(made(x, t), torch.full_like(x, 3.0 + (3.0 - 1.0) + 0.5 * (3.0 - 4.0)))
+    assert calls == ["whole", "map", "attributes"]
+    calls.clear()
+    assert torch.equal(made(x, torch.tensor([0.9, 0.9])), torch.full_like(x, 3.0)) and calls == ["whole"]
+
+
+def test_attributes_are_guided_away_from_unknown_ones() -> None:
+    schema = LabelSchema.from_names(["a"])
+    vector = torch.tensor([[1.0, 0.0, 1.0]])
+    condition = Condition.of(torch.ones(1, 4, 4, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool), vector=vector)
+
+    def under(told: Condition) -> Denoise:
+        assert told.vector is not None
+        value = float(told.vector.sum()) + 10 * float(told.states.float().mean())
+        return lambda x, t: torch.full_like(x, value)
+
+    def made(**changes: Any) -> float:
+        settings = SamplingSettings().changed(**changes)
+        denoise = denoiser_under(under, condition, FlowPath(), settings, schema)
+        return float(denoise(torch.zeros(1, 1, 4, 4), torch.tensor([0.5])).mean())
+
+    assert made() == 12
+    assert made(attribute_guidance=2.0) == 12 + (12 - 10)
+    assert made(guidance=2.0) == 12 + (12 - 2)
+    assert made(attribute_guidance=2.0, guidance=2.0) == 12 + 2 + 10
+    assert "attribute_guidance" not in SamplingSettings().model_dump(mode="json")
+    kept = SamplingSettings().changed(attribute_guidance=2.0, guidance_interval=(0.1, 0.9))
+    assert SamplingSettings.model_validate(kept.model_dump(mode="json")) == kept
+    assert kept.guidance_in_words == "attribute guidance 2 at noise 0.1 to 0.9"
+    with pytest.raises(SettingsError, match="takes no attributes"):
+        kept.check_guidance(schema, takes_free=True)
+    kept.check_guidance(schema, takes_free=False, takes_attributes=True)

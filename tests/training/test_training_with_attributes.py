@@ -200,7 +200,7 @@ def test_refused_before_anything_is_written(looks: PreparedDataset, tmp_path: Pa
 def test_other_systems_refuse_them(cli: Callable[..., tuple[int, str, str]], looks: PreparedDataset, tmp_path: Path) -> None:  # fmt: skip
     base = ("train", looks.folder, "--steps", 1, "--device", "cpu", "--out", tmp_path / "run")
     code, _, err = cli(*base, "--model", "spade", "--set", "conditioning.attributes=[look]")
-    assert code == 2 and "the model spade takes no attributes" in err
+    assert code == 2 and "conditioning.attributes is not applicable to the model spade" in err
 
 
 # ---- the network

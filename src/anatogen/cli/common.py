@@ -120,6 +120,9 @@ guidance_interval_option: str | None = typer.Option(
 guidance_classes_option: str | None = typer.Option(
     None, metavar="A,B", help="Guide by these classes alone. [default: all that are given]"
 )
+attribute_guidance_option: float | None = typer.Option(
+    None, min=0, max=10, metavar="W", help="The same for the attributes; 1 is off. [default: the run's]"
+)
 edit_option: list[str] = typer.Option(
     ...,
     "--edit",

@@ -9,6 +9,7 @@ import typer
 
 from anatogen.cli.common import (
     as_tuple,
+    attribute_guidance_option,
     command_line,
     device_option,
     eta_option,
@@ -93,6 +94,7 @@ def sample(
     guidance: float | None = guidance_option,
     guidance_interval: str | None = guidance_interval_option,
     guidance_classes: str | None = guidance_classes_option,
+    attribute_guidance: float | None = attribute_guidance_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option(
         "auto",
@@ -179,7 +181,14 @@ def sample(
             maps=maps,
             gate=gate,
             solver=SolverChoice(
-                solver, steps, eta, tile, guidance, guidance_interval, as_tuple(split_names(guidance_classes))
+                solver,
+                steps,
+                eta,
+                tile,
+                guidance,
+                guidance_interval,
+                as_tuple(split_names(guidance_classes)),
+                attribute_guidance,
             ),
             format=format,
             batch_size=batch_size,

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from anatogen.cli.common import (
+    attribute_guidance_option,
     command_line,
     device_option,
     eta_option,
@@ -34,6 +35,7 @@ def translate(
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     eta: float | None = eta_option,
+    attribute_guidance: float | None = attribute_guidance_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("auto", help="png, npy, nifti or dicom; auto: png for slices, nifti for volumes."),
     shard: str = shard_option,
@@ -58,7 +60,7 @@ def translate(
             strength=strength,
             count=count,
             seed=seed,
-            solver=SolverChoice(solver, steps, eta),
+            solver=SolverChoice(solver, steps, eta, attribute_guidance=attribute_guidance),
             format=format,
             device=device,
             command=command_line(),

@@ -12,6 +12,8 @@ and Distribution Quality in Diffusion Models", Eq. 5); elsewhere the second call
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,16 +48,36 @@ def guided(
         path: The path of the denoisers.
         interval: Where the push is made.
     """
-    push = torch.as_tensor(weight, dtype=torch.float32) - 1
-    if not push.any():
+    return guided_from(denoise, [(without, weight)], path, interval)
+
+
+def guided_from(
+    denoise: Denoise,
+    pushes: Sequence[tuple[Denoise, float | Tensor]],
+    path: Path,
+    interval: Interval = EVERYWHERE,
+) -> Denoise:
+    """A denoiser guided away from several others at once: D + sum over them of (w - 1) (D - D_without).
+
+    Args:
+        denoise: (x_t (B, C, *spatial), t (B,)) -> x0, under the whole condition.
+        pushes: (without, weight) of each; see `guided`.
+        path: The path of the denoisers.
+        interval: Where the pushes are made.
+    """
+    weights = [(without, torch.as_tensor(weight, dtype=torch.float32) - 1) for without, weight in pushes]
+    weights = [(without, push) for without, push in weights if push.any()]
+    if not weights:
         return denoise
     low, high = interval
 
     def push_away(x_t: Tensor, t: Tensor) -> Tensor:
         x0, share = denoise(x_t, t), noise_share(path, t)
-        here = torch.where((share > low) & (share <= high), push.to(t.device), 0.0)  # (B,)
-        if not here.any():
-            return x0
-        return x0 + match_dims(here.to(x0.dtype), x0) * (x0 - without(x_t, t))
+        inside, pushed = (share > low) & (share <= high), x0
+        for without, push in weights:
+            here = torch.where(inside, push.to(t.device), 0.0)  # (B,)
+            if here.any():
+                pushed = pushed + match_dims(here.to(x0.dtype), x0) * (x0 - without(x_t, t))
+        return pushed
 
     return push_away

@@ -188,7 +188,9 @@ class Generator:
         Raises SettingsError for an unknown solver, a value out of range, or guidance that the model cannot follow.
         """
         found = self.settings.changed(**{key: value for key, value in changes.items() if value is not None})
-        found.check_guidance(self.schema, takes_free=self.spec.takes_free)
+        found.check_guidance(
+            self.schema, takes_free=self.spec.takes_free, takes_attributes=self.spec.attributes is not None
+        )
         return found
 
     def sampling_with(self, settings: SamplingSettings) -> Self:
@@ -213,7 +215,9 @@ class Generator:
         start from noise with others that start from real images.
         """
         settings = settings or self.settings
-        settings.check_guidance(self.schema, takes_free=self.spec.takes_free)
+        settings.check_guidance(
+            self.schema, takes_free=self.spec.takes_free, takes_attributes=self.spec.attributes is not None
+        )
         remaining, batch_size = iter(asked), at_most(batch_size, self.size)
         while batch := list(islice(remaining, batch_size)):
             images: dict[int, NDArray[np.float32]] = {}

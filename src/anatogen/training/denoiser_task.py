@@ -116,7 +116,11 @@ class DenoiserTask:
         how = settings.training
         self.dataset, self.settings, self.device = dataset, settings, device
         self.config = denoiser_config(dataset, settings)
-        settings.sampling.check_guidance(dataset.schema, takes_free=settings.conditioning.mask_ablation)
+        settings.sampling.check_guidance(
+            dataset.schema,
+            takes_free=settings.conditioning.mask_ablation,
+            takes_attributes=bool(settings.conditioning.attributes),
+        )
         with torch.random.fork_rng(
             devices=[]
         ):  # for the initial weights only; all other draws have their own generators

@@ -41,6 +41,7 @@ class SolverChoice:
     guidance: float | None = None
     guidance_interval: str | None = None
     guidance_classes: tuple[str, ...] | None = None
+    attribute_guidance: float | None = None
 
     def applied(self, model: ImageModel, run: Path) -> ImageModel:
         """`model` with these changes.
@@ -63,7 +64,7 @@ class SolverChoice:
         if self.guidance_interval is not None:
             changes["guidance_interval"] = parse_interval(self.guidance_interval, "--guidance-interval")
         settings = walking.with_settings(**changes)
-        if settings.guidance == 1 and first.startswith("--guidance-"):
+        if settings.guidance == settings.attribute_guidance == 1 and first.startswith("--guidance-"):
             raise SettingsError(f"{first} makes no difference without guidance", hint="Add for instance --guidance 2")
         changed: ImageModel = walking.sampling_with(settings)  # type: ignore[assignment]
         return changed
