@@ -115,18 +115,16 @@ class Generator:
         free: Sequence[str] | None = None,
         attributes: Mapping[str, Value] | None = None,
         seeds: Iterable[int] = (0,),
-        steps: int | None = None,
-        solver: str | None = None,
-        guidance: float | None = None,
         batch_size: int = 16,
+        **sampling: Any,
     ) -> NDArray[np.float32]:
         """Images (len(seeds), C, *spatial) in [-1, 1] for one label map (*spatial) of class indices.
 
         given, free: class names; by default all are given. attributes: values by name, of those that the model takes;
-        the others are unknown. The same seed gives the same image. guidance: see `SamplingSettings`; for its interval
-        and classes see `sampling_with`.
+        the others are unknown. The same seed gives the same image. sampling: solver, steps, guidance and any other of
+        `SamplingSettings`, in place of the run's own.
         Raises SettingsError for an unknown class, one that is both given and free, an unknown attribute or value, an
-        unknown solver, a label map of another shape, or guidance of a model that was trained without mask ablation.
+        unknown setting, a label map of another shape, or guidance of a model that was trained without mask ablation.
 
         >>> images = generator.sample(labels, free=generator.schema.names[-1:], seeds=range(4), steps=8)
         >>> len(images), float(images.min()) >= -1, float(images.max()) <= 1
@@ -134,7 +132,7 @@ class Generator:
         """
         self._require_map(labels)
         states = self.schema.states(given=given, free=free)
-        settings = self.with_settings(steps=steps, solver=solver, guidance=guidance)
+        settings = self.with_settings(**sampling)
         told = require_attributes(self.denoiser.config.attributes, attributes or {})
         known = {name: value for name, value in told.items() if value is not None}
         asked = [Query(labels.astype(np.int64), states, seed, attributes=known) for seed in seeds]
