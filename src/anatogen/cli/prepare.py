@@ -49,6 +49,12 @@ def prepare(
     ),
     merge: list[str] = typer.Option([], metavar="NEW=A+B", help="Merge classes, or rename one."),
     drop: str | None = typer.Option(None, metavar="A,B", help="Classes that become background."),
+    undrawn_slices: str | None = typer.Option(
+        None,
+        metavar="AXIS",
+        help="Volumes of which only some axial (coronal, sagittal) slices were drawn: a slice without any label is "
+        "unknown, not background.",
+    ),
     patient_pattern: str | None = typer.Option(
         None, metavar="REGEX", help="Pattern that matches the patient in a case name."
     ),
@@ -115,6 +121,7 @@ def prepare(
             patient_pattern=patient_pattern,
             patients=patients,
             attributes=attributes,
+            undrawn=undrawn_slices,
             command=command_line(),
         )
     )

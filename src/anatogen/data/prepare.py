@@ -215,6 +215,8 @@ def _recipe(source: Source, settings: PrepareSettings) -> dict[str, Any]:
     }
     if any(case.attributes for case in source.cases):
         recipe["attributes"] = [dict(sorted(case.attributes.items())) for case in source.cases]
+    if source.undrawn is not None:
+        recipe["undrawn"] = source.undrawn
     return dict(json.loads(json.dumps(recipe)))
 
 

@@ -29,6 +29,7 @@ class PrepareRequest:
         drop: Classes that become background.
         patient_pattern: Regular expression that matches the patient in a case name.
         patients: CSV file with the columns case and patient; for a phantom, the number of patients.
+        undrawn: The axis across which a slice without a label was not drawn, so that it is unknown.
         attributes: CSV file with the column case or patient and one for each attribute.
         command: The command as typed; paths are reduced to their last part before it is recorded.
     """
@@ -43,6 +44,7 @@ class PrepareRequest:
     patient_pattern: str | None = None
     patients: str | None = None
     attributes: Path | None = None
+    undrawn: str | None = None
     command: str = ""
 
 
@@ -66,6 +68,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
     from anatogen.data.relabel import relabelled, with_patients
     from anatogen.data.sources import open_source
     from anatogen.data.summary import preparation_remarks
+    from anatogen.data.undrawn import with_undrawn_slices
 
     source, settings = request.source, request.settings
     table = Path(request.patients) if request.patients is not None else None
@@ -73,6 +76,7 @@ def prepare(request: PrepareRequest, *, monitor: Monitor | None = None) -> Prepa
         source, table = f"{source}?patients={request.patients or 40}&seed={settings.seed}", None
     opened = open_source(source, request.layout, list(request.classes) if request.classes is not None else None)
     opened = relabelled(opened, list(request.merge), request.drop)
+    opened = with_undrawn_slices(opened, request.undrawn)
     opened = with_patients(opened, pattern=request.patient_pattern, table=table)
     opened = with_attributes(opened, request.attributes)
     with watched_by(monitor), stage("preparing", len(opened.cases), "cases") as bar:

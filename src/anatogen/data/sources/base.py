@@ -39,6 +39,7 @@ class Source:
     Attributes:
         notice: A caution shown in every report.
         terms: The licence and the reference, if the source states them.
+        undrawn: The axis across which a slice without a label was not drawn; None where every slice was.
         patients_from: Where the patients are from, the layout or the user; "" to group by case names (`data.patients`).
     """
 
@@ -50,6 +51,7 @@ class Source:
     notice: str = ""
     terms: Mapping[str, str] = field(default_factory=dict)
     patients_from: Literal["", "layout", "pattern", "table"] = ""
+    undrawn: str | None = None
 
 
 class Layout(Protocol):
