@@ -31,7 +31,8 @@ def write_overview(samples: SampleSet, dataset: PreparedDataset | None = None) -
 def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset | None = None) -> bytes:
     """PNG: `maps` label maps spread over the set, each followed by its images, the given classes outlined in them.
 
-    The real image comes last where the set has it, or where `dataset` does, from which the maps are. Channels that are
+    The real image comes last where the set has it, or where `dataset` does, from which the maps are; of a
+    counterfactual also what differs from it. Channels that are
     no colours stand side by side. Above all stands what was rejected, where gates selected the images.
     """
     rows: dict[tuple[str | None, int | None], Row] = {}
@@ -58,6 +59,9 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
         row = rows.get((entries[0].case, entries[0].slice))
         if entries[0].real is not None:
             line.append(("real", figures.gray(samples.real_image(entries[0]), at)))
+            if entries[0].margin is not None:
+                difference = np.abs(samples.image(entries[0]) - samples.real_image(entries[0])) - 1
+                line.append(("difference", figures.gray(difference, at)))
         elif dataset is not None and row is not None:
             line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), at)))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
