@@ -26,7 +26,7 @@ from anatogen.conditioning.counterfactual import DEFAULT_MARGIN, kept_outside
 from anatogen.conditioning.edit import enlarge
 from anatogen.conditioning.regions import Box, Region
 from anatogen.data.store import PreparedDataset, Row
-from anatogen.generation.kinds import load_model
+from anatogen.generation.engine import Generator
 from anatogen.generation.plan import DatasetMaps, Plan
 from anatogen.judges.of_dataset import segmenter_for
 from anatogen.labels import ClassStates
@@ -44,10 +44,12 @@ Images = NDArray[np.float32]
 class Control:
     """A run, its data set's segmenter and test maps that show the class."""
 
-    def __init__(self, run: Path, data: Path, name: str, maps: int) -> None:
+    def __init__(self, run: Path, data: Path, name: str, maps: int, guidance: float) -> None:
         self.dataset = PreparedDataset.open(data)
         self.schema, self.index, self.name = self.dataset.schema, self.dataset.schema.index_of(name), name
-        self.model, self.segment = load_model(run), segmenter_for(self.dataset)
+        model = Generator.load(run)
+        self.model = model.sampling_with(model.with_settings(guidance=guidance))
+        self.segment = segmenter_for(self.dataset)
         showing = [row for row in self.dataset.split("test") if self._area(row) >= 30]
         self.rows = [showing[(2 * i + 1) * len(showing) // (2 * maps)] for i in range(min(maps, len(showing)))]
         batch = self.dataset.load(self.rows)
@@ -206,9 +208,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--class", dest="name", required=True)
     parser.add_argument("--maps", type=int, default=12)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--only", choices=("growing", "counterfactual", "regional"), nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    control = Control(options.run, options.data, options.name, options.maps)
+    control = Control(options.run, options.data, options.name, options.maps, options.guidance)
     parts = {
         "Growing": control.growing,
         "Counterfactual pairs": control.counterfactual,
