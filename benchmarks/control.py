@@ -213,19 +213,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     control = Control(options.run, options.data, options.name, options.maps, options.guidance)
-    parts = {
-        "Growing": control.growing,
-        "Counterfactual pairs": control.counterfactual,
-        "Free in a region": control.regional,
-    }
+    parts = {"growing": "Growing", "counterfactual": "Counterfactual pairs", "regional": "Free in a region"}
     text = []
-    for title, part in parts.items():
-        text += [f"**{title}**", "", *part(), ""]
-        print("\n".join(text[-4:]), flush=True)
+    for name, title in parts.items():
+        if options.only is None or name in options.only:
+            found = getattr(control, name)()
+            text += [f"**{title}**", "", *found, ""]
+            print("\n".join(found), flush=True)
+    if options.only is not None:
+        return
+    guided = "" if options.guidance == 1 else f", guidance {options.guidance:g}"
     write_section(
-        f"Control, {control.name}",
+        f"Control, {control.name}{guided}",
         f"""
-`python benchmarks/control.py --run RUN --data {options.data.name} --class {options.name} --maps {options.maps}`; {machine()}.
+`python benchmarks/control.py --run RUN --data {options.data.name} --class {options.name} --maps {options.maps} --guidance {options.guidance:g}`; {machine()}.
 [Counterfactual pairs](figures/counterfactual-{options.name}.png).
 
 {chr(10).join(text)}
