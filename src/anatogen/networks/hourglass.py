@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
@@ -187,6 +188,15 @@ class Hourglass(PlaneNetwork):
         """Whether training computes activations again in the backward pass instead of keeping them."""
         for stage in (*self.down, *self.up):
             stage.recomputed = wanted
+
+    def hidden_matrices(self) -> Iterator[nn.Parameter]:
+        """The weights between features of the network, without those that images, maps, times and attributes enter
+        and images leave by.
+        """
+        for name, module in self.named_modules():
+            outer = name.startswith(("stem", "head", "time", "planes", "from_vector")) or name.endswith("from_time")
+            if not outer and isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+                yield module.weight
 
     def plane_inputs(self) -> dict[str, tuple[int, int]]:
         """See `PlaneNetwork`."""

@@ -99,7 +99,8 @@ class TrainingSettings(Settings):
             compiler (hourglass only).
         crop: Train on parts of that size, such as [64, 64, 64], at places drawn anew every time, where whole images do
             not fit into memory. The network sees where it looks; images are sampled in overlapping tiles of that size.
-        learning_rate: Peak learning rate of AdamW.
+        optimizer: `adamw`, or `muon`: orthogonal steps of hidden weights, AdamW for the others (hourglass only).
+        learning_rate: Peak learning rate of the optimizer.
         schedule: `decay` keeps the rate constant and then decays it linearly to 0 over the last `decay_share` of the
             training; `cosine` anneals it from the start (Loshchilov and Hutter 2016).
         decay_share: Share of the training in (0, 1].
@@ -127,6 +128,7 @@ class TrainingSettings(Settings):
     activation_checkpointing: bool = False
     compile: bool = False
     crop: tuple[Annotated[int, Field(ge=4)], ...] | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(5e-4, gt=0)
     schedule: Literal["decay", "cosine", "constant"] = "decay"
     decay_share: float = Field(0.3, gt=0, le=1)

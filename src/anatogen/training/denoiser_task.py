@@ -30,8 +30,9 @@ from anatogen.networks.embedding import LabelEmbedding
 from anatogen.networks.hourglass import Hourglass
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.best import forget_best
-from anatogen.training.config import RunSettings
+from anatogen.training.config import RunSettings, TrainingSettings
 from anatogen.training.exporting import about_training, recipe_of, weights_to_export
+from anatogen.training.muon import Muon
 from anatogen.training.power_average import PowerAverages
 from anatogen.training.state import MovingAverage, TrainingState
 from anatogen.training.task import Phase
@@ -100,6 +101,19 @@ def _with_decay(denoiser: Denoiser, weight_decay: float) -> list[dict[str, Any]]
     return [*groups, {"params": tables, "weight_decay": 0.0}] if tables else groups
 
 
+def _optimizer(denoiser: Denoiser, how: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer of `how`. Raises SettingsError where it does not suit the network."""
+    groups = _with_decay(denoiser, how.weight_decay)
+    if how.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=how.learning_rate, fused=device.type in ("cpu", "cuda"))
+    if not isinstance(denoiser.network, Hourglass):
+        raise SettingsError("training.optimizer=muon is for the hourglass only", hint="Leave it out")
+    hidden = {id(parameter) for parameter in denoiser.network.hidden_matrices()}
+    split = [{**groups[0], "params": [p for p in groups[0]["params"] if id(p) in hidden], "matrices": True}]
+    split.append({**groups[0], "params": [p for p in groups[0]["params"] if id(p) not in hidden]})
+    return Muon([*split, *groups[1:]], how.learning_rate)
+
+
 class DenoiserTask:
     """Trains a denoiser on the split "train" of a data set; a `Task` of one phase.
 
@@ -135,11 +149,7 @@ class DenoiserTask:
             network.recompute(True)
         if how.compile:  # in place: names and weights stay, and previews are made by a copy that is not compiled
             network.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
-        optimizer = torch.optim.AdamW(
-            _with_decay(self.denoiser, how.weight_decay),
-            lr=how.learning_rate,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        optimizer = _optimizer(self.denoiser, how, device)
         self.average = MovingAverage(self.denoiser, how.ema_decay)
         self.power_averages = PowerAverages(self.denoiser) if how.power_averages else None
         self.phases: Sequence[Phase] = (
