@@ -189,7 +189,7 @@ class Hourglass(PlaneNetwork):
         for stage in (*self.down, *self.up):
             stage.recomputed = wanted
 
-    def hidden_matrices(self) -> Iterator[nn.Parameter]:
+    def hidden_matrices(self) -> Iterator[Tensor]:
         """The weights between features of the network, without those that images, maps, times and attributes enter
         and images leave by.
         """
