@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from anatogen.conditioning.counterfactual import DEFAULT_MARGIN, kept_outside
 from anatogen.conditioning.edit import enlarge
@@ -29,6 +30,7 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import DatasetMaps, Plan
 from anatogen.judges.of_dataset import segmenter_for
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.labels import ClassStates
 from anatogen.model import Known, Query
 from anatogen.reporting import figures
@@ -44,12 +46,14 @@ Images = NDArray[np.float32]
 class Control:
     """A run, its data set's segmenter and test maps that show the class."""
 
-    def __init__(self, run: Path, data: Path, name: str, maps: int, guidance: float) -> None:
+    def __init__(
+        self, run: Path, data: Path, name: str, maps: int, guidance: float, judge: SegmenterSettings | None
+    ) -> None:
         self.dataset = PreparedDataset.open(data)
         self.schema, self.index, self.name = self.dataset.schema, self.dataset.schema.index_of(name), name
         model = Generator.load(run)
         self.model = model.sampling_with(model.with_settings(guidance=guidance))
-        self.segment = segmenter_for(self.dataset)
+        self.segment = segmenter_for(self.dataset, judge)
         showing = [row for row in self.dataset.split("test") if self._area(row) >= 30]
         self.rows = [showing[(2 * i + 1) * len(showing) // (2 * maps)] for i in range(min(maps, len(showing)))]
         batch = self.dataset.load(self.rows)
@@ -118,8 +122,9 @@ class Control:
         """The class free on one side of its own middle, for each map."""
         every, free = self.schema.states(), self.schema.states(free=[self.name])
         lines = [
-            "| the class is | varies in the region | Dice there | Dice in the other half | other classes |",
-            "| --- | ---: | ---: | ---: | ---: |",
+            "| the class is | varies in the region | Dice there | Dice in the other half | 3 pixels from the region on "
+            "| other classes |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
         for how, states, regional in (
             ("given", every, False),
@@ -149,6 +154,8 @@ class Control:
     def _of_region(self, found: Maps, region: NDArray[np.bool_]) -> list[str]:
         asked = np.broadcast_to(self.labels[:, None], found.shape)
         where = np.broadcast_to(region[:, None], found.shape)
+        beyond = [ndimage.distance_transform_edt(~each) > 3 for each in region]
+        near = np.broadcast_to(~np.stack(beyond)[:, None], found.shape)
         here, true = found == self.index, asked == self.index
         share = here.mean(axis=1)  # of the seeds
         varying = (share * (1 - share) * region).sum() / max(1, (here.any(axis=1) & region).sum()) * 4
@@ -157,6 +164,7 @@ class Control:
             varying,
             overlap(here & where, true & where),
             overlap(here & ~where, true & ~where),
+            overlap(here & ~near, true & ~near),
             float(np.mean(others)) if others else float("nan"),
         ]
         return [f"{value:.3f}" for value in values]
@@ -213,10 +221,12 @@ def main() -> None:
     parser.add_argument("--class", dest="name", required=True)
     parser.add_argument("--maps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--judge-steps", type=int, help="of the segmenter; by default the usual training")
     parser.add_argument("--only", choices=("growing", "counterfactual", "regional"), nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    control = Control(options.run, options.data, options.name, options.maps, options.guidance)
+    judge = None if options.judge_steps is None else SegmenterSettings(steps=options.judge_steps)
+    control = Control(options.run, options.data, options.name, options.maps, options.guidance, judge)
     parts = {"growing": "Growing", "counterfactual": "Counterfactual pairs", "regional": "Free in a region"}
     text = []
     for name, title in parts.items():
