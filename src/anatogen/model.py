@@ -507,6 +507,7 @@ class AboutModel(BaseModel):
         axis: The direction that slices were cut in, or "volume".
         spacing_mm: Pixel size along (H, W) or (D, H, W).
         mask_ablation: Whether it was trained with classes left free.
+        regions: Whether it was trained with classes left free in a region only.
         started_from: The run whose weights the training started from, and what that was trained on.
         average_length: Where the weights are a power-function average of this length (`anatogen average`).
         selected_step, selected_dice: Where the weights were chosen during the training by their validation Dice.
@@ -530,6 +531,7 @@ class AboutModel(BaseModel):
     channels: tuple[str, ...] | None = None
     notice: str | None = None
     mask_ablation: bool = False
+    regions: bool = False
     started_from: StartingPoint | None = None
     average_length: float | None = None
     selected_step: int | None = None

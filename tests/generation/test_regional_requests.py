@@ -85,7 +85,8 @@ def test_regions_from_the_command_line(
     cli: Callable[..., tuple[int, str, str]], dataset_folder: Path, run_folder: Path, tmp_path: Path
 ) -> None:
     asked = ("sample", run_folder, "--masks", dataset_folder, "--count", 2, "--steps", 2, "--out")
-    assert cli(*asked, tmp_path / "near", "--free", "core", "--within", "near ball 3px")[0] == 0
+    code, out, _ = cli(*asked, tmp_path / "near", "--free", "core", "--within", "near ball 3px")
+    assert code == 0 and "trained without regions" in out
     [line, _] = [json.loads(each) for each in (tmp_path / "near" / "manifest.jsonl").read_text().splitlines()]
     assert line["free"] == ["core"] and line["given"] == ["ball"] and line["free_within"] == "near ball 3px"
     code, _, said = cli(*asked, tmp_path / "near", "--free", "core", "--within", "near ball 4px")

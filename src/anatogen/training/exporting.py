@@ -82,6 +82,7 @@ def about_training(
         channels=tuple(info.channels),
         notice=info.notice,
         mask_ablation=settings.conditioning.mask_ablation,
+        regions=settings.conditioning.mask_ablation and settings.conditioning.regional_share > 0,
         selected_step=found.chosen.step if found.chosen is not None else None,
         selected_dice=found.chosen.dice if found.chosen is not None else None,
         **more,

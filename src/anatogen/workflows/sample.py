@@ -282,6 +282,8 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
         )
         if (plan.combine or not all(states.given)) and not model.spec.takes_free:
             notes.append("note: this run was trained without mask ablation: it has never seen a free class")
+        if plan.within is not None and not model.describe().regions:
+            notes.append("note: this run was trained without regions (conditioning.regional_share)")
         if model.spec.real_patients:
             notes.append("note: these are real patients' images, not synthetic ones, and cannot be exported")
         if maps.per_mask > 1 and not model.spec.seeds_vary:
