@@ -21,7 +21,7 @@ from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation.sections.realism import Measured, compare
 from anatogen.judges.encoder import Encoder
 from anatogen.judges.of_dataset import encoder_for
-from anatogen.metrics.texture import local_noise, ring_powers
+from anatogen.metrics.texture import local_noise, neighbour_steps, ring_powers
 from anatogen.progress import Bars, stage, watched_by
 from common import hippocampus, machine, parser_of, write_section
 
@@ -34,16 +34,16 @@ def measured(encoder: Encoder, images: Images, patients: NDArray[np.str_]) -> Me
     """Everything that is compared of `images`, with all of them kept."""
     features = np.concatenate([encoder(images[i : i + 256]) for i in range(0, len(images), 256)])
     every = np.arange(len(images))
-    return Measured(features.astype(np.float64), ring_powers(images), local_noise(images), patients, images, every)
+    texture = ring_powers(images), local_noise(images), neighbour_steps(images)
+    return Measured(features.astype(np.float64), *texture, patients, images, every)
 
 
 def chosen(
     of_all: Measured, places: NDArray[np.int64], patients: NDArray[np.str_], held: NDArray[np.int64]
 ) -> Measured:
     """The images at `places` as images of maps of `patients`; `held`: those whose pixels are compared."""
-    return Measured(
-        of_all.features[places], of_all.rings[places], of_all.noise[places], patients, of_all.images[places[held]], held
-    )
+    parts = (part[places] for part in (of_all.features, of_all.rings, of_all.noise, of_all.steps))
+    return Measured(*parts, patients, of_all.images[places[held]], held)
 
 
 def place_means(images: Images, rows: list[Row]) -> Images:

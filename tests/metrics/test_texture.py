@@ -12,6 +12,7 @@ from anatogen.metrics.texture import (
     local_noise,
     ms_ssim,
     ms_ssim_scales,
+    neighbour_steps,
     pair_similarities,
     power_ratio,
     radial_power,
@@ -206,3 +207,14 @@ def test_short_sides_have_empty_shells() -> None:
     volume = rng.normal(size=(2, 1, 3, 16, 16)).astype(np.float32)
     assert np.isfinite(power_ratio(volume, volume)).all() and np.isfinite(axis_ratio(volume, volume, 0)).all()
     assert axis_ratio(volume, volume, 0) == pytest.approx(np.ones(16))
+
+
+def test_steps_between_neighbours_along_each_axis() -> None:
+    ramp = np.broadcast_to(0.01 * np.arange(5.0)[:, None, None] + 0.03 * np.arange(7.0), (2, 1, 5, 6, 7))
+    assert np.allclose(neighbour_steps(ramp.astype(np.float32)), [[0.01, 0, 0.03]] * 2, atol=1e-6)
+    assert np.isnan(neighbour_steps(np.zeros((1, 2, 1, 4), np.float32))[0]).tolist() == [True, False]
+    rng = np.random.default_rng(0)
+    smooth = np.repeat(rng.normal(size=(3, 1, 2, 8, 8)), 4, axis=2).astype(np.float32)
+    streaked = rng.normal(size=(3, 1, 8, 8, 8)).astype(np.float32)
+    along, across = (neighbour_steps(streaked) / neighbour_steps(smooth))[:, [0, 1]].mean(axis=0)
+    assert along > 3 and 0.8 < across < 1.2

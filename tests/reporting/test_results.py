@@ -11,7 +11,7 @@ import pytest
 
 from anatogen.errors import DataError
 from anatogen.labels import LabelSchema
-from anatogen.reporting.answers import answers, not_applicable_in_words, selection_in_words
+from anatogen.reporting.answers import answers, not_applicable_in_words, realism, selection_in_words
 from anatogen.reporting.cards import data_sheet, model_card
 from anatogen.reporting.report import write_report
 from anatogen.reporting.results import (
@@ -124,3 +124,18 @@ def test_a_summary_has_a_line_for_each_question() -> None:
     ]
     assert list(summary_lines(Report())) == []
     assert [answer.measured for answer in answers(report)] == [True, False, False, True]
+
+
+def test_volumes_that_are_stacks_of_slices_are_said_to_be() -> None:
+    """Streaked or uneven along one axis; not where all axes differ alike, or for slices, which have none."""
+    n = RealismCount(generated=40, real=40, patients=20)
+
+    def said(*continuity: float) -> str:
+        return realism.answer(
+            Report(realism=RealismResult(n=n, fid=1.0, fid_real=1.0, test=None, continuity=continuity))
+        ).verdict
+
+    assert "along D differ 1.9" in said(1.9, 1.0, 1.0) and "along D differ 0.3" in said(0.3, 1.0, 1.1)
+    assert "along H differ 2.0" in said(1.0, 2.0, 1.0)
+    for even in ((1.1, 1.0, 1.05), (), (1.6, 1.6, 1.5), (0.0, 1.0, 1.0), (math.nan, 1.0, 1.0)):
+        assert "voxels along" not in said(*even)

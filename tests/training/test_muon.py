@@ -49,7 +49,9 @@ def test_the_size_of_an_update_is_that_of_its_rate(shape: tuple[int, ...]) -> No
     optimizer = Muon([{"params": [parameter], "matrices": True}], 0.01)
     parameter.grad = 1000 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     optimizer.step()
-    assert parameter.detach().square().mean().sqrt() == pytest.approx(0.01 * 0.4, rel=0.35)  # whatever the gradient's size
+    assert parameter.detach().square().mean().sqrt() == pytest.approx(
+        0.01 * 0.4, rel=0.35
+    )  # whatever the gradient's size
 
 
 def settings_of(*values: str) -> object:

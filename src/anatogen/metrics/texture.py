@@ -269,6 +269,23 @@ def local_noise(images: NDArray[np.float32], foreground: NDArray[np.bool_] | Non
     return values
 
 
+def neighbour_steps(images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean absolute difference of neighbouring pixels along each axis: how continuous a volume is across slices.
+
+    Args:
+        images: (N, C, *spatial).
+
+    Returns:
+        (N, d); NaN along an axis of one pixel.
+    """
+    found = np.full((len(images), images.ndim - 2), np.nan)
+    for axis in range(images.ndim - 2):
+        if images.shape[2 + axis] > 1:
+            steps = np.abs(np.diff(images, axis=2 + axis))
+            found[:, axis] = steps.reshape(len(images), -1).mean(axis=1, dtype=np.float64)
+    return found
+
+
 def compare_noise(generated: NDArray[np.float64], real: NDArray[np.float64]) -> tuple[float, float]:
     """Compare two sets of `local_noise`: the ratio of their medians, and the distance between their distributions.
 

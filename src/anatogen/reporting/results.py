@@ -264,7 +264,8 @@ class RealismResult(Result):
     """Generated images of patients A beside real images of patients B; `_real`: real images of A beside the same.
 
     `_spread`: standard deviation over the halvings of the patients. power_ratio: of rings of spatial frequency, 1 is
-    right. test: None where there are fewer than two patients.
+    right. continuity: of volumes, the differences of neighbouring voxels along D, H, W over those of real ones. test:
+    None where there are fewer than two patients.
     """
 
     n: RealismCount | int | None = None
@@ -272,6 +273,7 @@ class RealismResult(Result):
     noise_distance: Number = None
     noise_ratio_real: Number = None
     power_ratio: tuple[Number, ...] = ()
+    continuity: tuple[Number, ...] = ()
     fid: Number = None
     fid_real: Number = None
     fid_spread: Number = None

@@ -36,6 +36,7 @@ from anatogen.metrics.texture import (
     SMALLEST_SIDE,
     compare_noise,
     local_noise,
+    neighbour_steps,
     pair_similarities,
     ratio_of_powers,
     ring_powers,
@@ -55,7 +56,8 @@ YARDSTICK = (
 
 @dataclass(frozen=True)
 class Measured:
-    """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), and
+    """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), steps
+    between neighbouring pixels along each axis (N, d), and
     whose they are (N,).
 
     images: (K, C, H, W), some of them, and their places (K,): the same ones of both sets where these are pairs.
@@ -64,6 +66,7 @@ class Measured:
     features: NDArray[np.float64]
     rings: NDArray[np.float64]
     noise: NDArray[np.float64]
+    steps: NDArray[np.float64]
     patients: NDArray[np.str_]
     images: NDArray[np.float32]
     places: NDArray[np.int64]
@@ -77,7 +80,7 @@ class Measuring:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._parts: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]] = []
+        self._parts: list[tuple[NDArray[np.floating], ...]] = []
         self._patients: list[str] = []
         self._images, self._places = Reservoir(_IMAGES_HELD), Reservoir(_IMAGES_HELD)  # the same draws
 
@@ -86,7 +89,8 @@ class Measuring:
         places = np.arange(len(self._patients), len(self._patients) + len(images))
         self._images.update(images)
         self._places.update(places[:, None].astype(np.float32))
-        self._parts.append((self._encoder(images), ring_powers(images).astype(np.float32), local_noise(images)))
+        rings = ring_powers(images).astype(np.float32)
+        self._parts.append((self._encoder(images), rings, local_noise(images), neighbour_steps(images)))
         self._patients += patients
 
     def __len__(self) -> int:
@@ -97,11 +101,13 @@ class Measuring:
         """What was measured. Raises DataError where nothing was added."""
         if not self._patients:
             raise DataError("there are no images to compare", hint="Evaluate a set that holds images")
-        features, rings, noise = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        parts = (np.concatenate(part).astype(np.float64) for part in zip(*self._parts, strict=True))
+        features, rings, noise, steps = parts
         return Measured(
-            features.astype(np.float64),
-            rings.astype(np.float64),
-            noise.astype(np.float64),
+            features,
+            rings,
+            noise,
+            steps,
             np.array(self._patients),
             self._images.sample,
             self._places.sample[:, 0].astype(np.int64),
@@ -186,6 +192,13 @@ def _power_ratio(made: Measured, real: Measured) -> NDArray[np.float64]:
     return ratio_of_powers(made.rings.mean(axis=0), real.rings.mean(axis=0)).round(4)
 
 
+def _continuity(made: Measured, real: Measured) -> tuple[float, ...]:
+    """Of volumes along D, H, W: the steps between neighbouring voxels, generated over real; () of slices."""
+    if made.steps.shape[1] < 3:
+        return ()
+    return tuple((made.steps.mean(axis=0) / real.steps.mean(axis=0)).round(4).tolist())
+
+
 def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
     """What can be said of `made` beside `real`.
 
@@ -199,6 +212,7 @@ def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
         "noise_ratio": noise_ratio,
         "noise_distance": noise_distance,
         "power_ratio": tuple(_power_ratio(made, real).tolist()),
+        "continuity": _continuity(made, real),
         "warnings": (),
     }
     if min(len(np.unique(side.patients)) for side in (made, real)) < 2:

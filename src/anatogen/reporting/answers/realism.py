@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from anatogen.metrics.copies import SIGNIFICANCE
 from anatogen.reporting.answers.base import Answer, images_in_words
 from anatogen.reporting.results import RealismCount, RealismResult, RealismTest, Report
@@ -38,6 +40,7 @@ _BY = {
     "diversity": "diversity",
     "variety": "variety",
 }
+_UNEVEN = 1.25  # the largest step between neighbours over the smallest, both relative to real volumes
 _LEAST_PATIENTS = 10  # of 5 measures, each with p = 1 in 512 swaps of patients, one is below the level of 1 %
 
 
@@ -59,6 +62,7 @@ def answer(report: Report) -> Answer:
         real = general(found.of(key, "_real"))
         value, brief = general(found.of(key)), f"{key.upper()}; real images have {real}"
         verdict = f"{_told_apart(found)}: {key.upper()} {value} where real images have {real}, {n}"
+    verdict += _uneven(found)
     if found.noise_ratio is not None:
         verdict += f"; their noise is {100 * found.noise_ratio:.0f} % of the real images'"
     heads = ("", "generated A to real B", "real A to real B", "chance of as much")
@@ -81,7 +85,20 @@ def _rows(found: RealismResult, spectrum: str) -> list[TableRow]:
         count = len(found.power_ratio)
         rings = f"over that of real images, lowest and highest of {count} rings of spatial frequency; 1 is right"
         rows.append(TableRow("power ratio", (spectrum, NOTHING, p_value(p_of.get("spectrum"))), rings))
+    if found.continuity:
+        shown = ", ".join(ratio(step) for step in found.continuity)
+        meaning = "differences of neighbouring voxels along D, H, W over real ones, above 1 is less continuous"
+        rows.append(TableRow("continuity", (shown, NOTHING, NOTHING), meaning))
     return rows
+
+
+def _uneven(found: RealismResult) -> str:
+    """Along which axis volumes are less, or more, continuous than along the others; "" where along none."""
+    steps = [step for step in found.continuity if step]
+    if len(steps) < 3 or max(steps) / min(steps) <= _UNEVEN:
+        return ""
+    axis, step = max(zip("DHW", steps, strict=True), key=lambda each: abs(math.log(each[1])))
+    return f"; neighbouring voxels along {axis} differ {ratio(step)} times as much as in real volumes"
 
 
 def _spectrum(found: RealismResult) -> str:
