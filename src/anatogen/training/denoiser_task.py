@@ -27,7 +27,7 @@ from anatogen.model import (
     save_denoiser,
 )
 from anatogen.networks.embedding import LabelEmbedding
-from anatogen.networks.hourglass import Hourglass
+from anatogen.networks.hourglass import Hourglass, HourglassConfig
 from anatogen.seeds import Draws, derive_seed
 from anatogen.training.best import forget_best
 from anatogen.training.config import RunSettings, TrainingSettings
@@ -101,13 +101,28 @@ def _with_decay(denoiser: Denoiser, weight_decay: float) -> list[dict[str, Any]]
     return [*groups, {"params": tables, "weight_decay": 0.0}] if tables else groups
 
 
+def require_denoiser(dataset: PreparedDataset, settings: RunSettings) -> DenoiserConfig:
+    """The configuration of the denoiser that `settings` describe. Raises SettingsError where they do not fit."""
+    how = settings.training
+    wanted = {"activation_checkpointing": how.activation_checkpointing, "compile": how.compile}
+    wanted["optimizer=muon"] = how.optimizer == "muon"
+    for name, value in wanted.items():
+        if value and not isinstance(settings.network, HourglassConfig):
+            raise SettingsError(f"training.{name} is for the hourglass only", hint="Leave it out")
+    settings.sampling.check_guidance(
+        dataset.schema,
+        takes_free=settings.conditioning.mask_ablation,
+        takes_attributes=bool(settings.conditioning.attributes),
+    )
+    return denoiser_config(dataset, settings)
+
+
 def _optimizer(denoiser: Denoiser, how: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
-    """The optimizer of `how`. Raises SettingsError where it does not suit the network."""
+    """The optimizer of `how`."""
     groups = _with_decay(denoiser, how.weight_decay)
     if how.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=how.learning_rate, fused=device.type in ("cpu", "cuda"))
-    if not isinstance(denoiser.network, Hourglass):
-        raise SettingsError("training.optimizer=muon is for the hourglass only", hint="Leave it out")
+    assert isinstance(denoiser.network, Hourglass)
     hidden = {id(parameter) for parameter in denoiser.network.hidden_matrices()}
     split = [{**groups[0], "params": [p for p in groups[0]["params"] if id(p) in hidden], "matrices": True}]
     split.append({**groups[0], "params": [p for p in groups[0]["params"] if id(p) not in hidden]})
@@ -129,12 +144,7 @@ class DenoiserTask:
     def __init__(self, dataset: PreparedDataset, settings: RunSettings, device: torch.device) -> None:
         how = settings.training
         self.dataset, self.settings, self.device = dataset, settings, device
-        self.config = denoiser_config(dataset, settings)
-        settings.sampling.check_guidance(
-            dataset.schema,
-            takes_free=settings.conditioning.mask_ablation,
-            takes_attributes=bool(settings.conditioning.attributes),
-        )
+        self.config = require_denoiser(dataset, settings)
         with torch.random.fork_rng(
             devices=[]
         ):  # for the initial weights only; all other draws have their own generators
@@ -142,9 +152,6 @@ class DenoiserTask:
             self.denoiser = Denoiser(self.config)
         self.denoiser.placed(device)
         network = self.denoiser.network
-        for name in ("activation_checkpointing", "compile"):
-            if getattr(how, name) and not isinstance(network, Hourglass):
-                raise SettingsError(f"training.{name} is for the hourglass only", hint="Leave it out")
         if isinstance(network, Hourglass) and how.activation_checkpointing:
             network.recompute(True)
         if how.compile:  # in place: names and weights stay, and previews are made by a copy that is not compiled

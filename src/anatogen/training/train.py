@@ -33,7 +33,7 @@ from anatogen.training.config import (
     first_difference,
     training_of,
 )
-from anatogen.training.denoiser_task import DenoiserTask
+from anatogen.training.denoiser_task import DenoiserTask, require_denoiser
 from anatogen.training.exporting import FREE_ON_RESUME, LENGTHS
 from anatogen.training.fit import BEFORE_DECAY, ProgressCallback, fit
 from anatogen.training.hooks import Hook
@@ -104,8 +104,7 @@ def train(
         for choice in choices if group.is_first else ():
             PLANS.info("planned: %s", choice)
     how = training_of(settings)
-    if system is not OUR_DENOISER:
-        _refuse_what_is_ours(settings, system)
+    require_fitting(dataset, settings, system)
     task: Task[Batch] = system.task(dataset, settings, place, out)
     loader = Loader(
         dataset,
@@ -171,6 +170,16 @@ def _begun(out: Path, settings: LearnedSettings, start: StartingPoint | None, *,
             if start is not None:
                 start.write(out / _START)
             yield
+
+
+def require_fitting(dataset: PreparedDataset, settings: LearnedSettings, system: System) -> None:
+    """Raises SettingsError for settings that do not fit system or data, so far as that is quickly known: before a
+    segmenter is trained for the previews, or a network is built.
+    """
+    if isinstance(settings, RunSettings):
+        require_denoiser(dataset, settings)
+    if system is not OUR_DENOISER:
+        _refuse_what_is_ours(settings, system)
 
 
 def _refuse_what_is_ours(settings: LearnedSettings, system: System) -> None:

@@ -210,7 +210,7 @@ def _trained_before(
 
 def _trained(dataset: PreparedDataset, request: TrainRequest, system: System, group: Group) -> Path | None:
     """Train the run; returns training.html, in the first process, where previews were written."""
-    from anatogen.training.train import settings_of
+    from anatogen.training.train import require_fitting, settings_of
     from anatogen.training.train import train as run
     from anatogen.workflows.live import Live, live_for
     from anatogen.workflows.tracking import Tracking
@@ -231,6 +231,7 @@ def _trained(dataset: PreparedDataset, request: TrainRequest, system: System, gr
         # The first process trains the segmenter of the previews before the others begin.
         nonlocal live, tracking
         settings = settings_of(request.out, request.settings, system=system, resume=request.resume)
+        require_fitting(dataset, settings, system)
         tracking = Tracking(request.out, settings, request.track) if request.track else None
         live = live_for(dataset, request.out, settings, kind=system.name, device=group.device(request.device))
         return settings
