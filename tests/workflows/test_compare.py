@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from anatogen.data.store import PreparedDataset
+from anatogen.evaluation import subject
 from anatogen.evaluation.comparing import cost_of
 from anatogen.generation.engine import Generator
 from anatogen.generation.kinds import load_model
 from anatogen.generation.plan import requests_from_dataset
 from anatogen.generation.sample_set import write_sample_set
+from anatogen.judges.encoder import EncoderSettings
+from anatogen.judges.of_dataset import encoder_for
 from anatogen.reporting.comparison import Comparison
 from by_brightness import judge_by_brightness
 
@@ -31,6 +35,8 @@ def test_runs_and_floors(
     longer_run: Path, run_folder: Path, dataset_folder: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge_by_brightness(monkeypatch)
+    quick = partial(encoder_for, settings=EncoderSettings(steps=40))
+    monkeypatch.setattr(subject, "encoder_for", lambda data, _, device: quick(data, device=device))
     out = tmp_path / "out"
     code, said, err = cli(
         "compare", f"ours={longer_run}", f"barely trained={run_folder}", "--dataset", dataset_folder, "--out", out,
