@@ -25,7 +25,7 @@ from anatogen.training.config import build_settings
 from common import SETS, machine, parser_of, spread_rows, write_section
 from solvers import Judge
 
-CHOICES = (("adamw", 5e-4), ("adamw", 1e-3), ("muon", 5e-4), ("muon", 1e-3))
+CHOICES = ("adamw:5e-4", "adamw:1e-3", "muon:5e-4", "muon:1e-3")
 BATCH = 16
 
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--set", choices=SETS, default="hippocampus")
     parser.add_argument("--images", type=int, default=8_000)
+    parser.add_argument("--choices", nargs="+", default=CHOICES, metavar="OPTIMIZER:RATE")
     parser.add_argument("--values", nargs="*", default=["network.width=32"], help="settings: key=value")
     parser.add_argument("--count", type=int, default=120, help="test slices")
     parser.add_argument("--judge-steps", type=int, help="of the segmenter; by default the usual training")
@@ -48,10 +49,15 @@ def main() -> None:
     judge = Judge(dataset, spread_rows(dataset, options.count), segmenter)
     real = judge(judge.real.images.numpy())["dice"]
     lines = []
-    for name, rate in CHOICES:
-        run = Path(options.work) / "optimizers" / f"{options.set}-{options.images}-{name}-{rate:g}"
+    for name, _, rate in (choice.partition(":") for choice in options.choices):
+        run = Path(options.work) / "optimizers" / f"{options.set}-{options.images}-{name}-{float(rate):g}"
         if not (run / "model.json").exists():
-            how = {"steps": options.images // BATCH, "batch_size": BATCH, "optimizer": name, "learning_rate": rate}
+            how = {
+                "steps": options.images // BATCH,
+                "batch_size": BATCH,
+                "optimizer": name,
+                "learning_rate": float(rate),
+            }
             settings = build_settings(values=["live.previews=false", *options.values], training=how)
             with stage(run.name, 1.0, "s") as bar:
                 show = lambda share, text: bar.update(share, text or bar.text)  # noqa: E731
@@ -59,14 +65,14 @@ def main() -> None:
         requests = requests_from_dataset(dataset, judge.rows, dataset.schema.states())
         found = judge(np.stack([image for _, image in Generator.load(run).generate(requests, batch_size=32)]))
         lines.append(
-            f"| {name} | {rate:g} | {format_duration(read_about(run).seconds or 0)} | {found['dice']:.3f} "
+            f"| {name} | {rate} | {format_duration(read_about(run).seconds or 0)} | {found['dice']:.3f} "
             f"| {found['power']:.3f} | {found['noise']:.2f} | {found['kid']:.0f} |"
         )
         print(lines[-1], flush=True)
     write_section(
         f"Optimizers, {options.set}",
         f"""
-`python benchmarks/optimizers.py --set {options.set} --images {options.images} --values {" ".join(options.values)} --count {options.count}`:
+`python benchmarks/optimizers.py --set {options.set} --images {options.images} --choices {" ".join(options.choices)} --values {" ".join(options.values)} --count {options.count}`:
 {len(judge.rows)} test slices; Dice of their real images {real:.3f}. {machine()}.
 
 | optimizer | rate | time of one thread | Dice | power off by (octaves) | noise, gen / real | KID x 1000 |
