@@ -195,7 +195,7 @@ def test_two_shards_write_at_once_and_nobody_else(
     generator: RealImages, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     out = tmp_path / "s"
-    both, problems = threading.Barrier(2, timeout=30), list[str]()
+    both, problems = threading.Barrier(2, timeout=300), list[str]()
 
     def work(index: int) -> None:
         def progress(done: int, total: int) -> None:
