@@ -11,11 +11,14 @@ and the position of the slice as a ridge regression of real slices finds it.
 
 from __future__ import annotations
 
+import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from anatogen.conditioning.attributes import Numeric
@@ -26,13 +29,16 @@ from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
 from anatogen.judges.of_dataset import segmenter_for
+from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.metrics.confusion import confusion_counts
-from anatogen.model import Query
+from anatogen.model import Noised, Query
 from anatogen.progress import parse_duration, stage
 from anatogen.seeds import derive_seed
+from anatogen.training import train as train_module
 from common import hippocampus, machine, parser_of, spread_rows, trained, write_section
 
 SEQUENCES = ("T1", "T2")
+STRENGTHS = (0.4, 0.6, 0.8)
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 VOLUME_OF = "anterior"
 _MATCHED = 1024  # quantiles of a histogram
@@ -44,15 +50,28 @@ def main() -> None:
     parser.add_argument("--time", default="20m", help="training time of each of the two models")
     parser.add_argument("--patients", type=int, default=40, help="virtual patients, each scanned in both sequences")
     parser.add_argument("--count", type=int, default=64, help="test slices")
+    parser.add_argument("--values", nargs="*", default=[], help="further settings of both trainings: key=value")
+    parser.add_argument("--judge-steps", type=int, help="of the phantom's segmenter; by default the usual training")
+    parser.add_argument("--only", choices=("sequences", "computed"), help="print one of the tables")
     parser.add_argument("--raw", type=Path, help="nnU-Net raw folder of the hippocampus set")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    train_module.CLOCK = time.process_time
     length = {"max_time_s": parse_duration(options.time)}
+    if options.only is not None:
+        print(_only(options, length))
+        return
     runs, name = options.work / "runs", f"attributes-{options.time}"
     breast = sequences(options.work, options.patients)
-    one = trained(breast, runs / f"{name}-sequence-{options.patients}", ["conditioning.attributes=[sequence]"], length)
-    table, contrast = asked_sequences(breast, one, options.count)
+    one = trained(
+        breast,
+        runs / f"{name}-sequence-{options.patients}",
+        ["conditioning.attributes=[sequence]", *options.values],
+        length,
+    )
+    table, contrast = asked_sequences(breast, one, options.count, options.judge_steps)
     real = hippocampus(options.work, options.raw)
-    values = [f"conditioning.attributes=[position, 'volume:{VOLUME_OF}']"]
+    values = [f"conditioning.attributes=[position, 'volume:{VOLUME_OF}']", *options.values]
     two = trained(real, runs / f"{name}-computed", values, length)
     write_section(
         "Attributes",
@@ -73,6 +92,19 @@ Computed attributes on the hippocampus set, five values between the training's 1
 {computed(real, two, options.count)}
 """,
     )
+
+
+def _only(options: argparse.Namespace, length: dict[str, float]) -> str:
+    """One of the two tables."""
+    runs, name = options.work / "runs", f"attributes-{options.time}"
+    if options.only == "sequences":
+        breast = sequences(options.work, options.patients)
+        values = ["conditioning.attributes=[sequence]", *options.values]
+        run = trained(breast, runs / f"{name}-sequence-{options.patients}", values, length)
+        return asked_sequences(breast, run, options.count, options.judge_steps)[0] + f"\n\n{run.about.steps} steps"
+    real = hippocampus(options.work, options.raw)
+    values = [f"conditioning.attributes=[position, 'volume:{VOLUME_OF}']", *options.values]
+    return computed(real, trained(real, runs / f"{name}-computed", values, length), options.count)
 
 
 def sequences(work: Path, patients: int) -> PreparedDataset:
@@ -117,9 +149,13 @@ def class_means(images: NDArray[np.float32], labels: NDArray[np.int64], count: i
     return found
 
 
-def asked_sequences(dataset: PreparedDataset, generator: Generator, count: int) -> tuple[str, int]:
+def asked_sequences(
+    dataset: PreparedDataset, generator: Generator, count: int, judge_steps: int | None = None
+) -> tuple[str, int]:
     """The table of sequences, and the number of slices."""
-    classes, segmenter, test = dataset.schema.count, segmenter_for(dataset), pairs(dataset, count)
+    classes, test = dataset.schema.count, pairs(dataset, count)
+    segmenter = segmenter_for(dataset, None if judge_steps is None else SegmenterSettings(judge_steps))
+    guiding = generator.sampling_with(generator.with_settings(attribute_guidance=2.0))
     typical, quantiles = {}, {}
     for each in SEQUENCES:
         rows = [row for row in dataset.split("train") if dataset.attributes_of(row)["sequence"] == each]
@@ -135,6 +171,13 @@ def asked_sequences(dataset: PreparedDataset, generator: Generator, count: int) 
         ]
         sets = {
             "generated": made(generator, queries),
+            "generated, attribute guidance 2": made(guiding, queries),
+            **{
+                f"real {other} translated, strength {share:g}": made(
+                    generator, noised(queries, test.real[other], share)
+                )
+                for share in STRENGTHS
+            },
             "generated, sequence unknown": made(generator, [replace(query, attributes={}) for query in queries]),
             "lower bound": matched(test.real[other], quantiles[asked]),
             "real": test.real[asked],
@@ -151,6 +194,12 @@ def asked_sequences(dataset: PreparedDataset, generator: Generator, count: int) 
             lines.append(f"| {asked} | {name} | {error} | {100 * nearer:.0f} % | {np.nanmean(dice):.3f} |")
     head = "| asked | images | error | nearer | Dice |\n| --- | --- | --- | --- | --- |\n"
     return head + "\n".join(lines), len(test.rows)
+
+
+def noised(queries: Sequence[Query], real: NDArray[np.float32], strength: float) -> list[Query]:
+    """The same queries from real images, as `anatogen translate` starts them."""
+    starts = [Noised(image, round(1000 * strength)) for image in real]
+    return [replace(query, start=start) for query, start in zip(queries, starts, strict=True)]
 
 
 def matched(images: NDArray[np.float32], quantiles: NDArray[np.float64]) -> NDArray[np.float32]:
