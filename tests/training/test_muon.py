@@ -26,6 +26,8 @@ def test_all_singular_values_become_one(shape: tuple[int, int]) -> None:
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     assert torch.allclose(left.T @ made @ right.T, torch.diag(torch.diag(left.T @ made @ right.T)), atol=1e-3)
     assert not orthogonal(torch.zeros(shape)).any()
+    together = orthogonal(torch.stack([matrix, 3 * matrix.flip(0)]))
+    assert torch.allclose(together[0], made, atol=1e-4) and torch.allclose(together[1], made.flip(0), atol=1e-4)
 
 
 def test_other_parameters_step_as_by_adamw() -> None:

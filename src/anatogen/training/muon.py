@@ -18,21 +18,21 @@ _RMS = 0.4
 """Of an update with a rate of 1: twice that of Liu et al. 2025, which suited short trainings better."""
 
 
-def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest matrix (m, n) of which all singular values are 1, to about 30 %, by a Newton-Schulz iteration.
+def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest matrices (..., m, n) of which all singular values are 1, to about 30 %, by a Newton-Schulz iteration.
 
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": their quintic polynomial pushes all
     singular values to between 0.7 and 1.2. A zero matrix stays zero.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix.float()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = matrices.float()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(iterations):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        square = x @ x.mT
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -66,25 +66,34 @@ class Muon(torch.optim.Optimizer):
         """One step; `closure` is not supported."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in moving:
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                if group["matrices"]:
-                    self._orthogonal_step(parameter, group)
-                else:
+            if not group["matrices"]:
+                for parameter in moving:
                     self._adam_step(parameter, group)
+                continue
+            by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+            for parameter in moving:
+                by_shape.setdefault((len(parameter), parameter[0].numel()), []).append(parameter)
+            for alike in by_shape.values():
+                self._orthogonal_step(alike, group)
 
-    def _orthogonal_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _orthogonal_step(self, alike: list[Tensor], group: dict[str, Any]) -> None:
+        """Of matrices of one shape, together: a GPU then waits for few kernels."""
+        ahead = torch.stack([self._ahead(parameter, group["momentum"]).flatten(1) for parameter in alike])
+        scale = -group["lr"] * _RMS * math.sqrt(max(ahead.shape[1:]))
+        for parameter, update in zip(alike, orthogonal(ahead), strict=True):
+            parameter.add_(update.reshape(parameter.shape).to(parameter.dtype), alpha=scale)
+
+    def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
+        """The gradient after Nesterov's momentum."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(state["momentum"], group["momentum"])
-        update = orthogonal(ahead.flatten(1)).reshape(parameter.shape).to(parameter.dtype)
-        sides = len(parameter), parameter[0].numel()
-        parameter.add_(update, alpha=-group["lr"] * _RMS * math.sqrt(max(sides)))
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(state["momentum"], momentum)
 
     def _adam_step(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state, gradient = self.state[parameter], parameter.grad

@@ -35,6 +35,8 @@ LEAST_IMAGES = 8_000
 ENOUGH_IMAGES = 24_000
 """Images for which the widest of `WIDTHS` is taken; a narrower one sees more in the same time. A rule of thumb."""
 WIDTHS = (64, 48, 32)
+OF_THE_HOURGLASS = {"optimizer": "muon", "learning_rate": 1e-3}
+"""Learns as much from a third of the images ("Optimizers" in benchmarks/RESULTS.md)."""
 OF_VOLUMES: dict[str, dict[str, Any]] = {
     "training": {"batch_size": 2, "learning_rate": 1e-3, "decay_share": 0.4},
     "diffusion": {"stratified": True},
@@ -88,6 +90,7 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
     if settings.preset != "fast" or settings.training.start_from is not None:
         return Planned(settings)
     choices = []
+    settings = _with_optimizer(settings)
     if len(data.size) == 3:
         settings = _for_volumes(settings)
     how, network = settings.training, settings.network
@@ -109,6 +112,15 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
             network = shaped(network, data)
         settings = settings.model_copy(update={"network": network})
     return Planned(settings, tuple(choices))
+
+
+def _with_optimizer(settings: RunSettings) -> RunSettings:
+    """`settings` with the optimizer of the hourglass, where none was given, and its rate, where that was not."""
+    how = settings.training
+    if not isinstance(settings.network, HourglassConfig) or "optimizer" in how.model_fields_set:
+        return settings
+    changes = {key: value for key, value in OF_THE_HOURGLASS.items() if key not in how.model_fields_set}
+    return settings.model_copy(update={"training": how.model_copy(update=changes)})
 
 
 def _for_volumes(settings: RunSettings) -> RunSettings:
@@ -163,7 +175,7 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
     """The plan for a training of `dataset`. measure: seconds of a step with these settings."""
 
     def seconds_per_image() -> float:
-        how = _for_volumes(settings) if len(data.size) == 3 else settings
+        how = _for_volumes(_with_optimizer(settings)) if len(data.size) == 3 else _with_optimizer(settings)
         widest: NetworkConfig = settings.network.model_copy(update={"width": WIDTHS[0]})
         if len(data.size) == 3 and isinstance(widest, HourglassConfig):
             widest = shaped(widest, data)
@@ -178,6 +190,7 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
 def adopting(asked: RunSettings, own: RunSettings) -> RunSettings:
     """`asked`, with what it leaves to be planned taken from the settings of the run that is resumed."""
     planned_in: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in OF_VOLUMES.items()}
+    planned_in["training"] = tuple({*planned_in["training"], *OF_THE_HOURGLASS})
     if isinstance(asked.network, HourglassConfig) and isinstance(own.network, HourglassConfig):
         planned_in["network"] = ("width", "patch", "halvings", "channels")
     updates: dict[str, object] = {}

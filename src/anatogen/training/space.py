@@ -12,14 +12,14 @@ from anatogen.training.snapshots import MOST
 from anatogen.training.task import Phase
 
 _log = logging.getLogger(__name__)
-_OF_ADAM = 2  # moments of each weight
 _MB, _GB = 2**20, 10**9
 
 
 def checkpoint_bytes(phases: Sequence[Phase]) -> int:
-    """The size of a checkpoint: weights, two moments of each, and their averages."""
+    """The size of a checkpoint: weights, their moments, and their averages."""
     averages = sum(_weight_bytes(phase) for phase in phases if phase.average is not None)
-    return (1 + _OF_ADAM) * sum(map(_weight_bytes, phases)) + averages + _power_average_bytes(phases)
+    own = sum(_weight_bytes(phase) + _moment_bytes(phase) for phase in phases)
+    return own + averages + _power_average_bytes(phases)
 
 
 def snapshot_bytes(phases: Sequence[Phase]) -> int:
@@ -29,6 +29,14 @@ def snapshot_bytes(phases: Sequence[Phase]) -> int:
 
 def _weight_bytes(phase: Phase) -> int:
     return sum(p.numel() * p.element_size() for p in phase.module.parameters())
+
+
+def _moment_bytes(phase: Phase) -> int:
+    """Of the optimizer: one of each weight that Muon steps, two of the others, by Adam."""
+    groups = phase.optimizer.param_groups
+    return sum(
+        (1 if group.get("matrices") else 2) * p.numel() * p.element_size() for group in groups for p in group["params"]
+    )
 
 
 def _power_average_bytes(phases: Sequence[Phase]) -> int:
