@@ -137,7 +137,14 @@ def test_a_run_stays_within_its_disk_budget(dataset: PreparedDataset, tmp_path: 
     def how(gigabytes: float) -> RunSettings:
         more = ["training.checkpoint_every=1", "training.checkpoints_kept=4", f"training.disk_gb={gigabytes}"]
         return build_settings(
-            values=["network.width=8", "training.batch_size=2", "training.steps=8", "live.previews=false", *more]
+            values=[
+                "network.width=8",
+                "training.batch_size=2",
+                "training.steps=8",
+                "live.previews=false",
+                *more,
+                "training.optimizer=adamw",
+            ]
         )
 
     one = checkpoint_bytes(DenoiserTask(dataset, how(1), torch.device("cpu")).phases) / 1e9
