@@ -36,16 +36,19 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=20)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--images", type=int, nargs="+", default=[16_000, 32_000, 64_000])
+    parser.add_argument("--optimizer", default="muon:1e-3", metavar="OPTIMIZER:RATE")
     parser.add_argument("--count", type=int, default=160, help="test slices")
     options = parser.parse_args()
     whole = SETS[options.set](options.work, None)
     few = with_few_patients(whole, options.work / f"{options.set}-{options.patients}-patients", options.patients)
     few.hold()
     train = few.split("train")
-    run = options.work / "runs" / f"few-{options.set}-{options.patients}-{options.width}"
+    run = options.work / "runs" / f"few-{options.set}-{options.patients}-{options.width}-{options.optimizer.replace(":", "-")}"
     at = [images // BATCH for images in options.images]
     if not (run / "model.json").exists():
         values = [f"network.width={options.width}", "training.schedule=constant", f"training.batch_size={BATCH}"]
+        optimizer, _, rate = options.optimizer.partition(":")
+        values += [f"training.optimizer={optimizer}", f"training.learning_rate={rate}"]
         settings = build_settings(values=values, training={"steps": at[-1]})
         task = DenoiserTask(few, settings, torch.device("cpu"))
 
@@ -77,9 +80,9 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     write_section(
-        f"Few patients: {options.patients} of {options.set}, width {options.width}",
+        f"Few patients: {options.patients} of {options.set}, width {options.width}, {options.optimizer}",
         f"""
-`python benchmarks/few_patients.py --set {options.set} --patients {options.patients} --width {options.width} --images {" ".join(map(str, options.images))}`: {len(train)} training
+`python benchmarks/few_patients.py --set {options.set} --patients {options.patients} --width {options.width} --images {" ".join(map(str, options.images))} --optimizer {options.optimizer}`: {len(train)} training
 images, constant rate, averaged weights; {len(judge.rows)} test slices, 200 images for the copy rate. Real images: Dice {ceiling:.3f}. {machine()}.
 
 | images seen | each of them | Dice | power off by (octaves) | noise, gen / real | copy rate | p | membership AUC |
