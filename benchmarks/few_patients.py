@@ -43,7 +43,8 @@ def main() -> None:
     few = with_few_patients(whole, options.work / f"{options.set}-{options.patients}-patients", options.patients)
     few.hold()
     train = few.split("train")
-    run = options.work / "runs" / f"few-{options.set}-{options.patients}-{options.width}-{options.optimizer.replace(":", "-")}"
+    name = f"few-{options.set}-{options.patients}-{options.width}-{options.optimizer}"
+    run = options.work / "runs" / name.replace(":", "-")
     at = [images // BATCH for images in options.images]
     if not (run / "model.json").exists():
         values = [f"network.width={options.width}", "training.schedule=constant", f"training.batch_size={BATCH}"]
