@@ -30,19 +30,35 @@ def chosen(settings: RunSettings, images: int, seconds: float | None = None) -> 
 
 
 def test_by_the_number_of_images() -> None:
-    assert chosen(RunSettings(), 20_000) == (64, 40, 0)  # 20,000 steps end first, so there is nothing to say
-    assert chosen(RunSettings(), 4_000) == (64, 40, 1)
-    assert chosen(RunSettings(), 440) == (32, 40, 2)  # 17,600 images seen
-    assert chosen(RunSettings(), 50) == (32, 160, 2)  # 8,000 images are the least that teaches anything
-    assert chosen(RunSettings(), 1) == (32, 8000, 2)
+    assert chosen(RunSettings(), 30_000) == (64, 13.3, 0)  # 20,000 steps end first, so there is nothing to say
+    assert chosen(RunSettings(), 4_000) == (64, 13.3, 1)
+    assert chosen(RunSettings(), 440) == (32, 13.3, 2)  # 5,867 images seen
+    assert chosen(RunSettings(), 50) == (32, 53.3, 2)  # 2,667 images are the least that teaches anything
+    assert chosen(RunSettings(), 1) == (32, 2666.7, 2)
+
+
+def test_adamw_is_given_three_times_as_long() -> None:
+    adamw = build_settings(values=["training.optimizer=adamw"])
+    assert chosen(adamw, 4_000) == (64, 40, 1) and chosen(adamw, 440) == (32, 40, 2) and chosen(adamw, 50)[1] == 160
+    found = plan(adamw, Data(440), never).settings.training
+    assert found.optimizer == "adamw" and found.learning_rate == 5e-4
+    planned = plan(RunSettings(), Data(440), never).settings.training
+    assert planned.optimizer == "muon" and planned.learning_rate == 1e-3
+    own_rate = build_settings(values=["training.learning_rate=2e-4"])
+    assert plan(own_rate, Data(440), never).settings.training.learning_rate == 2e-4
+    assert plan(build_settings("paper"), Data(440), never).settings.training.optimizer == "adamw"
+    unet = build_settings(values=["network.name=paper_unet"])
+    assert plan(unet, Data(440), never).settings.training.optimizer == "adamw"
+    old = RunSettings.model_validate(RunSettings().model_dump(mode="json"))  # the config.yaml of before there was Muon
+    assert adopting(RunSettings(), old).training.optimizer == "adamw"
 
 
 @pytest.mark.parametrize(
     ("seconds", "width"),
-    [(1 / 60, 64), (1 / 40, 64), (1 / 39, 48), (1 / 20, 32), (10.0, 32)],
+    [(1 / 20, 64), (1 / 13.4, 64), (1 / 13, 48), (1 / 7, 32), (10.0, 32)],
 )  # fmt: skip
 def test_by_the_time(seconds: float, width: int) -> None:
-    """Ten minutes: 24,000 images are 40 a second."""
+    """Ten minutes: 8,000 images are 13.3 a second."""
     how = build_settings(training={"max_time_s": 600.0})
     assert chosen(how, 4_000, seconds)[0] == width
 
@@ -52,8 +68,8 @@ def test_a_minute_is_not_spent_on_measuring() -> None:
 
 
 def test_what_was_given_stays() -> None:
-    assert chosen(build_settings(values=["network.width=64"]), 440) == (64, 40, 1)
-    assert chosen(build_settings(values=["network.width=96", "training.max_time_s=600"]), 440) == (96, 40, 1)
+    assert chosen(build_settings(values=["network.width=64"]), 440) == (64, 13.3, 1)
+    assert chosen(build_settings(values=["network.width=96", "training.max_time_s=600"]), 440) == (96, 13.3, 1)
     assert chosen(build_settings(training={"steps": 20_000}), 4_000) == (64, None, 0)
     assert chosen(build_settings(training={"epochs": 500.0}), 4_000) == (64, 500, 0)
     paper = build_settings("paper")
@@ -90,7 +106,7 @@ def test_a_run_records_its_plan_and_resumes_by_it(dataset: PreparedDataset, tmp_
         train(dataset, tmp_path / "run", how(), device="cpu", progress=kill)
     found = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     images = len(dataset.split("train"))
-    assert found["network"]["width"] == 32 and found["training"]["epochs"] == round(8000 / images, 1)
+    assert found["network"]["width"] == 32 and found["training"]["epochs"] == round(8000 / 3 / images, 1)
     # The same call of a script, which leaves the same things open; another width is another training.
     resumed = adopting(how(), RunSettings.model_validate(found))
     assert resumed.network.width == 32 and resumed.training.epochs == found["training"]["epochs"]  # type: ignore[union-attr]
@@ -108,7 +124,7 @@ def test_a_run_records_its_plan_and_resumes_by_it(dataset: PreparedDataset, tmp_
 
 def test_the_command_line_says_what_is_planned(cli: Cli, dataset_folder: Path, tmp_path: Path) -> None:
     code, out, err = cli("train", dataset_folder, "--plan", "--device", "cpu")
-    assert code == 0 and "planned   width 32: the training sees 8,0" in out and "learned by heart" in out, err
+    assert code == 0 and "planned   width 32: the training sees 2,6" in out and "learned by heart" in out, err
     code, out, err = cli("train", dataset_folder, "--out", tmp_path / "run", "--max-time", "3s", "--device", "cpu",
                          "--set", "network.blocks=1", "--set", "live.previews=false")  # fmt: skip
     assert code == 0, err
@@ -124,17 +140,17 @@ def test_volumes_get_levels_that_fit_their_voxels_and_small_batches() -> None:
     assert found.network.patch == (1, 2, 2) and found.network.halvings == ((1, 2, 2), (2, 2, 2), (2, 2, 2))
     assert found.network.channels is not None and len(found.network.channels) == 4
     assert found.training.batch_size == 2 and found.training.learning_rate == 1e-3 and found.diffusion.stratified
-    assert found.training.epochs == 40  # 100 volumes of 20 slices
+    assert found.training.epochs == 13.3  # 100 volumes of 20 slices
     slices = plan(RunSettings(), Data(100, (128, 128)), never).settings
     assert slices.network.halvings is None and slices.training.batch_size == 16  # type: ignore[union-attr]
 
 
 def test_crops_are_parts_of_an_image() -> None:
-    """40 passes over the voxels: an eighth of a volume is no volume."""
+    """The passes are over voxels: an eighth of a volume is no volume."""
     whole, crops = (
         plan(RunSettings(), replace(THICK, parts=parts), never).settings.training.epochs for parts in (1, 8)
     )
-    assert whole == 40 and crops == 320
+    assert whole == 13.3 and crops == 106.7
 
 
 def test_what_was_given_for_volumes_stays() -> None:

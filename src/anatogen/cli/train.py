@@ -63,7 +63,7 @@ def train(
     """Train a model on the split "train". Ctrl-C stops training and saves the current model and a checkpoint.
 
     Training ends at the first of --steps, --epochs and --max-time that is reached. Without --steps or --epochs few
-    images are seen 40 times at most, because more is learned by heart; the width of the network fits the data and the
+    images are seen 13 times at most, because more is learned by heart; the width of the network fits the data and the
     time, unless it is set. Checkpoints are written every five
     minutes (training.checkpoint_every); after an interruption add --resume to the same command. Previews of validation
     label maps, and their Dice in a longer training, are in training.html (settings live.previews and live.dice).

@@ -29,11 +29,13 @@ from anatogen.training.probe import micro_batch_of
 from anatogen.training.task import Task
 
 MOST_EPOCHS = 40
-"""Passes over the training images: a model of 20 patients began to copy between 27 and 54."""
+"""Passes over the training images with AdamW: a model of 20 patients began to copy between 27 and 54."""
 LEAST_IMAGES = 8_000
-"""Images seen at least, in however many passes; a rule of thumb."""
+"""Images seen at least, in however many passes, with AdamW; a rule of thumb."""
 ENOUGH_IMAGES = 24_000
 """Images for which the widest of `WIDTHS` is taken; a narrower one sees more in the same time. A rule of thumb."""
+PACE = {"adamw": 1.0, "muon": 3.0}
+"""How much faster an optimizer learns, and learns by heart: the numbers above are divided by it (measured)."""
 WIDTHS = (64, 48, 32)
 OF_THE_HOURGLASS = {"optimizer": "muon", "learning_rate": 1e-3}
 """Learns as much from a third of the images ("Optimizers" in benchmarks/RESULTS.md)."""
@@ -94,7 +96,8 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
     if len(data.size) == 3:
         settings = _for_volumes(settings)
     how, network = settings.training, settings.network
-    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images) * data.parts
+    pace = PACE[how.optimizer]
+    epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images) * data.parts / pace
     if _is_open(how):
         settings = settings.model_copy(update={"training": how.model_copy(update={"epochs": round(epochs, 1)})})
         if how.steps is None or epochs * data.images < how.steps * how.batch_size:
@@ -104,7 +107,7 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
             )
     if isinstance(network, HourglassConfig):
         if "width" not in network.model_fields_set:
-            width, reason = _width(epochs * data.images, data.slices, how.max_time_s, seconds_per_image)
+            width, reason = _width(epochs * data.images, data.slices * pace, how.max_time_s, seconds_per_image)
             network = network.model_copy(update={"width": width})
             if reason:
                 choices.append(f"width {width}: {reason} (network.width)")
@@ -151,10 +154,13 @@ def _is_open(how: TrainingSettings) -> bool:
 
 
 def _width(
-    images: float, slices: int, limit: float | None, seconds_per_image: Callable[[], float] | None
+    images: float, pace: float, limit: float | None, seconds_per_image: Callable[[], float] | None
 ) -> tuple[int, str]:
-    """The width for `images` to be seen, at most, within a time limit; and why it is not the widest."""
-    enough = ENOUGH_IMAGES / slices
+    """The width for `images` to be seen, at most, within a time limit; and why it is not the widest.
+
+    pace: how many slices to AdamW an image is.
+    """
+    enough = ENOUGH_IMAGES / pace
     if images < enough:
         return WIDTHS[-1], f"the training sees {images:,.0f} images, too few for a wider network"
     if limit is None or seconds_per_image is None:
