@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
-from torch.nn import functional
 
 from anatogen.errors import DataError, SettingsError, nearest
+
+if TYPE_CHECKING:  # preparing a data set does not need PyTorch
+    from torch import Tensor
 
 Value = str | float
 UNKNOWN = "unknown"
@@ -58,6 +58,9 @@ class Categorical(BaseModel):
     def encode(self, codes: Tensor) -> Tensor:
         """Codes (B,), nan where unknown, as (B, size)."""
         known = codes.isfinite()
+        import torch
+        from torch.nn import functional
+
         level = functional.one_hot(codes.nan_to_num().long(), len(self.levels)).float()
         return torch.cat([level, torch.ones_like(level[:, :1])], dim=1) * known[:, None]
 
@@ -104,6 +107,8 @@ class Numeric(BaseModel):
         """Codes (B,), nan where unknown, as (B, size)."""
         known = codes.isfinite()
         standard = ((codes - self.mean) / self.std).nan_to_num() * known
+        import torch
+
         return torch.stack([standard, known.float()], dim=1)
 
 
@@ -163,10 +168,14 @@ class AttributeSchema(BaseModel):
         table = [
             [each.code(row[each.name]) if each.name in row else math.nan for each in self.attributes] for row in rows
         ]
+        import torch
+
         return torch.tensor(table, dtype=torch.float32).reshape(len(items), len(self.attributes))
 
     def vectors(self, codes: Tensor) -> Tensor:
         """Codes (B, A) as float32 (B, V), the `Condition.vector`."""
+        import torch
+
         return torch.cat([each.encode(codes[:, i]) for i, each in enumerate(self.attributes)], dim=1)
 
 

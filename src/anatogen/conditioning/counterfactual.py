@@ -35,7 +35,7 @@ def kept_outside(
     if not changed.any():
         return np.ones(before.shape, dtype=np.float32)
     distance = ndimage.distance_transform_edt(~changed, sampling=spacing_mm)
-    if margin <= 0:
+    if margin < 1e-6:  # of any unit: none
         return (distance > 0).astype(np.float32)
     rise = np.clip(2 * distance / margin - 1, 0, 1)
     return (rise * rise * (3 - 2 * rise)).astype(np.float32)
