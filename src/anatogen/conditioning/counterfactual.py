@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 DEFAULT_MARGIN = 6.0
-"""Pixels: twice the three over which the models' images were seen to settle beside an edit."""
+"""Pixels; a choice that was not compared with others."""
 
 
 def kept_outside(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _RMS = 0.4
-"""Of an update with a rate of 1: twice that of Liu et al. 2025, which suited short trainings better."""
+"""Root mean square of an update with a rate of 1: twice that of Liu et al. 2025. The two were not compared."""
 
 
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:

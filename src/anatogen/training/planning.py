@@ -35,7 +35,9 @@ LEAST_IMAGES = 8_000
 ENOUGH_IMAGES = 24_000
 """Images for which the widest of `WIDTHS` is taken; a narrower one sees more in the same time. A rule of thumb."""
 PACE = {"adamw": 1.0, "muon": 3.0}
-"""How much faster an optimizer learns, and learns by heart: the numbers above are divided by it (measured)."""
+"""How much faster an optimizer learns, and learns by heart: the numbers above are divided by it.
+
+Measured on 20 patients of one set ("Few patients ..., Muon" in benchmarks/RESULTS.md)."""
 WIDTHS = (64, 48, 32)
 OF_THE_HOURGLASS = {"optimizer": "muon", "learning_rate": 1e-3}
 """Learns as much from a third of the images ("Optimizers" in benchmarks/RESULTS.md)."""

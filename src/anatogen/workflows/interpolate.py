@@ -6,16 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from anatogen.diffusion.interpolate import Mixing
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
-from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of
-
-if TYPE_CHECKING:
-    from anatogen.generation.rejection import Outcome
+from anatogen.progress import Monitor, watched_by
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, ungated
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,11 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import load_model, require_ability
     from anatogen.generation.plan import DatasetMaps, Plan, check_same_anatomy
-    from anatogen.generation.rejection import Gating
-    from anatogen.generation.sample_set import write_sample_set
     from anatogen.model import HasSimilarity
 
     maps = request.maps
     share, device = share_and_device(request.device)
-    shard, made = request.shard.split(share), 0
+    shard = request.shard.split(share)
     model = load_model(request.run, device=device)
     require_ability(model, HasSimilarity, "similarity to a real image", request.run)  # type: ignore[type-abstract]
     model = request.solver.applied(model, request.run)
@@ -77,18 +72,8 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     )
     requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
 
-    def judged(_: Outcome) -> None:
-        nonlocal made
-        made += 1
-
-    with watched_by(monitor), stage("interpolating", len(shard.of(len(requests))), "images") as bar:
-        samples = write_sample_set(
-            model,
-            requests,
-            request.out,
-            image_format=request.format,
-            gating=Gating(judged=judged),
-            command=request.command or None,
-            progress=lambda done, total: bar.update(done),
+    with watched_by(monitor):
+        samples, made = ungated(
+            model, requests, request.out, "interpolating", image_format=request.format, command=request.command
         )
     return result_of(samples, shard, made, dataset=dataset)

@@ -333,6 +333,33 @@ def result_of(
     return SampleResult(samples, overview_of(samples, dataset), tuple(notes))
 
 
+def ungated(
+    model: ImageModel, requests: Requests, out: Path, title: str, *, image_format: str, command: str
+) -> tuple[SampleSet, int]:
+    """The set in `out` without gates, its progress called `title`, and the number of requests that were made now."""
+    from anatogen.generation.rejection import Gating
+    from anatogen.generation.request import shard_of
+    from anatogen.generation.sample_set import write_sample_set
+
+    made = 0
+
+    def judged(_: Outcome) -> None:
+        nonlocal made
+        made += 1
+
+    with stage(title, len(shard_of(requests).of(len(requests))), "images") as bar:
+        samples = write_sample_set(
+            model,
+            requests,
+            out,
+            image_format=image_format,
+            gating=Gating(judged=judged),
+            command=command or None,
+            progress=lambda done, _: bar.update(done),
+        )
+    return samples, made
+
+
 def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> tuple[SampleSet, int]:
     """The set, and the number of requests that were dealt with now."""
     from anatogen.generation.rejection import Gating

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError
-from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of
+from anatogen.progress import Monitor, watched_by
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, ungated
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ def translate(request: TranslateRequest, *, monitor: Monitor | None = None) -> S
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import load_model, require_ability
     from anatogen.generation.plan import DatasetMaps, Plan, check_same_anatomy
-    from anatogen.generation.sample_set import write_sample_set
     from anatogen.generation.starts import Translation
     from anatogen.model import HasRealStarts
 
@@ -80,13 +79,8 @@ def translate(request: TranslateRequest, *, monitor: Monitor | None = None) -> S
         attributes=asked,
     )
     requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
-    with watched_by(monitor), stage("translating", len(shard.of(len(requests))), "images") as bar:
-        samples = write_sample_set(
-            model,
-            requests,
-            request.out,
-            image_format=request.format,
-            command=request.command or None,
-            progress=lambda done, total: bar.update(done),
+    with watched_by(monitor):
+        samples, made = ungated(
+            model, requests, request.out, "translating", image_format=request.format, command=request.command
         )
-    return result_of(samples, shard, 1, dataset=dataset)
+    return result_of(samples, shard, made, dataset=dataset)
