@@ -126,6 +126,27 @@ def test_sample_by_the_command_line(cli: Callable[..., tuple[int, str, str]], lo
         assert code == 0 and all(each in out for each in lines)
 
 
+@pytest.mark.slow
+def test_real_images_are_translated(cli: Callable[..., tuple[int, str, str]], looks: PreparedDataset, learned_run: Path, tmp_path: Path) -> None:  # fmt: skip
+    """Each image beside its real one, nearer to it the less it was noised; the settings are recorded."""
+    base = ("translate", learned_run, "--images", looks.folder, "--device", "cpu", "--attribute", "look=dark")
+    apart = []
+    for strength in (0.05, 0.95):
+        out = tmp_path / str(strength)
+        code, _, err = cli(*base, "--out", out, "--strength", strength)
+        assert code == 0, err
+        samples = SampleSet.open(out)
+        assert len(samples.entries) == len(looks.split("test"))
+        for line in samples.entries:
+            assert line.noised_to == round(1000 * strength) and line.attributes is not None
+            assert line.attributes["look"] == "dark" and line.real is not None
+        pairs = [(samples.image(line), samples.real_image(line)) for line in samples.entries]
+        apart.append(np.mean([np.abs(made - real).mean() for made, real in pairs]))
+    assert apart[0] < 0.5 * apart[1]
+    code, _, err = cli(*base, "--out", tmp_path / "0.95", "--strength", "0.5")
+    assert code == 2 and "noised_to" in err  # another strength is another set
+
+
 def test_a_model_without_attributes_refuses_them(cli: Callable[..., tuple[int, str, str]], run_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:  # fmt: skip
     base = ("sample", run_folder, "--masks", dataset_folder, "--device", "cpu", "--out", tmp_path / "out")
     code, _, err = cli(*base, "--attribute", "look=dark")
