@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_two_shards_write_at_once_and_nobody_else(
     generator: RealImages, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     out = tmp_path / "s"
-    both, problems = threading.Barrier(2, timeout=300), list[str]()
+    both, problems = threading.Barrier(2, timeout=60), list[str]()
 
     def work(index: int) -> None:
         def progress(done: int, total: int) -> None:
@@ -207,13 +208,14 @@ def test_two_shards_write_at_once_and_nobody_else(
                     problems.append(str(refused.value))
                 both.wait()
 
-        made(RealImages(dataset), out, Shard(index, 2), progress=progress)
+        try:
+            made(RealImages(dataset), out, Shard(index, 2), progress=progress)
+        except BaseException:
+            both.abort()  # the other does not wait for it
+            raise
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, range(2)))
     assert "another process is writing shard 1/2 here" in problems[0]
     assert same(SampleSet.open(out), made(generator, tmp_path / "whole"))
     with locked(out), pytest.raises(OutputError, match="the whole set"):
@@ -221,6 +223,21 @@ def test_two_shards_write_at_once_and_nobody_else(
     with pytest.raises(SettingsError, match="holds images made with"):
         requests = requests_from_dataset(dataset, dataset.split("val"), dataset.schema.states())
         write_sample_set(generator, requests.only(Shard(0, 2)), out, image_format="npy")
+
+
+def test_a_set_that_another_shard_begins_at_this_moment(
+    generator: RealImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writes the header between two looks at the folder."""
+    out, look, begun = tmp_path / "s", ledger_module.is_empty, list[SampleSet]()
+
+    def begin_and_look(folder: Path, besides: Any = ()) -> bool:
+        monkeypatch.setattr(ledger_module, "is_empty", look)
+        begun.append(made(generator, out, Shard(0, 2)))
+        return look(folder, besides)
+
+    monkeypatch.setattr(ledger_module, "is_empty", begin_and_look)
+    assert len(made(generator, out, Shard(1, 2)).entries) == 7 and begun
 
 
 def test_a_folder_holds_at_most_so_many_images(

@@ -120,7 +120,7 @@ class EditedFolder:
     def __enter__(self) -> EditedFolder:
         """Lock the folder, and read what is there."""
         folder = self.folder
-        if not (folder / HEADER).exists() and not is_empty(folder):
+        if not is_empty(folder) and not (folder / HEADER).exists():
             raise SettingsError(
                 "already exists and holds no edited label maps", path=folder, hint="Choose another folder"
             )

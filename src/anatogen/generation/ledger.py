@@ -258,7 +258,8 @@ def _ids_in(part: Path) -> Iterator[str]:
 
 def require_own_folder(folder: Path) -> None:
     """Raises SettingsError where `folder` holds something that is no sample set."""
-    if not (folder / HEADER).exists() and not is_empty(folder, (SHARDS,)):
+    # In this order: another shard may be writing the header of the new set at this moment.
+    if not is_empty(folder, (SHARDS,)) and not (folder / HEADER).exists():
         raise SettingsError("already exists and is no sample set", path=folder, hint="Choose another folder")
 
 
