@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import re
@@ -8,7 +9,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from anatogen.data.documents import DatasetInfo
 from anatogen.generation import header
@@ -310,6 +313,24 @@ def test_without_an_interval_no_difference_is_claimed(results: dict[str, Any], t
     page = page_of(results, tmp_path)
     assert "[–" not in page and "None" not in page
     assert not any("no difference is claimed" in note for note in found["realism"].notes)
+
+
+def test_grid_shows_each_picture_where_it_stands() -> None:
+    red, blue = (np.tile(np.array(colour, dtype=float), (8, 8, 1)) for colour in ((1, 0, 0), (0, 0, 1)))
+    rows = [[("a", red), ("b", blue)], [("c", blue)], [("wide", np.tile(red, (1, 2, 1))), ("values", np.zeros((8, 8)))]]
+    sheet = np.asarray(Image.open(io.BytesIO(figures.grid(rows, cell=1.0, title="of all"))).convert("RGB")).astype(int)
+    tall, wide = (sheet.shape[0] - 29) // 3, sheet.shape[1] // 2
+
+    def at(line: int, column: int) -> list[int]:
+        return list(sheet[29 + tall * line + 29 + 60, wide * column + wide // 2])
+
+    assert [at(0, 0), at(0, 1), at(1, 0), at(1, 1)] == [[255, 0, 0], [0, 0, 255], [0, 0, 255], [255, 255, 255]]
+    assert at(2, 1) == [68, 1, 84]  # the lowest value of viridis
+    assert (sheet[29 : 29 + 25].min(axis=2) < 128).any() and (sheet[:25].min(axis=2) < 128).any()  # titles
+    of_line = [sheet[29 + tall * line + 29 : 29 + tall * (line + 1), :wide] for line in (0, 2)]
+    square, flat = ((part[..., 0] == 255) & (part[..., 1] == 0) for part in of_line)
+    assert np.ptp(np.nonzero(square)[0]) == np.ptp(np.nonzero(square)[1])  # its aspect is kept
+    assert 1.9 < (np.ptp(np.nonzero(flat)[1]) + 1) / (np.ptp(np.nonzero(flat)[0]) + 1) < 2.1
 
 
 def test_figures_without_intervals_say_so() -> None:

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
+from anatogen.io.pictures import as_png, resized
 from anatogen.labels import LabelSchema
 from anatogen.reporting.results import SimilarityRow
 
@@ -97,7 +97,7 @@ def outlined(
 
 
 def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "") -> bytes:
-    """Pictures, RGB (H, W, 3) or one value (H, W) in [0, 1], with a title each, a line a row; above all of them `title`.
+    """Pictures, RGB (H, W, 3) or one value (H, W) in [0, 1], with a title each, a line a row; above all `title`.
 
     cell: Side of a picture in inches, at 160 pixels each.
     """
@@ -118,9 +118,7 @@ def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "
     sheet = _written(texts, shape)
     for y, x, made in pictures:
         sheet[y : y + made.shape[0], x : x + made.shape[1]] = made
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, format="png", compress_level=3)
-    return buffer.getvalue()
+    return as_png(sheet)
 
 
 def _written(texts: Sequence[tuple[str, float, float, float]], shape: tuple[int, int]) -> NDArray[np.uint8]:
@@ -143,9 +141,9 @@ def _enlarged(picture: NDArray[Any], room: tuple[int, int]) -> NDArray[np.uint8]
     """A picture as RGB of 8 bits, as large as its aspect allows in `room` (height, width) of pixels."""
     colours = colormaps["viridis"](picture)[..., :3] if np.ndim(picture) == 2 else picture
     scale = min(room[0] / colours.shape[0], room[1] / colours.shape[1])
-    size = (max(1, round(colours.shape[1] * scale)), max(1, round(colours.shape[0] * scale)))
+    size = (max(1, round(colours.shape[0] * scale)), max(1, round(colours.shape[1] * scale)))
     stored = np.round(255 * np.clip(np.asarray(colours, dtype=np.float64), 0, 1)).astype(np.uint8)
-    return np.asarray(Image.fromarray(stored).resize(size, Image.Resampling.NEAREST))
+    return resized(stored, size)
 
 
 def legend(schema: LabelSchema) -> list[tuple[str, str]]:
