@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel
@@ -96,6 +96,14 @@ def longer_run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         values=["network.width=16", "training.steps=250", "training.batch_size=8", "training.learning_rate=2e-3"]
     )
     return train(dataset_folder, tmp_path_factory.mktemp("runs") / "longer", settings, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def small_judges() -> Iterator[None]:
+    """Segmenters with few channels, for tests whose images need no more: they learn in a fraction of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anatogen.judges.segmenter.CHANNELS", (8, 16, 16, 32, 32))
+        yield
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from anatogen.distributed import joined
 
-PATIENCE = 60.0
+PATIENCE = 180.0  # for who hangs; nobody waits so long otherwise, but on a busy machine
 
 
 def in_group(size: int, folder: Path, work: Callable[..., Any], *args: Any) -> list[Any]:

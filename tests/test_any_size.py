@@ -26,6 +26,8 @@ from anatogen.training.config import build_settings
 from anatogen.training.train import train
 from conftest import write_nnunet
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 QUICK = EvaluationSettings(
     segmenter=SegmenterSettings(steps=10, batch_size=4, validations=2), encoder=EncoderSettings(steps=5)
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,23 @@ def modules(root: Path) -> Iterator[tuple[Path, str, ast.Module]]:
     """(path below root, room, syntax tree) of every module."""
     for path in sorted(root.rglob("*.py")):
         inside = path.relative_to(root)
-        yield inside, inside.parts[0].removesuffix(".py"), ast.parse(path.read_text(encoding="utf-8"))
+        yield inside, inside.parts[0].removesuffix(".py"), parsed(path.read_text(encoding="utf-8"))
 
 
-def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+parsed = cache(ast.parse)  # once for all rules
+
+
+@cache
+def imports(tree: ast.Module) -> list[tuple[str, int]]:
     """(dotted name, line) of every import, also those inside functions; a relative one starts with a dot."""
+    found: list[tuple[str, int]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
-            yield from ((f"{module}.{a.name}" if module == "anatogen" else module, node.lineno) for a in node.names)
+            found += ((f"{module}.{a.name}" if module == "anatogen" else module, node.lineno) for a in node.names)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            found += ((alias.name, node.lineno) for alias in node.names)
+    return found
 
 
 def our_imports(tree: ast.Module) -> Iterator[tuple[str, int]]:

@@ -57,7 +57,8 @@ class Killed(BaseException):
 def settings(kind: str, steps: int = 6, *more: str) -> Any:
     if kind not in LEARNED:
         return settings_for(kind)
-    return settings_for(kind, values=[*small(kind), *more], sections={"training": {"steps": steps}})
+    values = [*small(kind), "live.previews=false", *more]  # the command line shows them
+    return settings_for(kind, values=values, sections={"training": {"steps": steps}})
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(
 ) -> None:
     # Of 20, 6 are for the autoencoder; of 24, 6 for the VAE and 12 for the U-Net.
     steps = {"latent": 20, "controlnet": 24}.get(kind, 6)
-    how = settings(kind, steps, "training.checkpoint_every=2", "live.previews=false")
+    how = settings(kind, steps, "training.checkpoint_every=2")
     train(TrainRequest(dataset_folder, tmp_path / "whole", how, "cpu", model=kind))
     request = TrainRequest(dataset_folder, tmp_path / "cut", how, "cpu", model=kind)
     with pytest.raises(Killed):

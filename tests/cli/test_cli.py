@@ -19,6 +19,8 @@ from anatogen.generation.sample_set import SampleSet
 from anatogen.judges import of_dataset
 from anatogen.model import load_denoiser
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 Cli = Callable[..., tuple[int, str, str]]
 
 

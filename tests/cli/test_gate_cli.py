@@ -21,6 +21,8 @@ from anatogen.judges.segmenter import SegmenterSettings
 from cohorts import copies, many_patients, sample_set
 from conftest import write_nnunet
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 Cli = Callable[..., tuple[int, str, str]]
 
 

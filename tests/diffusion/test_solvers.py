@@ -33,7 +33,7 @@ CHOICES = [(name, eta) for name in SOLVERS for eta in (0.0, 1.0) if (name, eta) 
 @pytest.mark.parametrize("path", [FlowPath(), DDPMPath()], ids=lambda p: p.name)
 @pytest.mark.parametrize(("name", "eta"), CHOICES)
 def test_mean_and_variance_of_a_gaussian(name: str, path: Path, shape: tuple[int, ...], eta: float) -> None:
-    noise = SampleNoise(range(20), shape)
+    noise = SampleNoise(range(10), shape)
     times = path.times(1000)
     x = SOLVERS[name](optimal_denoiser(path), noise(), times, path, eta=eta, noise=noise)  # type: ignore[index]
     assert x.mean().item() == pytest.approx(MEAN, abs=0.01)
@@ -43,12 +43,12 @@ def test_mean_and_variance_of_a_gaussian(name: str, path: Path, shape: tuple[int
 @pytest.mark.parametrize("path", [FlowPath(), DDPMPath()], ids=lambda p: p.name)
 def test_the_second_order_solver_needs_fewer_steps(path: Path) -> None:
     """Forty steps of each against two thousand."""
-    eps = torch.randn(4, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eps = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = SOLVERS["ddim"](optimal_denoiser(path), eps, torch.linspace(1, 0, 2001, dtype=torch.float64), path)
 
     def error(name: str) -> float:
         times = torch.linspace(1, 0, 41, dtype=torch.float64)
         x = SOLVERS[name](optimal_denoiser(path), eps, times, path)  # type: ignore[index]
-        exact = SOLVERS["ddim"](optimal_denoiser(path), eps, torch.linspace(1, 0, 2001, dtype=torch.float64), path)
         return float((x - exact).square().mean().sqrt())
 
     assert error("dpmpp_2m") < 0.6 * error("ddim")

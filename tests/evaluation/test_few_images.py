@@ -18,6 +18,8 @@ from anatogen.reporting.summary import summary_lines
 from anatogen.workflows.evaluate import EvaluateRequest, evaluate
 from by_brightness import judge_by_brightness
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_nothing_is_nan(

@@ -18,6 +18,8 @@ from anatogen.judges.encoder import EncoderSettings
 from anatogen.reporting.results import Report
 from by_brightness import judge_by_brightness
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 OLD = Path(__file__).parents[1] / "fixtures" / "format1"
 SETS = ("samples", "interpolated")
 # Sentences may be said in better words.

@@ -29,6 +29,8 @@ from anatogen.training.config import build_settings
 from anatogen.training.train import train
 from conftest import write_case
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 QUICK = EvaluationSettings(
     segmenter=SegmenterSettings(steps=150, batch_size=8, validations=2),
     encoder=EncoderSettings(steps=40),
@@ -81,11 +83,17 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDatas
 
 @pytest.fixture(scope="module")
 def runs(cohorts: dict[str, PreparedDataset], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model of each cohort, trained alike: on 8 images that is long enough to learn them by heart."""
-    how = ["network.width=16", "training.steps=400", "training.batch_size=8", "training.learning_rate=2e-3"]
+    """A model of each cohort; on 8 images the training is long enough to learn them by heart."""
+    how = ["network.width=16", "training.batch_size=8", "training.learning_rate=2e-3", "live.previews=false"]
+    steps = {"cohort": 200, "eight": 400}
     out = tmp_path_factory.mktemp("runs")
     return {
-        name: train(data, out / name, build_settings(values=[*how, "conditioning.mask_ablation=false"]), device="cpu")
+        name: train(
+            data,
+            out / name,
+            build_settings(values=[*how, f"training.steps={steps[name]}", "conditioning.mask_ablation=false"]),
+            device="cpu",
+        )
         for name, data in cohorts.items()
     }
 
@@ -110,7 +118,7 @@ def test_all_four_questions(cohorts: dict[str, PreparedDataset], runs: dict[str,
     # A healthy model is not flagged, and nobody can tell who was in the training by a wide margin.
     assert not saved["privacy"]["above_chance"] and "No copying found" in saved["privacy"]["verdict"]
     page = (out / "report.html").read_text()
-    assert "No copying found" in page and "http" not in page.replace("http-equiv", "")
+    assert "No copying found" in page and "http:" not in page and "https:" not in page
     assert f"{saved['faithfulness']['dice_gen_map']['mean']:.3f}" in (out / "model_card.md").read_text()
     assert "| images | 60 |" in (out / "data_sheet.md").read_text()
     assert json.loads((out / "samples" / "privacy.json").read_text())["above_chance"] is False

@@ -25,7 +25,7 @@ from anatogen.workflows.evaluate import EvaluateRequest, evaluate
 from by_brightness import ByBrightness
 from conftest import write_nnunet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_judges")]
 Cli = Callable[..., tuple[int, str, str]]
 
 

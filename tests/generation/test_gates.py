@@ -35,6 +35,8 @@ from anatogen.metrics.neighbours import Neighbours, nearest_neighbours
 from anatogen.reporting.verdicts import SELECTED_BY_COPIES
 from cohorts import copies, many_patients, sample_set
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 SCHEMA = LabelSchema.from_names(["a", "b"])
 
 

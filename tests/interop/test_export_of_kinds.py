@@ -19,6 +19,8 @@ from anatogen.evaluation.subject import EvaluationSettings
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.volume import Volume
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 Cli = Callable[..., tuple[int, str, str]]
 SPLIT = "train=2,heldout=2,val=1,test=1"
 TINY = ("network.width=8", "training.batch_size=2", "training.warmup_steps=1", "sampling.steps=2")

@@ -16,6 +16,8 @@ from anatogen.judges.encoder import EncoderSettings, train_encoder
 from anatogen.judges.fitting import Joined, Lazy, Part, blocks_of, digest_of, read_weights, write_weights
 from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 SEGMENTER, ENCODER = SegmenterSettings(steps=1, batch_size=2), EncoderSettings(steps=1, batch_size=2)
 
 

@@ -19,6 +19,8 @@ from anatogen.judges.utility import (
 )
 from anatogen.metrics.intervals import NO_SPREAD, mean_interval
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 SETTINGS = SegmenterSettings(steps=45, batch_size=6, learning_rate=5e-3, validations=3)
 
 

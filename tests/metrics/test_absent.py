@@ -11,6 +11,8 @@ from anatogen.judges.segmenter import SegmenterSettings, train_segmenter
 from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import dice_by_group
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 NAN = np.nan
 
 

@@ -93,7 +93,7 @@ def test_ten_steps_kill_9_ten_steps(
     script = """
 import os, signal, sys
 from pathlib import Path
-import monai.transforms  # once, not in every child
+import monai.transforms, tensorboardX, torch._dynamo  # once, not in every child
 import torch
 torch.set_num_threads(1)
 sys.path[:0] = [sys.argv[3]]

@@ -21,6 +21,8 @@ from anatogen.judges.of_dataset import encoder_for
 from anatogen.reporting.comparison import Comparison
 from by_brightness import judge_by_brightness
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 Cli = Callable[..., tuple[int, str, str]]
 
 

@@ -32,6 +32,8 @@ from by_brightness import ByBrightness
 from cohorts import RealImages
 from conftest import write_nnunet
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 Cli = Callable[..., tuple[int, str, str]]
 
 

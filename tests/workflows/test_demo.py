@@ -16,6 +16,8 @@ from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.progress import Monitor, Stage
 from anatogen.workflows.demo import DemoRequest, demo, paced
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 
 class Titles(Monitor):
     """Keeps the stages' titles."""

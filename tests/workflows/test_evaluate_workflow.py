@@ -18,6 +18,8 @@ from anatogen.workflows.evaluate import EvaluateRequest, evaluate, opened
 from by_brightness import judge_by_brightness
 from cohorts import sample_set
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 
 class Watching(Monitor):
     """Keeps the stages' titles; cancels in the one called `until`."""

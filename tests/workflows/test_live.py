@@ -26,6 +26,8 @@ from anatogen.workflows.live import Live, live_for
 from anatogen.workflows.train import TrainRequest
 from anatogen.workflows.train import train as train_workflow
 
+pytestmark = pytest.mark.usefixtures("small_judges")
+
 
 class Clock:
     """Rises by a second whenever it is read."""

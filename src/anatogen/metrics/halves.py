@@ -34,6 +34,7 @@ Floats = NDArray[np.float64]
 Kernel = Callable[[Floats, Floats], Floats]
 
 _BLOCK = 2048
+_BLOCK_VALUES = 2**20  # compared at a time
 _FLOOR = 1e-6  # of noise, in the model's range; below it an image is flat
 TOLERATED: Mapping[str, float] = {
     "kid": 0.001,
@@ -340,10 +341,15 @@ def variety_statistic(cohort: Cohort, generated: Floats, real: Floats) -> tuple[
     typical = float(nearest.mean())
     nearest[np.arange(len(who)), who] = np.inf
     means = np.empty((len(cohort.deals), 2))
-    for i, deal in enumerate(cohort.deals):
-        for side, patients in enumerate((deal[: cohort.patients], deal[cohort.patients :])):
-            there = np.isin(who, patients)
-            means[i, side] = nearest[np.ix_(there, patients)].min(axis=1).mean()
+    own = np.zeros((len(cohort.deals), len(cohort.sizes)), dtype=bool)
+    np.put_along_axis(own, cohort.deals[:, : cohort.patients], True, axis=1)
+    at_once = max(1, _BLOCK_VALUES // nearest.size)
+    for start in range(0, len(own), at_once):
+        some = slice(start, start + at_once)
+        for side, chosen in enumerate((own[some], ~own[some])):
+            closest = np.where(chosen[:, None], nearest, np.inf).min(axis=2)  # (deals, images)
+            there = chosen[:, who]
+            means[some, side] = np.where(there, closest, 0.0).sum(axis=1) / there.sum(axis=1)
     return (means[:, 1] - means[:, 0]) / max(typical, np.finfo(float).tiny), float(means[0, 0]), float(means[0, 1])
 
 
