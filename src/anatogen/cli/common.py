@@ -129,6 +129,13 @@ edit_option: list[str] = typer.Option(
     metavar="EDIT",
     help='Edits in order, "grow liver 5mm; deform 0.3"; a range as 2..6mm is drawn by seed. Several --edit take turns. '
     "On slices, mm are in the plane. Grammar: the documentation's page on editing.",
+attribute_option: list[str] = typer.Option(
+    [],
+    "--attribute",
+    metavar="NAME=VALUE",
+    help="Value of an attribute for all images: sequence=T2, or sequence=unknown. May be repeated. [default: that of "
+    "the label map's own case]",
+)
 )
 optional_edit_option: list[str] = typer.Option(
     [],
