@@ -12,7 +12,7 @@ from anatogen.diffusion.interpolate import Mixing
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, ungated
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, write_set
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
 
     with watched_by(monitor):
-        samples, made = ungated(
+        samples, made = write_set(
             model, requests, request.out, "interpolating", image_format=request.format, command=request.command
         )
     return result_of(samples, shard, made, dataset=dataset)
