@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from anatogen.errors import OutputError
@@ -125,9 +126,14 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove half-written files of killed processes in `folder` and two levels below. The caller must hold its lock."""
-    for left in (left for depth in ("", "*/", "*/*/") for left in folder.glob(f"{depth}{_PARTIAL}*")):
+def remove_partial(folder: Path, *names: str) -> None:
+    """Remove half-written files of killed processes: all in `folder` and two levels below, or its `names` only.
+
+    No other process may be writing them: the caller must hold the lock under which they are written.
+    """
+    of_names = [f"{_PARTIAL}*-{escape(name)}" for name in names]
+    patterns = of_names or [f"{depth}{_PARTIAL}*" for depth in ("", "*/", "*/*/")]
+    for left in (left for pattern in patterns for left in folder.glob(pattern)):
         with suppress(OSError):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 

@@ -147,6 +147,20 @@ def test_real_images_are_translated(cli: Callable[..., tuple[int, str, str]], lo
     assert code == 2 and "noised_to" in err  # another strength is another set
 
 
+@pytest.mark.slow
+def test_similar_images_obey_attributes(cli: Callable[..., tuple[int, str, str]], looks: PreparedDataset, learned_run: Path, tmp_path: Path) -> None:  # fmt: skip
+    """From the same noise, each image a little similar to its real one: dark ones are darker than bright ones."""
+    shown = []
+    for look in LOOKS:
+        words = ("interpolate", learned_run, "--masks", looks.folder, "--similarity", 0.02, "--count", 3, "--steps", 4)
+        code, _, err = cli(*words, "--device", "cpu", "--attribute", f"look={look}", "--out", tmp_path / look)
+        assert code == 0, err
+        samples = SampleSet.open(tmp_path / look)
+        assert all(line.attributes is not None and line.attributes["look"] == look for line in samples.entries)
+        shown.append(brightness(samples.images(), samples.labels()))
+    assert (shown[0] > shown[1]).all()
+
+
 def test_a_model_without_attributes_refuses_them(cli: Callable[..., tuple[int, str, str]], run_folder: Path, dataset_folder: Path, tmp_path: Path) -> None:  # fmt: skip
     base = ("sample", run_folder, "--masks", dataset_folder, "--device", "cpu", "--out", tmp_path / "out")
     code, _, err = cli(*base, "--attribute", "look=dark")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -21,16 +20,13 @@ from anatogen.errors import AnatogenError, SettingsError
 from anatogen.generation.completion import COMPLETED, CompletedLine, CompletedMaps, read_map
 from anatogen.generation.ledger import read_lines
 from anatogen.generation.map_summaries import MAPS, MapLine
-from anatogen.generation.request import Request
 from anatogen.generation.sample_set import SampleSet
 from anatogen.judges.segmenter import SegmenterSettings
-from anatogen.workflows.complete import CompleteRequest, complete
+from anatogen.workflows.complete import complete
 from anatogen.workflows.complete_real import CompleteRealRequest, complete_real
 from anatogen.workflows.export import ExportRequest, export
-from anatogen.workflows.sample import MapChoice
-from by_brightness import ByBrightness
-from cohorts import RealImages
 from conftest import write_nnunet
+from sometimes_a_core import asked, put_in
 
 pytestmark = pytest.mark.usefixtures("small_judges")
 
@@ -43,54 +39,6 @@ def no_overview(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.node.name != "test_slices":
         monkeypatch.setattr("anatogen.workflows.completed_set.overview", lambda *_: b"")
         monkeypatch.setattr("anatogen.workflows.complete_real.overview", lambda *_: b"")
-
-
-class SometimesACore(RealImages):
-    """Paints the label map in the classes' brightness, the core of it, if that is free, for even seeds only."""
-
-    def __init__(self, dataset: PreparedDataset, segmenter: ByBrightness) -> None:
-        super().__init__(dataset)
-        self.means = segmenter.means
-        self.spec = replace(self.spec, takes_free=True, axis=dataset.info.axis)
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        settings: object = None,
-        *,
-        batch_size: int = 16,
-    ) -> Iterator[tuple[Request, np.ndarray]]:
-        for request in requests:
-            self.made.append(request.id)
-            labels = request.labels
-            if not request.states.given[1] and request.seed % 2:
-                labels = np.where(labels == 2, 0, labels)
-            yield request, self.means[labels][None].astype(np.float32)
-
-
-class Counting(ByBrightness):
-    """Counts the images that it labels."""
-
-    seen = 0
-
-    def __call__(self, images: Any, batch_size: int = 64) -> np.ndarray:
-        self.seen += len(images)
-        return super().__call__(images, batch_size)
-
-
-def put_in(monkeypatch: pytest.MonkeyPatch, dataset: PreparedDataset) -> tuple[SometimesACore, Counting]:
-    """A model and a segmenter in place of trained ones."""
-    segmenter = Counting(dataset)
-    model = SometimesACore(dataset, segmenter)
-    monkeypatch.setattr("anatogen.judges.of_dataset.segmenter_for", lambda *_, **__: segmenter)
-    monkeypatch.setattr("anatogen.judges.of_dataset.name_of_segmenter", lambda *_: "segmenter-known.safetensors")
-    monkeypatch.setattr("anatogen.generation.kinds.load_model", lambda *_, **__: model)
-    return model, segmenter
-
-
-def asked(dataset: PreparedDataset, out: Path, *, calibrate: int = 0, **maps: Any) -> CompleteRequest:
-    choice = MapChoice(dataset.folder, **{"free": ("core",), "per_mask": 4, "count": 24, **maps})
-    return CompleteRequest(Path("run"), out, choice, calibrate=calibrate, device="cpu")
 
 
 def shares_of(samples: SampleSet) -> dict[str, list[int]]:

@@ -10,7 +10,9 @@ from anatogen.cli.common import (
     command_line,
     device_option,
     guarded,
+    images_of,
     implausible_option,
+    shard_option,
     solver_option,
     steps_option,
 )
@@ -36,6 +38,7 @@ def balance(
     steps: int | None = steps_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("auto", help="png, npy, nifti or dicom; auto: png for slices, nifti for volumes."),
+    shard: str = shard_option,
     device: str = device_option,
 ) -> None:
     """Compose a synthetic set in which a rare class is as frequent as you ask for.
@@ -44,7 +47,11 @@ def balance(
     set; the others do not show it. Images that do not follow their label map are rejected.
 
     Example: anatogen balance data/pelvis balanced --run runs/pelvis --class bladder --share 0.3 --count 1000
+
+    One of 20 jobs that fill one folder; the one that completes the set says how often the class was found:
+    anatogen balance data/pelvis balanced --run runs/pelvis --class bladder --share 0.3 --count 100000 --shard 3/20
     """
+    from anatogen.generation.shards import parse_shard
     from anatogen.workflows.balance import BalanceRequest
     from anatogen.workflows.balance import balance as run_workflow
     from anatogen.workflows.edit import EditChoice
@@ -66,11 +73,15 @@ def balance(
             format=format,
             device=device,
             command=command_line(),
+            shard=parse_shard(shard),
         )
     )
     for note in result.notes:
         print(note)
-    print(f"{result.samples.folder}: {len(result.samples.entries)} images, overview in {result.overview}")
+    overview = f", overview in {result.overview}" if result.overview else ""
+    print(f"{images_of(result.samples)}{overview}")
+    if result.asked is None or result.found is None:  # other shards are missing
+        return
     print(
         f"{class_name} is in {result.asked:.1%} of the label maps ({result.before:.1%} of the split {split}), and the "
         f"segmenter finds it in {result.found:.1%} of the images"

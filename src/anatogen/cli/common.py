@@ -16,6 +16,7 @@ from anatogen.errors import AnatogenError
 from anatogen.progress import Bars, watched_by
 
 if TYPE_CHECKING:
+    from anatogen.generation.sample_set import SampleSet
     from anatogen.workflows.sample import SampleResult
 
 P = ParamSpec("P")
@@ -58,13 +59,18 @@ def at_a_glance(result: SampleResult) -> str:
     return f", overview in {result.overview}" if result.overview else ""
 
 
+def images_of(samples: SampleSet) -> str:
+    """Where a sample set is, the number of its images, and of which shard they are."""
+    shard = "" if samples.shard.count == 1 else f" of shard {samples.shard.index + 1}/{samples.shard.count}"
+    return f"{samples.folder}: {len(samples.entries)} images{shard}"
+
+
 def print_samples(result: SampleResult, more: str = "", *, dataset: str) -> None:
     """Print what was made, and, where the set is complete, the command that evaluates it against `dataset`."""
     samples = result.samples
     for note in result.notes:
         print(note)
-    shard = "" if samples.shard.count == 1 else f" of shard {samples.shard.index + 1}/{samples.shard.count}"
-    print(f"{samples.folder}: {len(samples.entries)} images{shard}{more}{at_a_glance(result)}")
+    print(f"{images_of(samples)}{more}{at_a_glance(result)}")
     if samples.shard.count == 1:
         print(f"Next: anatogen evaluate {samples.folder} --dataset {dataset} --out REPORT")
 
@@ -122,6 +128,13 @@ guidance_classes_option: str | None = typer.Option(
 )
 attribute_guidance_option: float | None = typer.Option(
     None, min=0, max=10, metavar="W", help="The same for the attributes; 1 is off. [default: the run's]"
+)
+attribute_option: list[str] = typer.Option(
+    [],
+    "--attribute",
+    metavar="NAME=VALUE",
+    help="Value of an attribute for all images: sequence=T2, or sequence=unknown. May be repeated. [default: that of "
+    "the label map's own case]",
 )
 edit_option: list[str] = typer.Option(
     ...,

@@ -13,6 +13,8 @@ from anatogen.cli.common import (
     device_option,
     eta_option,
     guarded,
+    images_of,
+    shard_option,
     solver_option,
     split_names,
     steps_option,
@@ -22,6 +24,7 @@ from anatogen.cli.common import (
 if TYPE_CHECKING:
     from anatogen.reporting.completion import Completion, Share
     from anatogen.reporting.results import Score
+    from anatogen.workflows.complete import CompleteResult
 
 
 @guarded
@@ -71,6 +74,7 @@ def complete(
     seed: int = typer.Option(0, help="The same seed gives the same samples."),
     format: str = typer.Option("auto", help="Of the samples, as of anatogen sample: png, npy, nifti or dicom."),
     batch_size: int = typer.Option(16, min=1, help="Images made at a time; changes the speed, not the images."),
+    shard: str = shard_option,
     device: str = device_option,
 ) -> None:
     """Complete label maps: what the model fills in for free classes, and how sure it is.
@@ -85,19 +89,28 @@ def complete(
     The missing classes of a real image are a segmenter's task, not a generator's: it sees the image. This labels them,
     and measures the segmenter on patients whom it did not see:
     anatogen complete --of-real data/partly-annotated --out completed-real
+
+    One of 20 jobs that fill one folder; the one that makes the last samples completes the label maps:
+    anatogen complete runs/liver --masks data/liver --free tumour --per-mask 50 --out completed --shard 3/20
     """
     from anatogen.errors import SettingsError
+    from anatogen.generation.shards import parse_shard
     from anatogen.workflows.complete import CompleteRequest
     from anatogen.workflows.complete import complete as run_workflow
     from anatogen.workflows.complete_real import CompleteRealRequest, complete_real
     from anatogen.workflows.sample import MapChoice, SolverChoice
 
-    names = as_tuple(split_names(free))
+    names, part = as_tuple(split_names(free)), parse_shard(shard)
     if of_real is not None:
         if run is not None or masks is not None or given is not None or calibrate:
             raise SettingsError(
                 "--of-real labels real images with a segmenter; it takes no run, --masks, --given or --calibrate",
                 hint="Leave them out, or leave --of-real out",
+            )
+        if part.count > 1:
+            raise SettingsError(
+                "--shard divides the images that a model makes, and --of-real makes none",
+                hint="Leave --shard out; --split and --count choose the images",
             )
         asked = CompleteRealRequest(of_real, out, split, names or (), judge, count, device, command_line())
         result = complete_real(asked)
@@ -127,11 +140,21 @@ def complete(
                 batch_size=batch_size,
                 device=device,
                 command=command_line(),
+                shard=part,
             )
         )
+    _print(result)
+
+
+def _print(result: CompleteResult) -> None:
+    """Print what was made and measured, and the command that exports it."""
     for note in result.notes:
         print(note)
-    found = result.completion
+    out, found = result.out, result.completion
+    if found is None:  # other shards are missing
+        assert result.samples is not None
+        print(images_of(result.samples))
+        return
     shown = f", overview in {result.overview}" if result.overview else ""
     print(f"{out}: {found.images} images of {found.label_maps} label maps, {', '.join(found.free)} completed{shown}")
     for line in _measured(found):

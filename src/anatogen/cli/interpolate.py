@@ -8,6 +8,8 @@ import typer
 
 from anatogen.cli.common import (
     as_tuple,
+    attribute_guidance_option,
+    attribute_option,
     command_line,
     device_option,
     eta_option,
@@ -38,6 +40,7 @@ def interpolate(
         None, metavar="A,B", help="Classes left free for the model to infer; the others are given."
     ),
     count: int | None = typer.Option(None, min=1, help="Label maps to take, spread over the split."),
+    attribute: list[str] = attribute_option,
     step: int = typer.Option(240, help="Timestep of 1000 at which sampling is paused and the real image mixed in."),
     mixing: str = typer.Option("variance_preserving", help="variance_preserving, or literal (the paper's formula)."),
     solver: str | None = solver_option,
@@ -47,6 +50,7 @@ def interpolate(
     guidance: float | None = guidance_option,
     guidance_interval: str | None = guidance_interval_option,
     guidance_classes: str | None = guidance_classes_option,
+    attribute_guidance: float | None = attribute_guidance_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
     format: str = typer.Option("auto", help="png, npy, nifti or dicom; auto: png for slices, nifti for volumes."),
     shard: str = shard_option,
@@ -55,6 +59,9 @@ def interpolate(
     """Make images of adjustable similarity to the real images of their label maps.
 
     Example: anatogen interpolate runs/liver --masks data/liver --similarity 0.25,0.5,0.75 --given bone --out similar
+
+    Similar to the real images, but told another sequence, by a run that was trained with conditioning.attributes:
+    anatogen interpolate runs/breast --masks data/breast --similarity 0.5 --attribute sequence=T2 --out half-t2
     """
     from typing import cast
 
@@ -78,6 +85,7 @@ def interpolate(
         free=as_tuple(split_names(free)),
         count=count,
         seed=seed,
+        attributes=tuple(attribute),
     )
     result = run_workflow(
         InterpolateRequest(
@@ -88,7 +96,14 @@ def interpolate(
             step=step,
             mixing=cast(Mixing, mixing),
             solver=SolverChoice(
-                solver, steps, eta, tile, guidance, guidance_interval, as_tuple(split_names(guidance_classes))
+                solver,
+                steps,
+                eta,
+                tile,
+                guidance,
+                guidance_interval,
+                as_tuple(split_names(guidance_classes)),
+                attribute_guidance,
             ),
             format=format,
             device=device,

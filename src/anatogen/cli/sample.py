@@ -10,6 +10,7 @@ import typer
 from anatogen.cli.common import (
     as_tuple,
     attribute_guidance_option,
+    attribute_option,
     command_line,
     device_option,
     eta_option,
@@ -70,13 +71,7 @@ def sample(
     count: int | None = typer.Option(
         None, min=1, help="Images in all, spread over the label maps, --per-mask of each."
     ),
-    attribute: list[str] = typer.Option(
-        [],
-        "--attribute",
-        metavar="NAME=VALUE",
-        help="Value of an attribute for all images: sequence=T2, or sequence=unknown. [default: that of the label "
-        "map's own case]",
-    ),
+    attribute: list[str] = attribute_option,
     rename: list[str] = typer.Option(
         [],
         "--rename",

@@ -13,7 +13,7 @@ from pydantic import Field
 from anatogen.conditioning.complete import completed
 from anatogen.data.placement import Placement, item_of
 from anatogen.errors import DataError, SettingsError
-from anatogen.files import append, locked, writing
+from anatogen.files import append, locked, remove_partial, writing
 from anatogen.generation.ledger import read_lines
 from anatogen.generation.manifest import Line
 from anatogen.generation.plan import DatasetMaps, MapItem, MapSource
@@ -159,6 +159,8 @@ def complete_samples(
     """
     folder, schema = samples.folder, samples.schema
     with locked(folder, "completed"):
+        remove_partial(folder / "completed")
+        remove_partial(folder, COMPLETED)
         there = kept_lines(folder, segmenter)
         for lines in by_label_map(samples).values():
             missing = [line for line in lines if line.id not in there]

@@ -16,7 +16,7 @@ import numpy as np
 from anatogen.data.placement import Placement
 from anatogen.distributed import WHOLE, Shard
 from anatogen.errors import DataError, OutputError, SettingsError
-from anatogen.files import is_empty, safe_name
+from anatogen.files import is_empty, remove_partial, safe_name
 from anatogen.generation.header import Header
 from anatogen.generation.manifest import Line, PlaceInScan, PlaceLine, RejectedLine
 from anatogen.generation.request import Request, Requests
@@ -270,6 +270,7 @@ def _extended(folder: Path, header: Header, others: bool) -> Header:
     """
     path = folder / HEADER
     require_own_folder(folder)
+    remove_partial(folder, HEADER)
     if not path.exists():
         header.write(path)
         return header

@@ -18,7 +18,7 @@ from anatogen.io.nifti import write_nifti
 from anatogen.io.npy import write_npy
 from anatogen.settings import Document
 
-MAPS = "maps.jsonl"
+MAPS, ARRAYS = "maps.jsonl", "maps"
 MODEL_SCALE = "the model's: -1 and 1 are the ends of the intensity window"
 SCAN_SCALE = "the scan's units"
 
@@ -78,7 +78,7 @@ class MapSummary:
 
         The last axis of NIfTI holds the channels; mean and deviation are in the scan's units.
         """
-        below, ending = f"maps/{line.id}", ".npy" if place is None else ".nii.gz"
+        below, ending = f"{ARRAYS}/{line.id}", ".npy" if place is None else ".nii.gz"
         number = {name: f"{i:02d}" for i, name in enumerate(self.frequency, start=1)}
         files = {
             "mean": f"{below}/mean{ending}",

@@ -20,6 +20,7 @@ from anatogen.generation.header import Ask
 from anatogen.settings import Document
 
 SHARDS, FINISHED = "shards", "finished.json"
+_OF_IMAGES = ("images", "labels", "real")
 _NAME = re.compile(r"(\d+)-of-(\d+)")
 _WAIT_S = 300.0  # for as many shards as start at once: each holds the lock for some milliseconds
 _HINT = "Wait for it to end, or choose another folder"
@@ -120,7 +121,7 @@ def claimed(folder: Path, shard: Shard, begin: Callable[[bool], None]) -> Iterat
                 problem = f"another process is writing shard {name_of_shard(overlapping[0])} here"
                 raise OutputError(problem, path=folder, hint=_HINT)
             if shard.count == 1:
-                remove_partial(folder)
+                _remove_partial(folder)
             begin(bool(running))
         yield
 
@@ -150,7 +151,17 @@ def tidy(folder: Path, shard: Shard) -> None:
     with locked(folder, "header", wait_s=_WAIT_S):  # nobody starts meanwhile
         running = (path for each, path in _shards(folder).items() if each != shard)
         if not is_locked(folder) and not any(map(is_locked, running)):
-            remove_partial(folder)
+            _remove_partial(folder)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what killed processes left half-written of images and of shards.
+
+    What is made of a set (an overview, differences, completed maps, a calibration) is written under other locks or
+    none, so another process may be writing it at this moment.
+    """
+    for name in (*_OF_IMAGES, SHARDS):
+        remove_partial(folder / name)
 
 
 def unfinished(folder: Path, ask: Ask | None) -> list[str]:

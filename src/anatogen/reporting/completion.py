@@ -143,6 +143,8 @@ class Completion(Document):
         model: Digest of the generator; None for real images.
         judge: The data set whose held-out patients the segmenter learned from.
         segmenter: Its digest.
+        made_of: A digest of the images, those to calibrate on among them, and of what completed them; "" where it is
+            not known.
         free: Classes that were free in some label map.
         label_maps, images, patients: How many.
         scale: The units of mean.* and std.*; frequencies are shares of the samples.
@@ -158,6 +160,7 @@ class Completion(Document):
     model: str | None = None
     judge: DatasetName = DatasetName()
     segmenter: str
+    made_of: str = ""
     free: tuple[str, ...] = ()
     label_maps: int
     images: int

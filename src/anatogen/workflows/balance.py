@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatogen.distributed import share_and_device
+from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError
-from anatogen.progress import Monitor, stage, watched_by
+from anatogen.progress import Monitor, watched_by
 from anatogen.workflows.edit import EditChoice
-from anatogen.workflows.sample import DEFAULT_RETRIES, GateChoice, SolverChoice, result_of
+from anatogen.workflows.sample import GateChoice, SolverChoice, result_of, write_set
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
@@ -39,6 +39,7 @@ class BalanceRequest:
         min_dice: Lowest Dice of what the data set's segmenter finds with what was asked for; None: no image is
             rejected.
         command: As it was typed, for the record.
+        shard: The part of the images to make, as of `SampleRequest`.
     """
 
     dataset: Path
@@ -55,6 +56,7 @@ class BalanceRequest:
     format: str = "auto"
     device: str = "auto"
     command: str = ""
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,18 @@ class BalanceResult:
     """The set and the shares of the class.
 
     Attributes:
+        samples: The set; while other shards are not finished, the shard that was asked for.
+        overview: Its file; None of a shard.
         before: Share of the split's label maps that show it.
-        asked: Share of the set's label maps.
-        found: Share of the set's images in which the segmenter finds it.
+        asked: Share of the set's label maps; None of a shard, whose share is another one.
+        found: Share of the set's images in which the segmenter finds it; None of a shard.
     """
 
     samples: SampleSet
     overview: Path | None
     before: float
-    asked: float
-    found: float
+    asked: float | None
+    found: float | None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -84,14 +88,13 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
     from anatogen.generation.balanced_maps import BalancedMaps, share_that_shows
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan, check_same_anatomy
-    from anatogen.generation.rejection import Gating
-    from anatogen.generation.sample_set import write_sample_set
     from anatogen.judges.of_dataset import segmenter_for
 
     gate = GateChoice(request.min_dice)
     gate.check()
     request.edits.build(request.seed, None)
-    _, device = share_and_device(request.device)
+    share, device = share_and_device(request.device)
+    shard = request.shard.split(share)
     model = request.solver.applied(load_model(request.run, device=device), request.run)
     dataset = PreparedDataset.open(request.dataset)
     check_same_anatomy(model, dataset)
@@ -102,25 +105,24 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
         editing = request.edits.build(request.seed, limits)
         maps = BalancedMaps(dataset, rows, request.class_name, request.share, count=count, editing=editing)
         _refuse_what_has_no_meaning(model, request)
-        requests = Plan(model.spec.schema.states(), seed=request.seed).requests(maps)
-        gates = gate.build(model, request.dataset, device) if gate.wanted else []
-        with stage("sampling", len(requests), "images") as bar:
-            samples = write_sample_set(
-                model,
-                requests,
-                request.out,
-                image_format=request.format,
-                gating=Gating(gates, DEFAULT_RETRIES if gates else 0),
-                command=request.command or None,
-                progress=lambda done, _: bar.update(done),
-            )
-        made = result_of(samples, requests.shard, 1)
+        requests = Plan(model.spec.schema.states(), seed=request.seed).requests(maps).only(shard)
+        samples, made = write_set(
+            model,
+            requests,
+            request.out,
+            gating=gate.gating(model, request.dataset, device),
+            image_format=request.format,
+            command=request.command,
+        )
+        if rejected := len(samples.rejected):
+            notes = [*notes, f"note: {rejected} label maps have no image that follows them (rejected.jsonl)"]
+        result = result_of(samples, shard, made, notes=notes)
+        before = maps.showing / (maps.showing + maps.lacking)
+        if samples.shard.count > 1:
+            return BalanceResult(samples, None, before, None, None, result.notes)
         found = _found(samples, segmenter_for(dataset, device=device), dataset, request.class_name)
     asked = share_that_shows([samples.label_map(line) for line in samples.entries], dataset.schema, request.class_name)
-    if rejected := len(samples.rejected):
-        notes = [*notes, f"note: {rejected} label maps have no image that follows them (rejected.jsonl)"]
-    before = maps.showing / (maps.showing + maps.lacking)
-    return BalanceResult(samples, made.overview, before, asked, found, (*notes, *made.notes))
+    return BalanceResult(samples, result.overview, before, asked, found, result.notes)
 
 
 def _refuse_what_has_no_meaning(model: ImageModel, request: BalanceRequest) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError
-from anatogen.progress import Monitor, stage, watched_by
-from anatogen.workflows.sample import GateChoice, MapChoice, SolverChoice, map_source
+from anatogen.progress import Monitor, watched_by
+from anatogen.workflows.sample import GateChoice, MapChoice, SolverChoice, map_source, notes_of_shard, write_set
 
 if TYPE_CHECKING:
     from anatogen.data.store import PreparedDataset
-    from anatogen.evaluation.completion import Recalibrated
     from anatogen.generation.completion import Segment
     from anatogen.generation.plan import MapSource
     from anatogen.generation.request import Requests
@@ -37,6 +38,7 @@ class CompleteRequest:
         judge: The prepared data set of the segmenter; None: the label maps' own, if the model was trained on it.
         calibrate: The number of validation label maps that frequencies are calibrated on; 0: they are not.
         format, command: As of `SampleRequest`.
+        shard: The part to make of the samples, and of those to calibrate on, as of `SampleRequest`.
     """
 
     run: Path
@@ -49,16 +51,22 @@ class CompleteRequest:
     batch_size: int = 16
     device: str = "auto"
     command: str = ""
+    shard: Shard = WHOLE
 
 
 @dataclass(frozen=True)
 class CompleteResult:
-    """Where the completed maps are, completion.json, the overview, and what the user should be told."""
+    """Where the completed maps are, completion.json, the overview, and what the user should be told.
+
+    samples: The sample set; None of real images. While other shards of it, or of the calibration, are not finished, it
+    is the shard that was asked for, and there is no completion.
+    """
 
     out: Path
-    completion: Completion
+    completion: Completion | None
     overview: Path | None
     notes: tuple[str, ...] = ()
+    samples: SampleSet | None = None
 
 
 @dataclass(frozen=True)
@@ -88,21 +96,28 @@ class Judge:
         from anatogen.judges.of_dataset import name_of_segmenter, segmenter_for
         from anatogen.judges.segmenter import default_segmenter
 
-        rows = [row for name in ("heldout", "val") for row in dataset.split(name)]
-        for name in free:
-            if not any(name in row.annotated for row in rows if row.split == "heldout"):
-                raise SettingsError(
-                    f"no held-out patient was annotated for class '{name}', so its segmenter does not know it",
-                    path=dataset.folder,
-                    hint="Name another data set: --judge DATASET",
-                )
+        require_annotated(dataset, free)
         settings = segmenter_settings(default_segmenter(dataset.size), None, model_chosen=chosen)
         segment = segmenter_for(dataset, settings, device=device)
         return cls(dataset, settings, segment, Path(name_of_segmenter(dataset, settings)).stem.partition("-")[2])
 
 
+def require_annotated(dataset: PreparedDataset, free: Sequence[str]) -> None:
+    """Raises SettingsError where no held-out patient was annotated for a class, which a segmenter is to find."""
+    rows = dataset.split("heldout")
+    for name in free:
+        if not any(name in row.annotated for row in rows):
+            raise SettingsError(
+                f"no held-out patient was annotated for class '{name}', so its segmenter does not know it",
+                path=dataset.folder,
+                hint="Name another data set: --judge DATASET",
+            )
+
+
 def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> CompleteResult:
     """Make the samples of `request` and complete their label maps; what is there of both is kept.
+
+    Of several shards the one that finds all samples made completes the label maps; if it is stopped, any other does.
 
     Raises:
         SettingsError: The model takes no free class, no class is free, none is given, or the segmenter does not know
@@ -112,11 +127,13 @@ def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> Com
     from anatogen.generation.completion import maps_to_complete
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan, check_same_anatomy
-    from anatogen.workflows.completed_set import finish
+    from anatogen.workflows.completed_set import Whole
 
     maps = request.maps
     maps.check()
-    model = request.solver.applied(load_model(request.run, device=request.device), request.run)
+    share, device = share_and_device(request.device)
+    request = replace(request, shard=request.shard.split(share), device=device)
+    model = request.solver.applied(load_model(request.run, device=device), request.run)
     _require_free_classes(model, request.run)
     states = model.spec.schema.states(given=maps.given, free=maps.free)
     dataset = GateChoice(judge=request.judge).dataset(model, maps.masks)
@@ -125,19 +142,36 @@ def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> Com
     with watched_by(monitor):
         every, notes = map_source(model, maps)
         source, free = maps_to_complete(every, states, maps.given or ())
+        require_annotated(dataset, free)
         plan = Plan(states, seed=maps.seed, per_mask=maps.per_mask, count=maps.count)
         fitting = _fitting_source(request, model, dataset, free)
-        chosen = model.describe().record().get("selected_step") is not None
-        judge = Judge.of(dataset, free, request.device, chosen=chosen)
-        samples = _sampled(model, plan.requests(source), request, request.out)
-        recalibrated = None
+        samples, made = _sampled(model, plan.requests(source), request, request.out)
+        sets = [samples]
         if fitting is not None:
             states_of_fitting = model.spec.schema.states(free=free)
             wanted = replace(plan, states=states_of_fitting, count=request.calibrate * maps.per_mask)
-            recalibrated = _recalibrated(model, wanted.requests(fitting), request, judge)
-        annotated, more = _annotated(model, every)
-        completion, overview = finish(samples, judge, annotated, recalibrated, command=request.command)
-    return CompleteResult(request.out, completion, overview, (*notes, *more, *completion.notes))
+            title, out = "sampling to calibrate", request.out / CALIBRATION
+            fitted, more = _sampled(model, wanted.requests(fitting), request, out, title)
+            sets, made = [samples, fitted], made + more
+        notes += notes_of_shard(request.shard, made)
+        if missing := _said_of_missing(sets):
+            return CompleteResult(request.out, None, None, (*notes, *missing), samples)
+        annotated, not_measured = _annotated(model, every)
+        chosen = model.describe().record().get("selected_step") is not None
+        judge = partial(Judge.of, dataset, free, device, chosen=chosen)
+        whole = Whole(request.out, judge, annotated, calibrated=fitting is not None, command=request.command)
+        samples, completion = whole.finished(request.shard)
+    notes = [*notes, *not_measured, *completion.notes]
+    return CompleteResult(request.out, completion, whole.overview, tuple(notes), samples)
+
+
+def _said_of_missing(sets: Sequence[SampleSet]) -> list[str]:
+    """What users are told of the shards that are not finished, of the samples and of those to calibrate on."""
+    from anatogen.generation.sample_set import said_of_unfinished
+
+    of_whom = ("", "of the calibration, ")
+    missing = [each.unfinished for each in sets]
+    return [f"note: {what}{said_of_unfinished(each)}" for what, each in zip(of_whom, missing) if each]
 
 
 def _require_free_classes(model: ImageModel, run: Path) -> None:
@@ -211,27 +245,16 @@ def _fitting_source(
     return DatasetMaps(dataset, rows)
 
 
-def _recalibrated(model: ImageModel, requests: Requests, request: CompleteRequest, judge: Judge) -> Recalibrated:
-    """The maps of frequencies, fitted on samples of validation patients, which are kept in the folder calibration."""
-    from anatogen.evaluation.completion import Recalibrated
-    from anatogen.workflows.completed_set import tally_of
-
-    samples = _sampled(model, requests, request, request.out / CALIBRATION, "sampling to calibrate")
-    return Recalibrated.fitted(tally_of(samples, judge, judge.dataset), FITTED_ON)
-
-
 def _sampled(
     model: ImageModel, requests: Requests, request: CompleteRequest, out: Path, title: str = "sampling"
-) -> SampleSet:
-    from anatogen.generation.sample_set import write_sample_set
-
-    with stage(title, len(requests), "images") as bar:
-        return write_sample_set(
-            model,
-            requests,
-            out,
-            image_format=request.format,
-            batch_size=request.batch_size,
-            command=request.command or None,
-            progress=lambda done, _: bar.update(done),
-        )
+) -> tuple[SampleSet, int]:
+    """The set in `out`, or the shard of it, and the number of images that were made now."""
+    return write_set(
+        model,
+        requests.only(request.shard),
+        out,
+        title,
+        image_format=request.format,
+        batch_size=request.batch_size,
+        command=request.command,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from anatogen import __version__
 from anatogen.conditioning.complete import completed
 from anatogen.data.store import PreparedDataset, Row
+from anatogen.distributed import Shard
+from anatogen.errors import DataError
 from anatogen.evaluation.completion import CompletionTally, MapTruth, Recalibrated, calibrations
-from anatogen.files import safe_name, writing
+from anatogen.files import locked, remove_partial, safe_name, writing
 from anatogen.generation.completion import CompletedMaps, by_label_map, complete_samples
 from anatogen.generation.header import DatasetName
 from anatogen.generation.manifest import Line
-from anatogen.generation.map_summaries import MODEL_SCALE, SCAN_SCALE, MapLine, MapSummary, write_maps
+from anatogen.generation.map_summaries import ARRAYS, MAPS, MODEL_SCALE, SCAN_SCALE, MapLine, MapSummary, write_maps
 from anatogen.generation.sample_set import SampleSet, states_of
 from anatogen.io.pictures import write_png
 from anatogen.progress import stage
@@ -31,55 +35,111 @@ from anatogen.reporting.completion import (
     strip,
 )
 from anatogen.settings import command_of_process
-from anatogen.workflows.complete import Judge
+from anatogen.workflows.complete import CALIBRATION, FITTED_ON, Judge
 
+OVERVIEW, RELIABILITY = "overview.png", "calibration.png"
 OVERVIEW_ROWS = 8
+_WAIT_S = 7 * 24 * 3600.0  # for a shard that completes the label maps; a killed one releases its lock
 
 
-def finish(
-    samples: SampleSet,
-    judge: Judge,
-    annotated: PreparedDataset | None,
-    recalibrated: Recalibrated | None,
-    *,
-    command: str = "",
-) -> tuple[Completion, Path]:
-    """Complete every image of `samples`, summarise every label map, measure where there are annotations.
+@dataclass(frozen=True)
+class Whole:
+    """What is made of a whole set: completed maps, summaries of label maps, a calibration, pictures, measures.
 
-    Args:
-        samples: A sample set.
-        judge: The segmenter.
+    One process makes it, under a lock; completion.json is written last, and tells what it was made of.
+
+    Attributes:
+        folder: The sample set.
+        judge: Makes the segmenter, which may have to be trained.
         annotated: The data set of its label maps, where they can be compared with their annotations.
-        recalibrated: What is done to frequencies.
+        calibrated: Whether frequencies are calibrated on the set in the folder `CALIBRATION`.
         command: For the record; by default that of this process.
-
-    Returns:
-        What completion.json says, and the overview's file.
     """
-    folder = samples.folder
-    _label(samples, judge)
-    work = _Maps(samples, judge, annotated, recalibrated)
-    groups = by_label_map(samples)
-    names = list(groups)
-    rows = min(OVERVIEW_ROWS, len(names))
-    shown = {names[(2 * i + 1) * len(names) // (2 * rows)] for i in range(rows)}
-    pictures, lines = [], []
-    with stage("summarising", len(groups), "label maps") as bar:
-        for name, entries in groups.items():
-            line, picture = work.write(name, entries)
-            lines.append(line)
-            if name in shown:
-                pictures.append(picture)
-            bar.advance()
-    write_maps(folder, lines)
-    with writing(folder / "overview.png") as path:
-        path.write_bytes(overview(pictures, samples.schema))
-    completion = work.completion(lines, command or command_of_process())
-    if completion.calibration:
-        with writing(folder / "calibration.png") as path:
-            path.write_bytes(reliability(completion.calibration))
-    completion.write(folder / COMPLETION)
-    return completion, folder / "overview.png"
+
+    folder: Path
+    judge: Callable[[], Judge]
+    annotated: PreparedDataset | None
+    calibrated: bool = False
+    command: str = ""
+
+    @property
+    def overview(self) -> Path:
+        """The file of the overview."""
+        return self.folder / OVERVIEW
+
+    def finished(self, shard: Shard) -> tuple[SampleSet, Completion]:
+        """The set and what completing it came to.
+
+        For the whole it is made anew, with the completed maps that are there. For a shard it is made where it is
+        missing, damaged or of other images; where another process is making it, the call waits.
+
+        Raises OutputError where another process is making it (for the whole), or it cannot be written.
+        """
+        with self._alone(shard):
+            samples = SampleSet.open(self.folder)  # now: others may have extended it while this one waited
+            fitted = SampleSet.open(self.folder / CALIBRATION) if self.calibrated else None
+            judge = self.judge()
+            made_of = _digest_of([each for each in (samples, fitted) if each is not None], judge.digest)
+            if shard.count > 1 and (there := _read_completion(self.folder)) is not None and there.made_of == made_of:
+                return samples, there
+            with suppress(OSError):
+                (self.folder / COMPLETION).unlink()  # it would speak of files that are made anew
+            remove_partial(self.folder / ARRAYS)
+            remove_partial(self.folder, MAPS, OVERVIEW, RELIABILITY, COMPLETION)
+            recalibrated = None
+            if fitted is not None:
+                recalibrated = Recalibrated.fitted(tally_of(fitted, judge, judge.dataset), FITTED_ON)
+            return samples, self._made(samples, judge, recalibrated, made_of)
+
+    @contextmanager
+    def _alone(self, shard: Shard) -> Iterator[None]:
+        """Hold the lock of all this; a shard waits for it."""
+        with ExitStack() as held:
+            with stage("waiting for another process to complete the label maps", 1):
+                held.enter_context(locked(self.folder, "completion", wait_s=_WAIT_S if shard.count > 1 else 0.0))
+            yield
+
+    def _made(self, samples: SampleSet, judge: Judge, recalibrated: Recalibrated | None, made_of: str) -> Completion:
+        """Complete every image, summarise every label map, measure where there are annotations."""
+        _label(samples, judge)
+        work = _Maps(samples, judge, self.annotated, recalibrated)
+        groups = by_label_map(samples)
+        names = list(groups)
+        rows = min(OVERVIEW_ROWS, len(names))
+        shown = {names[(2 * i + 1) * len(names) // (2 * rows)] for i in range(rows)}
+        pictures, lines = [], []
+        with stage("summarising", len(groups), "label maps") as bar:
+            for name, entries in groups.items():
+                line, picture = work.write(name, entries)
+                lines.append(line)
+                if name in shown:
+                    pictures.append(picture)
+                bar.advance()
+        write_maps(self.folder, lines)
+        with writing(self.overview) as path:
+            path.write_bytes(overview(pictures, samples.schema))
+        completion = work.completion(lines, self.command or command_of_process(), made_of)
+        if completion.calibration:
+            with writing(self.folder / RELIABILITY) as path:
+                path.write_bytes(reliability(completion.calibration))
+        completion.write(self.folder / COMPLETION)
+        return completion
+
+
+def _digest_of(sets: Sequence[SampleSet], segmenter: str) -> str:
+    """Tells what a completion was made of: the model, the images of all `sets`, and the segmenter."""
+    digest = hashlib.sha256(segmenter.encode())
+    for each in sets:
+        digest.update(each.header.model.encode())
+        for line in each.entries:
+            digest.update(f"{line.id} {line.seed}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _read_completion(folder: Path) -> Completion | None:
+    with suppress(DataError):
+        return Completion.read(folder / COMPLETION)
+    return None
 
 
 def tally_of(samples: SampleSet, judge: Judge, annotated: PreparedDataset) -> CompletionTally:
@@ -139,7 +199,7 @@ class _Maps:
         picture = MapPicture(
             name, np.where(np.isin(asked, given), asked, 0), images, full, summary.std, summary.frequency, real
         )
-        line = line.model_copy(update={"picture": f"maps/{line.id}/picture.png"})
+        line = line.model_copy(update={"picture": f"{ARRAYS}/{line.id}/picture.png"})
         with writing(samples.folder / str(line.picture)) as path:
             write_png(path, strip(row_of(picture, schema)))
         return line, picture
@@ -157,7 +217,7 @@ class _Maps:
         self.tally.add(full, MapTruth(row.patient, labels, batch.annotated[0].numpy() & ~states, found[0]))
         return image[0]
 
-    def completion(self, lines: Sequence[MapLine], command: str) -> Completion:
+    def completion(self, lines: Sequence[MapLine], command: str, made_of: str) -> Completion:
         """What all this came to."""
         samples, source = self.samples, self.judge.dataset.info.source
         free = [name for name in samples.schema.names if any(name in line.free for line in lines)]
@@ -169,6 +229,7 @@ class _Maps:
             model=samples.header.model,
             judge=DatasetName(name=source.get("name"), fingerprint=source.get("fingerprint")),
             segmenter=self.judge.digest,
+            made_of=made_of,
             free=tuple(free),
             label_maps=len(lines),
             images=len(samples.entries),

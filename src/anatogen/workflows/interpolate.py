@@ -12,7 +12,7 @@ from anatogen.diffusion.interpolate import Mixing
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError, nearest
 from anatogen.progress import Monitor, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, ungated
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, write_set
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
 
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
+    from anatogen.conditioning.attributes import parse_attributes
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.kinds import load_model, require_ability
     from anatogen.generation.plan import DatasetMaps, Plan, check_same_anatomy
@@ -60,6 +61,7 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
     model = load_model(request.run, device=device)
     require_ability(model, HasSimilarity, "similarity to a real image", request.run)  # type: ignore[type-abstract]
     model = request.solver.applied(model, request.run)
+    attributes = parse_attributes(maps.attributes, model.spec.attributes)
     dataset = PreparedDataset.open(maps.masks)
     check_same_anatomy(model, dataset)
     plan = Plan(
@@ -69,11 +71,12 @@ def interpolate(request: InterpolateRequest, *, monitor: Monitor | None = None) 
         mixing=request.mixing,
         seed=maps.seed,
         count=maps.count,
+        attributes=attributes,
     )
     requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
 
     with watched_by(monitor):
-        samples, made = ungated(
+        samples, made = write_set(
             model, requests, request.out, "interpolating", image_format=request.format, command=request.command
         )
     return result_of(samples, shard, made, dataset=dataset)

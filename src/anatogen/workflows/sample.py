@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anatogen.conditioning.regions import Region
     from anatogen.data.store import PreparedDataset
     from anatogen.generation.plan import MapSource
-    from anatogen.generation.rejection import Gate, Outcome
+    from anatogen.generation.rejection import Gate, Gating, Outcome
     from anatogen.generation.request import Requests
     from anatogen.generation.sample_set import SampleSet
     from anatogen.generation.starts import Counterfactual
@@ -152,11 +152,6 @@ class GateChoice:
         """Whether anything can be rejected."""
         return self.min_dice is not None or self.reject_copies
 
-    @property
-    def tries_again(self) -> int:
-        """How often a rejected image is sampled again."""
-        return DEFAULT_RETRIES if self.retries is None else self.retries
-
     def check(self) -> None:
         """Raises SettingsError for options that contradict each other, before anything is loaded."""
         if not self.wanted and (self.retries is not None or self.judge is not None):
@@ -168,8 +163,18 @@ class GateChoice:
         if self.min_dice is not None and not 0 < self.min_dice <= 1:
             raise SettingsError(f"--min-dice must be in (0, 1], got {self.min_dice:g}", hint="Choose for instance 0.8")
 
-    def build(self, model: ImageModel, masks: Path, device: str) -> list[Gate]:
-        """The gates."""
+    def gating(self, model: ImageModel, masks: Path, device: str) -> Gating:
+        """The gates and how often an image that they reject is sampled again; nothing where none can be rejected.
+
+        Raises SettingsError as `dataset` does.
+        """
+        from anatogen.generation.rejection import Gating
+
+        if not self.wanted:
+            return Gating()
+        return Gating(self._gates(model, masks, device), DEFAULT_RETRIES if self.retries is None else self.retries)
+
+    def _gates(self, model: ImageModel, masks: Path, device: str) -> list[Gate]:
         from anatogen.evaluation.copies import require_training_data
         from anatogen.generation.gates import copy_gate, dice_gate
         from anatogen.generation.header import AboutModel, DatasetName
@@ -288,8 +293,15 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             notes.append("note: these are real patients' images, not synthetic ones, and cannot be exported")
         if maps.per_mask > 1 and not model.spec.seeds_vary:
             notes.append("note: the seed makes no difference to this kind of model")
-        gates = gate.build(model, maps.masks, device) if gate.wanted else []
-        samples, made = _written(model, plan.requests(source).only(request.shard), request, gates)
+        samples, made = write_set(
+            model,
+            plan.requests(source).only(request.shard),
+            request.out,
+            gating=gate.gating(model, maps.masks, device),
+            image_format=request.format,
+            batch_size=request.batch_size,
+            command=request.command,
+        )
     if odd := sum(bool(line.implausible) for line in samples.entries):
         notes.append(f"note: {odd} of {len(samples.entries)} label maps are implausible (manifest.jsonl says why)")
     if maps.counterfactual is not None:
@@ -324,45 +336,41 @@ def result_of(
 ) -> SampleResult:
     """The result of a call that has made `made` images of `shard`: with an overview where that completes the set."""
     from anatogen.generation.sample_set import said_of_unfinished
+
+    notes = [*notes, *notes_of_shard(shard, made)]
+    if samples.shard.count == 1:
+        return SampleResult(samples, overview_of(samples, dataset), tuple(notes))
+    if missing := samples.unfinished:  # none where another shard has completed the set since
+        notes.append(f"note: {said_of_unfinished(missing)}")
+    return SampleResult(samples, None, tuple(notes))
+
+
+def notes_of_shard(shard: Shard, made: int) -> list[str]:
+    """What users are told of a call that has made `made` images of `shard`."""
     from anatogen.generation.shards import name_of_shard
 
-    if shard.count > 1 and not made:
-        notes = [*notes, f"note: shard {name_of_shard(shard)} was complete already: there was nothing to make"]
-    if missing := samples.unfinished:
-        return SampleResult(samples, None, (*notes, f"note: {said_of_unfinished(missing)}"))
-    return SampleResult(samples, overview_of(samples, dataset), tuple(notes))
+    if shard.count == 1 or made:
+        return []
+    return [f"note: shard {name_of_shard(shard)} was complete already: there was nothing to make"]
 
 
-def ungated(
-    model: ImageModel, requests: Requests, out: Path, title: str, *, image_format: str, command: str
+def write_set(
+    model: ImageModel,
+    requests: Requests,
+    out: Path,
+    title: str = "sampling",
+    *,
+    gating: Gating | None = None,
+    image_format: str,
+    batch_size: int = 16,
+    command: str,
 ) -> tuple[SampleSet, int]:
-    """The set in `out` without gates, its progress called `title`, and the number of requests that were made now."""
+    """The set in `out`, or the shard of it, its progress called `title`, and the number of requests dealt with now.
+
+    See `write_sample_set`, which also says what is raised.
+    """
     from anatogen.generation.rejection import Gating
     from anatogen.generation.request import shard_of
-    from anatogen.generation.sample_set import write_sample_set
-
-    made = 0
-
-    def judged(_: Outcome) -> None:
-        nonlocal made
-        made += 1
-
-    with stage(title, len(shard_of(requests).of(len(requests))), "images") as bar:
-        samples = write_sample_set(
-            model,
-            requests,
-            out,
-            image_format=image_format,
-            gating=Gating(judged=judged),
-            command=command or None,
-            progress=lambda done, _: bar.update(done),
-        )
-    return samples, made
-
-
-def _written(model: ImageModel, requests: Requests, request: SampleRequest, gates: list[Gate]) -> tuple[SampleSet, int]:
-    """The set, and the number of requests that were dealt with now."""
-    from anatogen.generation.rejection import Gating
     from anatogen.generation.sample_set import write_sample_set
 
     made = tries_rejected = 0
@@ -372,16 +380,17 @@ def _written(model: ImageModel, requests: Requests, request: SampleRequest, gate
         made += 1
         tries_rejected += len(outcome.rejected)
 
-    with stage("sampling", len(request.shard.of(len(requests))), "images") as bar:
+    gating = replace(gating or Gating(), judged=judged)
+    with stage(title, len(shard_of(requests).of(len(requests))), "images") as bar:
         samples = write_sample_set(
             model,
             requests,
-            request.out,
-            image_format=request.format,
-            batch_size=request.batch_size,
-            gating=Gating(gates, request.gate.tries_again if gates else 0, judged),
-            command=request.command or None,
-            progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gates else ""),
+            out,
+            image_format=image_format,
+            batch_size=batch_size,
+            gating=gating,
+            command=command or None,
+            progress=lambda done, _: bar.update(done, f"{tries_rejected} images rejected" if gating.gates else ""),
         )
     return samples, made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from anatogen.distributed import WHOLE, Shard, share_and_device
 from anatogen.errors import SettingsError
 from anatogen.progress import Monitor, watched_by
-from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, ungated
+from anatogen.workflows.sample import MapChoice, SampleResult, SolverChoice, result_of, write_set
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def translate(request: TranslateRequest, *, monitor: Monitor | None = None) -> S
     )
     requests = plan.requests(DatasetMaps(dataset, dataset.split(maps.split))).only(shard)
     with watched_by(monitor):
-        samples, made = ungated(
+        samples, made = write_set(
             model, requests, request.out, "translating", image_format=request.format, command=request.command
         )
     return result_of(samples, shard, made, dataset=dataset)
