@@ -54,6 +54,9 @@ def test_every_section_of_the_report(volumes: PreparedDataset, run: Path, tmp_pa
     report = result.report
     assert report.faithfulness and report.realism and report.privacy and report.utility
     assert (tmp_path / "report" / "report.html").is_file()
+    slices = report.realism.slices
+    assert list(slices) == ["D", "H", "W"] and len({each.encoder for each in slices.values()}) == 3
+    assert all(each.n for each in slices.values()) and "slices_H" in report.realism.test.p_of
     for name in ("examples", "left_free"):
         picture = Image.open(tmp_path / "report" / "figures" / f"{name}.png")
         assert picture.width > 2 * picture.height  # of slices, five pictures in three or four lines are nearly square

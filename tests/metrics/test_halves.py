@@ -14,6 +14,7 @@ from anatogen.metrics.copies import SIGNIFICANCE
 from anatogen.metrics.distances import FeatureMoments, cubic_kernel, frechet_distance
 from anatogen.metrics.halves import (
     Cohort,
+    Excess,
     ToldApart,
     diversity_statistic,
     frechet_excess,
@@ -27,6 +28,7 @@ from anatogen.metrics.halves import (
     told_apart,
     variety_statistic,
 )
+from anatogen.metrics.intervals import NO_SPREAD, TOO_FEW, Mean
 
 FEATURES, EACH = 12, 6
 Values = np.ndarray
@@ -52,6 +54,44 @@ GENERATORS: dict[str, tuple[bool, Callable[[Callable[[], Values], Values, np.ran
     "another mean": (True, lambda draw, real, rng: draw() + 0.4),
     "too little variety": (True, lambda draw, real, rng: 0.6 * draw()),
 }
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_interval_of_a_distance_is_the_jackknifes(paired: bool) -> None:
+    """As leaving out one real patient after the other, and its generated images where there are such, has it."""
+    rng = np.random.default_rng(0)
+    draw, names = world(12, rng), patients(12)
+    real, whose = draw(), names if paired else np.char.add("x", patients(9))
+    made = (draw() if paired else world(9, rng)()) + 1.0
+
+    def distance(left_out: str) -> Excess:
+        kept, others = whose != left_out, names != left_out
+        cohort = Cohort.of(whose[kept], names[others], paired=paired, splits=2, draws=1)
+        return kernel_excess(cohort, made[kept], real[others], cubic_kernel, interval=True)
+
+    found = distance("nobody")
+    assert found.of_deals is not None and found.by_patient is not None and found.overall.ci95 is not None
+    assert found.overall.value == pytest.approx(found.of_deals[0]) and found.overall.ci95[0] > 0
+    without = np.array([distance(name).overall.value for name in np.unique(names)])
+    expected = 11 * (without.mean() - without) * (1 if paired else 2)
+    np.testing.assert_allclose(found.by_patient[-12:, -1] - found.overall.value, expected, atol=1e-9)
+
+
+def test_no_interval_without_spread_nor_of_few_patients() -> None:
+    real = world(12, np.random.default_rng(0))()
+
+    def overall(made: Values, count: int, *, paired: bool = True) -> Mean:
+        names = patients(len(made) // EACH)
+        cohort = Cohort.of(names if paired else np.char.add("x", names), patients(count), paired=paired, draws=1)
+        return mmd_excess(cohort, made, real[: count * EACH], interval=True).overall
+
+    same = overall(real, 12)
+    assert same.value == pytest.approx(0, abs=1e-12) and same.ci95 is None and same.reason == NO_SPREAD
+    for count in (2, 3):
+        few = overall(real[: count * EACH] + 1, count)
+        assert np.isnan(few.value) and few.ci95 is None and few.reason == TOO_FEW
+    two = overall(real[: 2 * EACH] + 1, 12, paired=False)
+    assert np.isfinite(two.value) and two.ci95 is None and two.reason == TOO_FEW
 
 
 def verdict(cohort: Cohort, made: Values, real: Values) -> ToldApart:

@@ -17,7 +17,7 @@ from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, patient_of
 from anatogen.judges.encoder import Encoder, EncoderSettings
 from anatogen.judges.fitting import at_a_time
-from anatogen.judges.of_dataset import encoder_for
+from anatogen.judges.of_dataset import encoder_for, slice_encoders_for
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings, default_segmenter
 from anatogen.model import ImageModel
 from anatogen.progress import stage
@@ -36,6 +36,7 @@ class EvaluationSettings:
         utility_seeds: How many trainings of each mixture.
         real_shares: The mixtures, by the share of real images.
         nnunet_epochs: For how long nnU-Net is trained on real, synthetic and both; None: not at all.
+        slice_encoders: Of realism: each of the three, of the slices of volumes along one axis.
     """
 
     segmenter: SegmenterSettings = SegmenterSettings()
@@ -44,6 +45,7 @@ class EvaluationSettings:
     utility_seeds: int = 1
     real_shares: tuple[float, ...] = (1.0, 0.0, 1 / 2)
     nnunet_epochs: int | None = None
+    slice_encoders: EncoderSettings = EncoderSettings(steps=200)
 
     def suiting(self, size: Sequence[int]) -> EvaluationSettings:
         """These settings for images of `size`: of volumes, the usual trainings have fewer and smaller batches."""
@@ -57,6 +59,8 @@ class EvaluationSettings:
             changes["utility"] = replace(default_segmenter(size), steps=300)
         if self.encoder == usual.encoder:
             changes["encoder"] = EncoderSettings(steps=200, batch_size=4)
+        elif self.slice_encoders == usual.slice_encoders:
+            changes["slice_encoders"] = self.encoder
         return replace(self, **changes)
 
 
@@ -118,6 +122,11 @@ class Subject:
     def encoder(self) -> Encoder:
         """Of the data set's images; trained, or read, when it is first asked for."""
         return encoder_for(self.dataset, self.settings.encoder, device=self.device)
+
+    @cached_property
+    def slice_encoders(self) -> tuple[Encoder, ...]:
+        """Of the slices of the data set's volumes along each axis, likewise; () of a data set of slices."""
+        return slice_encoders_for(self.dataset, self.settings.slice_encoders, device=self.device)
 
     @cached_property
     def heldout_entries(self) -> list[Line]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 import torch
 
 from anatogen.data.store import Batch, PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.judges.encoder import Encoder, EncoderSettings, train_encoder
-from anatogen.judges.fitting import Lazy, Part
+from anatogen.judges.fitting import Lazy, Part, at_a_time
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings, default_segmenter, segmenter_file, train_segmenter
+from anatogen.judges.slices import MOST, axes_of, choose_slices, cut_slices
 from anatogen.progress import stage
 
 HELD_BYTES = 256 << 20
@@ -86,3 +89,49 @@ def encoder_for(
             cache=dataset.folder,
             progress=lambda done, total, text: bar.update(done, text),
         )
+
+
+def slice_encoders_for(
+    dataset: PreparedDataset, settings: EncoderSettings = EncoderSettings(), *, device: str = "auto"
+) -> tuple[Encoder, ...]:
+    """Encoders of the slices of volumes along D, H and W: trained on "heldout", cached in its folder; () for slices."""
+    axes = axes_of(dataset.size)
+    if not axes:
+        return ()
+    parts = slice_parts(dataset, dataset.split("heldout"))
+    with stage("training the encoders of slices", len(axes) * settings.steps, "steps") as bar:
+
+        def advance(before: int, done: int, _: int, text: str) -> None:
+            bar.update(before + done, text)
+
+        return tuple(
+            train_encoder(
+                parts[axis],
+                dataset.schema.count,
+                settings,
+                device=pick_device(device),
+                cache=dataset.folder,
+                progress=partial(advance, axis * settings.steps),
+            )
+            for axis in axes
+        )
+
+
+def slice_parts(dataset: PreparedDataset, rows: Sequence[Row], *, held_bytes: int = HELD_BYTES) -> list[Part]:
+    """The slices of the volumes of `rows` along each axis, as encoders are trained on them and volumes are compared.
+
+    held_bytes: along each axis; where 16 slices of each volume would take more, fewer are cut.
+    """
+    parts: list[Part] = []
+    for axis in axes_of(dataset.size):
+        pixels = math.prod(dataset.size) // dataset.size[axis]
+        most = max(1, min(MOST, held_bytes // (len(rows) * pixels * (4 * dataset.channels + 8))))
+        images, labels, annotated = [], [], []
+        for batch in dataset.batches(rows, at_a_time(dataset.size)):
+            whose, which = choose_slices(batch.labels.numpy(), axis, most)
+            images.append(cut_slices(batch.images.numpy(), axis, whose, which))
+            labels.append(cut_slices(batch.truth.numpy(), axis, whose, which))
+            annotated.append(batch.annotated[torch.from_numpy(whose)])
+        pixels_of, labels_of = (torch.from_numpy(np.concatenate(each)) for each in (images, labels))
+        parts.append((pixels_of, labels_of, torch.cat(annotated)))
+    return parts

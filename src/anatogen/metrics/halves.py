@@ -29,6 +29,7 @@ from anatogen.metrics.distances import (
     median_distance,
     precision_recall,
 )
+from anatogen.metrics.intervals import TOO_FEW, Mean, mean_interval
 
 Floats = NDArray[np.float64]
 Kernel = Callable[[Floats, Floats], Floats]
@@ -43,11 +44,14 @@ TOLERATED: Mapping[str, float] = {
     "spectrum": 0.1,
     "diversity": 0.02,
     "variety": 0.02,
+    "slices_D": 0.001,
+    "slices_H": 0.001,
+    "slices_W": 0.001,
 }
 """Differences up to these do not count even if significant; storing images in 8 bits causes such, for instance.
 
-mmd: over the distance of two single real images. noise: relative. spectrum: relative power of a ring. diversity:
-MS-SSIM. variety: over the typical distance.
+mmd, slices: over the distance of two single real images. noise: relative. spectrum: relative power of a ring.
+diversity: MS-SSIM. variety: over the typical distance.
 """
 
 
@@ -151,6 +155,8 @@ class Excess:
         real_spread: Standard deviation of `real` over the halvings.
         of_deals: (draws + 1,), the statistic of every permutation, the identity first; None where it is not tested.
         scale: The distance between two single real images, in which `statistic` is measured.
+        by_patient: (patients, 1), or (n, 2) where the sides are not paired: scores whose mean is that of all generated
+            against all real images, and whose spread between patients is its error; None where it was not asked for.
     """
 
     value: float
@@ -159,6 +165,7 @@ class Excess:
     real_spread: float
     of_deals: Floats | None = None
     scale: float = math.nan
+    by_patient: Floats | None = None
 
     @property
     def statistic(self) -> Floats:
@@ -166,6 +173,27 @@ class Excess:
         if self.of_deals is None:
             return np.zeros(0)
         return self.of_deals / self.scale if self.scale > 0 else np.zeros_like(self.of_deals)
+
+    @property
+    def overall(self) -> Mean:
+        """The distance between all generated and all real images, of different patients, and its interval.
+
+        It is what `value` exceeds `real` by, over every possible halving: between real images, that is 0 by itself. The
+        95 % interval over patients is that of `mean_interval` over the jackknife's scores: what the distance loses with
+        each patient. In simulations of 4 to 30 patients with four images each (Gaussian kernel; equal distributions,
+        and such apart by 0.3 and 1 standard deviation) it covers the true distance in 93 to 99.7 % of 150 to 300 draws,
+        most where both distributions are equal. NaN where `value` is.
+
+        Raises:
+            ValueError: No interval was asked for.
+        """
+        if self.of_deals is None or self.by_patient is None:
+            raise ValueError("no interval was asked for")
+        if not math.isfinite(self.value):
+            return Mean(math.nan, None, TOO_FEW)
+        if np.isnan(self.by_patient).all(axis=0).any():  # a side of two patients has no spread between three
+            return Mean(float(self.of_deals[0]), None, TOO_FEW)
+        return mean_interval(self.by_patient)
 
 
 @dataclass(frozen=True)
@@ -192,7 +220,7 @@ class ToldApart:
         return len(self.p_of) * self.least_p < SIGNIFICANCE
 
 
-def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kernel) -> Excess:
+def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kernel, *, interval: bool = False) -> Excess:
     """The squared MMD (Gretton et al. 2012, eq. 3) between two sides under `kernel`, tested by permutation.
 
     Only images of different patients are compared, so the estimate is unbiased by patient: around 0 between real A and
@@ -205,6 +233,7 @@ def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kerne
         generated: Features (N, F).
         real: Features (M, F).
         kernel: A function of two sets of features.
+        interval: Whether its interval is wanted, which takes as long as a permutation for each patient.
 
     Returns:
         The excess; NaN, with 0 for all permutations, for fewer than four patients.
@@ -212,37 +241,25 @@ def kernel_excess(cohort: Cohort, generated: Floats, real: Floats, kernel: Kerne
     sums, selves = _block_sums(cohort, generated, real, kernel)
     own, count = sums.diagonal(), cohort.patients
     sizes = cohort.sizes.astype(np.float64)
-
-    def between(x: Floats, y: Floats, *, partners: bool) -> Floats:
-        """(K,), for sides x and y (K, n) in {0, 1}. partners: exclude the pair of images that each patient has."""
-
-        def within(z: Floats) -> Floats:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.asarray((np.einsum("kn,kn->k", z @ sums, z) - z @ own) / ((z @ sizes) ** 2 - z @ sizes**2))
-
-        cross, pairs = np.einsum("kn,kn->k", x @ sums, y), (x @ sizes) * (y @ sizes)
-        if partners:
-            cross = cross - np.trace(sums[:count, count:])
-            pairs = pairs - (sizes[:count] * sizes[count:]).sum()
-        return within(x) + within(y) - 2 * cross / pairs
-
     made_a, real_a, real_b = (
         np.asarray(side, dtype=np.float64) for side in (cohort.made_a, cohort.real_a, cohort.real_b)
     )
-    halves = between(made_a, real_b, partners=False), between(real_a, real_b, partners=False)
+    of_made, of_real = (_between(sums, sizes, side, real_b) for side in (made_a, real_a))
     dealt = np.zeros((len(cohort.deals), len(sizes)))
     np.put_along_axis(dealt, cohort.deals[:, :count], 1.0, axis=1)
-    of_deals = between(dealt, 1 - dealt, partners=cohort.paired)
+    partners = count if cohort.paired else 0
+    of_deals = _between(sums, sizes, dealt, 1 - dealt, partners)
     true = np.arange(len(sizes)) >= count
     typical = (sums[np.ix_(true, true)].sum() - own[true].sum()) / (sizes[true].sum() ** 2 - (sizes[true] ** 2).sum())
     scale = float(selves[true].sum() / sizes[true].sum() - typical)
     return Excess(
-        float(halves[0].mean()),
-        float(halves[1].mean()),
-        float(halves[0].std()),
-        float(halves[1].std()),
+        float(of_made.mean()),
+        float(of_real.mean()),
+        float(of_made.std()),
+        float(of_real.std()),
         of_deals,
         scale,
+        _by_patient(sums, sizes, true, partners) if interval else None,
     )
 
 
@@ -251,10 +268,10 @@ def kid_excess(cohort: Cohort, generated: Floats, real: Floats) -> Excess:
     return kernel_excess(cohort, generated, real, cubic_kernel)
 
 
-def mmd_excess(cohort: Cohort, generated: Floats, real: Floats, *, seed: int = 0) -> Excess:
+def mmd_excess(cohort: Cohort, generated: Floats, real: Floats, *, seed: int = 0, interval: bool = False) -> Excess:
     """MMD with a Gaussian kernel. Its bandwidth is the median distance of all images, which no permutation changes."""
     width = median_distance(np.concatenate([generated, real]), seed=seed)
-    return kernel_excess(cohort, generated, real, gaussian_kernel(width if width > 0 else 1.0))
+    return kernel_excess(cohort, generated, real, gaussian_kernel(width if width > 0 else 1.0), interval=interval)
 
 
 def frechet_excess(cohort: Cohort, generated: Floats, real: Floats, *, splits: int = 8) -> Excess:
@@ -465,6 +482,50 @@ def _block_sums(cohort: Cohort, generated: Floats, real: Floats, kernel: Kernel)
         np.add.at(sums, whose, np.add.reduceat(values, starts, axis=1))
         np.add.at(selves, whose, values[np.arange(len(part)), start + np.arange(len(part))])
     return sums, selves
+
+
+def _between(sums: Floats, sizes: Floats, x: Floats, y: Floats, partners: int = 0) -> Floats:
+    """The squared MMD (K,) between sides x and y, (K, n) in {0, 1}, from sums of the kernel (n, n) over pairs of
+    positions with `sizes` (n,) images; never of images of one position.
+
+    partners: the number of patients where position p and p + partners are the same one, so that the pair is left out.
+    """
+
+    def within(z: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(
+                (np.einsum("kn,kn->k", z @ sums, z) - z @ sums.diagonal()) / ((z @ sizes) ** 2 - z @ sizes**2)
+            )
+
+    cross, pairs = np.einsum("kn,kn->k", x @ sums, y), (x @ sizes) * (y @ sizes)
+    if partners:
+        mates = x[:, :partners] * y[:, partners:] + x[:, partners:] * y[:, :partners]
+        cross = cross - mates @ sums[:partners, partners:].diagonal()
+        pairs = pairs - mates @ (sizes[:partners] * sizes[partners:])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(within(x) + within(y) - 2 * cross / pairs)
+
+
+def _by_patient(sums: Floats, sizes: Floats, true: NDArray[np.bool_], partners: int) -> Floats:
+    """The jackknife's scores of `_between` all generated and all real images: see `Excess.by_patient`.
+
+    A patient's score is the distance, plus what it loses without that patient times the number of the others. Where the
+    sides have different patients, a side's scores move about the distance by twice that, because `mean_interval` takes
+    the mean of both columns.
+    """
+    n = len(sizes)
+    sides = [np.arange(partners)] if partners else [np.flatnonzero(~true), np.flatnonzero(true)]
+    whole = np.ones((1, n))
+    value = _between(sums, sizes, whole * ~true, whole * true, partners)[0]
+    scores = np.full((partners or n, len(sides)), np.nan)
+    for column, patients in enumerate(sides):
+        left = np.ones((len(patients), n))
+        left[np.arange(len(patients)), patients] = 0
+        if partners:
+            left[np.arange(len(patients)), patients + partners] = 0
+        lost = value - _between(sums, sizes, left * ~true, left * true, partners)
+        scores[patients, column] = value + len(sides) * (len(patients) - 1) * (lost - lost.mean())
+    return scores
 
 
 def _over_splits(values: Floats) -> Excess:

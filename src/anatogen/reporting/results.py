@@ -260,12 +260,30 @@ class RealismCount(Result):
     patients: int | None = None
 
 
+class SlicesResult(Result):
+    """Slices of volumes along one axis: the MMD of learned features, as in `RealismResult`.
+
+    n: generated slices. excess: how much farther generated slices are than real ones, over every halving, with its 95 %
+    interval over patients. no_interval: why there is none. encoder: that of slices along this axis.
+    """
+
+    n: int | None = None
+    mmd: Number = None
+    mmd_real: Number = None
+    mmd_spread: Number = None
+    mmd_real_spread: Number = None
+    excess: Number = None
+    ci95: Interval | None = None
+    no_interval: str | None = None
+    encoder: str | None = None
+
+
 class RealismResult(Result):
     """Generated images of patients A beside real images of patients B; `_real`: real images of A beside the same.
 
     `_spread`: standard deviation over the halvings of the patients. power_ratio: of rings of spatial frequency, 1 is
-    right. continuity: of volumes, the differences of neighbouring voxels along D, H, W over those of real ones. test:
-    None where there are fewer than two patients.
+    right. continuity: of volumes, the differences of neighbouring voxels along D, H, W over those of real ones. slices:
+    of volumes, by axis ("D", "H", "W"). test: None where there are fewer than two patients.
     """
 
     n: RealismCount | int | None = None
@@ -274,6 +292,7 @@ class RealismResult(Result):
     noise_ratio_real: Number = None
     power_ratio: tuple[Number, ...] = ()
     continuity: tuple[Number, ...] = ()
+    slices: dict[str, SlicesResult] = Field(default_factory=dict)
     fid: Number = None
     fid_real: Number = None
     fid_spread: Number = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from anatogen.data.store import Row
 from anatogen.errors import DataError
 from anatogen.evaluation.sections.base import Finding, Question, Section, evenly
+from anatogen.evaluation.sections.slices import DRAWS, ComparedSlices, Slices, Slicing, compare_slices
 from anatogen.evaluation.subject import Block, Subject
 from anatogen.generation.sample_set import patient_of
 from anatogen.judges.encoder import FEATURES, Encoder
@@ -57,10 +58,10 @@ YARDSTICK = (
 @dataclass(frozen=True)
 class Measured:
     """What realism keeps of N images of a set: features (N, F), rings (N, bands) of their spectra, noise (N,), steps
-    between neighbouring pixels along each axis (N, d), and
-    whose they are (N,).
+    between neighbouring pixels along each axis (N, d), and whose they are (N,).
 
-    images: (K, C, H, W), some of them, and their places (K,): the same ones of both sets where these are pairs.
+    images: (K, C, H, W), some of them, and their places (K,): the same ones of both sets where these are pairs. slices:
+    of volumes, along each axis.
     """
 
     features: NDArray[np.float64]
@@ -70,22 +71,35 @@ class Measured:
     patients: NDArray[np.str_]
     images: NDArray[np.float32]
     places: NDArray[np.int64]
+    slices: tuple[Slices, ...] = ()
 
     def __len__(self) -> int:
         return len(self.noise)
 
 
 class Measuring:
-    """Measures a set that comes in pieces; 1 KB an image is kept, and some images."""
+    """Measures a set that comes in pieces; 1 KB an image is kept (and 24 KB of a volume's slices), and some images.
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+    slice_encoders: of volumes, one for the slices along each axis; without them slices are not measured.
+    """
+
+    def __init__(self, encoder: Encoder, slice_encoders: Sequence[Encoder] = ()) -> None:
+        self._encoder, self._slicing = encoder, Slicing(slice_encoders)
         self._parts: list[tuple[NDArray[np.floating], ...]] = []
         self._patients: list[str] = []
         self._images, self._places = Reservoir(_IMAGES_HELD), Reservoir(_IMAGES_HELD)  # the same draws
 
-    def add(self, images: NDArray[np.float32], patients: Sequence[str]) -> None:
-        """Take in images (N, C, H, W) of `patients` (N,)."""
+    def add(
+        self, images: NDArray[np.float32], patients: Sequence[str], labels: NDArray[np.integer] | None = None
+    ) -> None:
+        """Take in images (N, C, *spatial) of `patients` (N,).
+
+        labels: (N, *spatial), through whose labelled part volumes are cut into slices; None: through all of them.
+        """
+        if not len(images):
+            return
+        shape = (len(images), *images.shape[2:])
+        self._slicing.add(images, np.zeros(shape, np.int64) if labels is None else labels, patients)
         places = np.arange(len(self._patients), len(self._patients) + len(images))
         self._images.update(images)
         self._places.update(places[:, None].astype(np.float32))
@@ -111,6 +125,7 @@ class Measuring:
             np.array(self._patients),
             self._images.sample,
             self._places.sample[:, 0].astype(np.int64),
+            self._slicing.result,
         )
 
 
@@ -119,7 +134,8 @@ class Realism(Section[RealismResult]):
     real images of A against the same; see `metrics.halves`.
 
     Of the images of one label map the first counts, so that both sides are equally many. Where the label maps are from
-    elsewhere, the real images are the data set's own test images.
+    elsewhere, the real images are the data set's own test images. Volumes are looked at as slices as well: generated
+    and real ones at the same places, those of the real label map, where there is one.
     """
 
     name: ClassVar[str] = "realism"
@@ -128,18 +144,20 @@ class Realism(Section[RealismResult]):
 
     def __init__(self, subject: Subject) -> None:
         super().__init__(subject)
-        self.generated, self.real = Measuring(subject.encoder), Measuring(subject.encoder)
+        encoders = subject.encoder, subject.slice_encoders
+        self.generated, self.real = Measuring(*encoders), Measuring(*encoders)
         self._seen: set[int] = set()
 
     def add(self, block: Block) -> None:
         """Take the images of `block` and the real ones of the same maps into account."""
         if block.real is None:
-            self.generated.add(block.generated, [patient_of(entry) for entry in block.entries])
+            self.generated.add(block.generated, [patient_of(entry) for entry in block.entries], block.asked)
             return
         first = [place for place, row in enumerate(block.real.rows) if self._is_first(row)]
         patients = [block.real.rows[place].patient for place in first]
-        self.generated.add(block.generated[first], patients)
-        self.real.add(block.real.images.numpy()[first], patients)
+        labels = block.real.labels.numpy()[first]
+        self.generated.add(block.generated[first], patients, labels)
+        self.real.add(block.real.images.numpy()[first], patients, labels)
 
     def _is_first(self, row: Row) -> bool:
         before = len(self._seen)
@@ -152,7 +170,7 @@ class Realism(Section[RealismResult]):
         if not paired:
             rows = evenly(self.subject.dataset.split("test"), len(self.generated))
             for batch in self.subject.dataset.batches(rows):
-                self.real.add(batch.images.numpy(), [row.patient for row in batch.rows])
+                self.real.add(batch.images.numpy(), [row.patient for row in batch.rows], batch.labels.numpy())
         made, real = self.generated.result, self.real.result
         found = compare(made, real, paired=paired)
         about = {"encoder": self.subject.encoder.digest, "yardstick": YARDSTICK, "caution": CAUTION}
@@ -215,11 +233,14 @@ def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
         "continuity": _continuity(made, real),
         "warnings": (),
     }
+    slices = compare_slices(made.slices, real.slices, paired=paired)
+    if slices.results:
+        texture["slices"] = slices.results
     if min(len(np.unique(side.patients)) for side in (made, real)) < 2:
         nan = float("nan")
         nothing = _entries(dict.fromkeys(("fid", "kid", "mmd", "precision", "recall"), Excess(nan, nan, nan, nan)))
         return RealismResult.model_validate({**texture, **nothing, "test": None})
-    found = _over_halves(made, real, paired)
+    found = _over_halves(made, real, slices, paired)
     half = min(len(made), len(real)) // 2
     warnings = [count_warning(m, half, FEATURES) for m in ("fid", "kid", "mmd", "precision_recall")]
     return RealismResult.model_validate(
@@ -227,12 +248,13 @@ def compare(made: Measured, real: Measured, *, paired: bool) -> RealismResult:
     )
 
 
-def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]:
+def _over_halves(made: Measured, real: Measured, slices: ComparedSlices, paired: bool) -> dict[str, Any]:
     """The measures that compare patients A and B, and the verdict."""
-    cohort = Cohort.of(made.patients, real.patients, paired=paired)
+    draws = DRAWS if made.slices else 999
+    cohort = Cohort.of(made.patients, real.patients, paired=paired, draws=draws)
     kept = [_some(len(side)) for side in (made, real)]
     features = [side.features[places] for side, places in zip((made, real), kept, strict=True)]
-    of_features = Cohort.of(made.patients[kept[0]], real.patients[kept[1]], paired=paired)
+    of_features = Cohort.of(made.patients[kept[0]], real.patients[kept[1]], paired=paired, draws=draws)
     kid, mmd = kid_excess(of_features, *features), mmd_excess(of_features, *features)
     precision, recall = precision_recall_excess(of_features, *features)
     excesses = {"fid": frechet_excess(of_features, *features), "kid": kid, "mmd": mmd}
@@ -244,9 +266,11 @@ def _over_halves(made: Measured, real: Measured, paired: bool) -> dict[str, Any]
         "noise": noise_statistic(cohort, made.noise, real.noise),
         "spectrum": spectrum_statistic(cohort, made.rings, real.rings),
         "variety": variety,
+        **slices.statistics,
     }
     sizes = {
         "mmd": float(mmd.statistic[0]),
+        **{name: float(statistic[0]) for name, statistic in slices.statistics.items()},
         "noise": float(np.expm1(statistics["noise"][0])),
         "variety": float(variety[0]),
         "spectrum": float(np.abs(_power_ratio(made, real) - 1).max()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from anatogen.judges.slices import MOST
 from anatogen.metrics.copies import SIGNIFICANCE
 from anatogen.reporting.answers.base import Answer, images_in_words
 from anatogen.reporting.results import RealismCount, RealismResult, RealismTest, Report
 from anatogen.reporting.tables import (
     NOTHING,
+    TOO_FEW,
     Show,
     Table,
     TableRow,
@@ -18,6 +20,7 @@ from anatogen.reporting.tables import (
     p_value,
     ratio,
     with_error,
+    with_interval,
 )
 
 _MEASURES: tuple[tuple[str, str, str, Show, str], ...] = (
@@ -39,9 +42,14 @@ _BY = {
     "spectrum": "power spectrum",
     "diversity": "diversity",
     "variety": "variety",
+    "slices_D": "slices along D",
+    "slices_H": "slices along H",
+    "slices_W": "slices along W",
 }
+_SIDES, _CHANCE = ("generated A to real B", "real A to real B"), "chance of as much"
+_PLANES = {"D": "H x W", "H": "D x W", "W": "D x H"}
 _UNEVEN = 1.25  # the largest step between neighbours over the smallest, both relative to real volumes
-_LEAST_PATIENTS = 10  # of 5 measures, each with p = 1 in 512 swaps of patients, one is below the level of 1 %
+_MEASURES_TESTED = 5  # of images, from 10 patients on; of volumes also their slices along each axis, from 11 on
 
 
 def answer(report: Report) -> Answer:
@@ -65,11 +73,17 @@ def answer(report: Report) -> Answer:
     verdict += _uneven(found)
     if found.noise_ratio is not None:
         verdict += f"; their noise is {100 * found.noise_ratio:.0f} % of the real images'"
-    heads = ("", "generated A to real B", "real A to real B", "chance of as much")
-    table = Table("Generated images beside real ones", heads, tuple(rows))
-    notes = (*found.warnings, found.caution or "", *_how_to_read(found.test))
+    table = Table("Generated images beside real ones", ("", *_SIDES, _CHANCE), tuple(rows))
+    notes = (*found.warnings, found.caution or "", *_how_to_read(found.test), *_about_slices(found))
     return Answer(
-        "realism", question, topic, value, brief, f"{verdict}.", (table,), tuple(note for note in notes if note)
+        "realism",
+        question,
+        topic,
+        value,
+        brief,
+        f"{verdict}.",
+        (table, *_of_slices(found)),
+        tuple(note for note in notes if note),
     )
 
 
@@ -90,6 +104,21 @@ def _rows(found: RealismResult, spectrum: str) -> list[TableRow]:
         meaning = "differences of neighbouring voxels along D, H, W over real ones, above 1 is less continuous"
         rows.append(TableRow("continuity", (shown, NOTHING, NOTHING), meaning))
     return rows
+
+
+def _of_slices(found: RealismResult) -> tuple[Table, ...]:
+    """The table of slices along each axis; () where there are none."""
+    rows = []
+    for axis, planes in _PLANES.items():
+        each = found.slices.get(axis)
+        if each is None:
+            continue
+        sides = with_error(each.mmd, each.mmd_spread), with_error(each.mmd_real, each.mmd_real_spread)
+        farther = with_interval(each.excess, each.ci95, general)
+        chance = p_value(found.test.p_of.get(f"slices_{axis}")) if found.test else NOTHING
+        rows.append(TableRow(f"MMD along {axis}", (*sides, farther, chance), f"of slices of {planes} voxels"))
+    heads = ("", *_SIDES, "farther than real", _CHANCE)
+    return (Table("Slices of generated volumes beside those of real ones", heads, tuple(rows)),) if rows else ()
 
 
 def _uneven(found: RealismResult) -> str:
@@ -131,10 +160,28 @@ def _told_apart(found: RealismResult) -> str:
 
 
 def _too_few(found: RealismResult) -> str:
-    patients = counted(found.patients, "patient")
-    return (
-        f"Too few patients to say whether they can be told from real images ({patients}, of at least {_LEAST_PATIENTS})"
+    patients, least = counted(found.patients, "patient"), _least_patients(found)
+    return f"Too few patients to say whether they can be told from real images ({patients}, of at least {least})"
+
+
+def _least_patients(found: RealismResult) -> int:
+    """How many patients it takes for one of k measures to be below the level, at p = k in 2^(n - 1) swaps."""
+    measures = max(_MEASURES_TESTED + len(found.slices), len(found.test.p_of) if found.test else 0)
+    return 1 + math.ceil(math.log2(measures / SIGNIFICANCE))
+
+
+def _about_slices(found: RealismResult) -> tuple[str, ...]:
+    """How to read the distances of slices; () where there are none."""
+    if not found.slices:
+        return ()
+    read = (
+        f"Slices along D, H and W: up to {MOST} of each volume, evenly spaced through its labelled part, and the MMD "
+        "of their learned features, by an encoder for each axis: compare with real slices, not one axis with another. "
+        "How much farther generated slices are than real ones is the mean over every halving, 0 at best; in brackets "
+        "its 95 % interval over patients. A patient's slices count as one observation."
     )
+    reasons = dict.fromkeys(each.no_interval or TOO_FEW for each in found.slices.values() if each.ci95 is None)
+    return (read, f"Where no interval stands, there are {' or '.join(reasons)}.") if reasons else (read,)
 
 
 def _how_to_read(test: RealismTest | None) -> tuple[str, ...]:
