@@ -118,6 +118,7 @@ def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: 
                 dataset,
                 run,
                 settings,
+                resume=True,
                 progress=lambda share, text: bar.update(share, text or bar.text),
             )
     return Generator.load(run)

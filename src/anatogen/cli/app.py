@@ -24,6 +24,7 @@ from anatogen.cli import (
     watch,
 )
 from anatogen.cli.common import version_option
+from anatogen.device import wait_asleep
 
 app = typer.Typer(
     name="anatogen",
@@ -44,7 +45,7 @@ app = typer.Typer(
 
 @app.callback()
 def _main(version: bool = version_option) -> None:
-    pass
+    wait_asleep()
 
 
 for module in (
