@@ -32,7 +32,9 @@ from nnunet_stand_in import Installed
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
-    return Installed(tmp_path / "bin", monkeypatch)
+    found = Installed(tmp_path / "bin", monkeypatch)
+    found.run_in_this_process(monkeypatch)
+    return found
 
 
 @pytest.fixture
