@@ -180,6 +180,8 @@ class nnUNetTrainer_of_a_test(nnUNetTrainer):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not REAL_THING, reason="nnU-Net is not installed")
 @pytest.mark.parametrize("size", [(40, 32), (12, 40, 32)], ids=["slices", "volumes"])
 def test_nnunet_itself_finds_what_it_was_shown(

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from anatogen.data.placement import Placement, item_spacing
-from anatogen.data.store import PreparedDataset
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.needs import heldout_images
@@ -201,7 +201,7 @@ def _real(dataset: PreparedDataset, split: str) -> _Cases:
     for row in rows:
         name = safe_name(row.id, ids)
         ids[name.lower()] = name
-    return _Cases(list(ids.values()), real_parts(dataset, split), [Placement.of(dataset, row) for row in rows])
+    return _Cases(list(ids.values()), real_parts(dataset, split), [_place(dataset, row) for row in rows])
 
 
 def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
@@ -211,7 +211,22 @@ def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
     for entry, row in zip(entries, found, strict=True):
         if row is None:
             raise DataError(f"image {entry.id} was made from no label map of this data set", path=dataset.folder)
-    return [Placement.of(dataset, row) for row in found if row is not None]
+    return [_place(dataset, row) for row in found if row is not None]
+
+
+def _place(dataset: PreparedDataset, row: Row) -> Placement:
+    """The place of `row`. A slice thinner than its pixels is made twice as thick as they are long: nnU-Net cuts slices
+    across the axis of the largest spacing, and would take lines of pixels for slices.
+    """
+    place = Placement.of(dataset, row)
+    if place.cut.sliced is None:
+        return place
+    affine, along = place.affine.copy(), place.affine[:3, place.cut.sliced]
+    thickness, pixel = float(np.linalg.norm(along)), max(place.spacing_mm)
+    if thickness >= pixel:
+        return place
+    affine[:3, place.cut.sliced] = along * (2 * pixel / thickness)
+    return replace(place, affine=affine)
 
 
 def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[MixtureUtility]:
