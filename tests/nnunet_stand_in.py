@@ -1,16 +1,19 @@
-"""An executable that stands in for nnU-Net's commands: it segments by the nearest mean of each class, and says how it
-was called.
-"""
+"""Executables that stand in for nnU-Net's commands (`nnunet_commands`), and say how they were called."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import nnunet_commands
+from anatogen.errors import DataError
+from anatogen.judges import nnunet as nnunet_judge
 
 STAND_IN = """#!{python}
 import json, os, subprocess, sys, time
@@ -26,34 +29,18 @@ if name == {hanging!r}:
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path({log!r}).with_name("workers").write_text(f"{{os.getpid()}} {{worker.pid}}\\n")
     time.sleep(600)
-if name != "nnUNetv2_plan_and_preprocess":
-    import nibabel, numpy as np
-    read = lambda path: np.asarray(nibabel.load(path).dataobj)
-    learnt = Path(homes["nnUNet_results"]) / "means.json"
-if name == "nnUNetv2_train":
-    raw = Path(homes["nnUNet_raw"]) / "Dataset001_anatogen"
-    labels = [read(p) for p in sorted((raw / "labelsTr").iterdir())]
-    images = [read(p) for p in sorted((raw / "imagesTr").glob("*_0000.nii.gz"))]
-    flat = [np.concatenate([a.ravel() for a in arrays]) for arrays in (images, labels)]
-    learnt.write_text(json.dumps([float(flat[0][flat[1] == c].mean()) for c in range(int(flat[1].max()) + 1)]))
-if name == "nnUNetv2_predict":
-    option = dict(zip(arguments, arguments[1:]))
-    out = Path(option["-o"])
-    out.mkdir(parents=True)
-    means = np.array(json.loads(learnt.read_text()))
-    for path in Path(option["-i"]).glob("*_0000.nii.gz"):
-        image = nibabel.load(path)
-        nearest = np.abs(np.asarray(image.dataobj)[..., None] - means).argmin(-1).astype(np.uint8)
-        nibabel.save(nibabel.Nifti1Image(nearest, image.affine), out / path.name.replace("_0000.nii", ".nii"))
+sys.path.insert(0, {tests!r})
+import nnunet_commands
+nnunet_commands.run(name, arguments, homes)
 """
-COMMANDS = ("nnUNetv2_plan_and_preprocess", "nnUNetv2_train", "nnUNetv2_predict")
+COMMANDS = nnunet_commands.NAMES
 
 
 class Installed:
     """A stand-in nnU-Net on PATH, and what it was called with."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.log = folder, folder / "calls.jsonl"
+        self.folder, self.log, self.seen = folder, folder / "calls.jsonl", folder / "seen.jsonl"
         (folder / "nnunetv2").mkdir(parents=True)
         (folder / "nnunetv2" / "__init__.py").touch()
         monkeypatch.syspath_prepend(str(folder))
@@ -63,11 +50,38 @@ class Installed:
         self.write()
 
     def write(self, failing: str = "", hanging: str = "") -> None:
-        text = STAND_IN.format(python=sys.executable, log=str(self.log), failing=failing, hanging=hanging)
+        self.failing, tests = failing, str(Path(__file__).parent)
+        text = STAND_IN.format(python=sys.executable, log=str(self.log), failing=failing, hanging=hanging, tests=tests)
         for name in COMMANDS:
             (self.folder / name).write_text(text)
             (self.folder / name).chmod(0o755)
 
+    def run_in_this_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """From now on commands are function calls, which are faster; what a training is given is noted in `seen`."""
+
+        def run(command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+            homes = {k: v for k, v in environment.items() if k.startswith("nnUNet_")}
+            with self.log.open("a") as file:
+                file.write(json.dumps([command[0], list(command[1:]), homes]) + "\n")
+            if command[0] == self.failing:
+                raise DataError(f"{command[0]} failed with exit status 3", path=log)
+            try:
+                nnunet_commands.run(command[0], command[1:], homes, self.seen)
+            except nnunet_commands.Refused as error:
+                log.write_text(str(error))
+                raise DataError(f"{command[0]} failed with exit status 1: {error}", path=log) from error
+
+        monkeypatch.setattr(nnunet_judge, "_run", run)
+
     @property
     def calls(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return _lines(self.log)
+
+    @property
+    def given(self) -> list[dict[str, Any]]:
+        """The training cases of each planning: {folder, cases: {name: {shape, spacing, affine}}}."""
+        return _lines(self.seen)
+
+
+def _lines(file: Path) -> list[Any]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -26,6 +26,7 @@ def test_of_a_run(
     cli: Cli, run_folder: Path, dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = Installed(tmp_path / "bin", monkeypatch)
+    installed.run_in_this_process(monkeypatch)
     words = ("evaluate", run_folder, "--dataset", dataset_folder, "--out", tmp_path / "report", "--only", "utility")
     words += ("--quick", "--utility-steps", 2, "--device", "cpu")
     code, out, _ = cli(*words)

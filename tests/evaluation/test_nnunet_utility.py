@@ -14,6 +14,8 @@ import pytest
 
 from anatogen.data.intensity import IntensityMapping
 from anatogen.data.placement import Placement
+from anatogen.data.prepare import PrepareSettings, prepare
+from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.sections.utility import real_parts
@@ -27,12 +29,15 @@ from anatogen.judges.utility import Parts, dice_of_patients
 from anatogen.progress import Bars, watched_by
 from anatogen.reporting.answers import answers
 from anatogen.reporting.results import Report, UtilityResult
+from cohorts import RealImages
 from nnunet_stand_in import Installed
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
-    return Installed(tmp_path / "bin", monkeypatch)
+    found = Installed(tmp_path / "bin", monkeypatch)
+    found.run_in_this_process(monkeypatch)
+    return found
 
 
 @pytest.fixture
@@ -176,6 +181,20 @@ def test_partly_annotated_cases_and_free_classes_are_refused(
             PreparedDataset(dataset.folder, dataset.info.model_copy(update={"classes": classes}), dataset.rows), 50
         )
     assert not installed.calls
+
+
+def test_nnunet_cuts_across_the_thickest_axis(installed: Installed, dataset_folder: Path, tmp_path: Path) -> None:
+    """Sagittal slices of 1 mm have pixels of 1 x 2.5 mm here: as they are, nnU-Net would train on lines."""
+    source = open_source(str(dataset_folder.parent / "raw"))
+    settings = PrepareSettings(size=(16, 24), axis="sagittal", fit="crop", workers=1)
+    dataset = prepare(source, tmp_path / "data", settings, version="test")
+    requests = requests_from_dataset(dataset, dataset.split("heldout"), dataset.schema.states())
+    samples = write_sample_set(RealImages(dataset), requests, tmp_path / "samples", image_format="npy")  # type: ignore[arg-type]
+    utility_by_nnunet(dataset, samples, samples.entries, tmp_path / "work", 1, device="cpu")
+    for given in installed.given:
+        for case in given["cases"].values():
+            assert case["shape"] == [24, 16, 1] and np.allclose(case["spacing"], (1, 2.5, 5))
+    assert installed.given
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal", "volume"])

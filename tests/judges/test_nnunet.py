@@ -15,8 +15,18 @@ import nibabel
 import numpy as np
 import pytest
 
+from anatogen.data.intensity import IntensityMapping
+from anatogen.data.placement import Placement
 from anatogen.errors import DataError, SettingsError
-from anatogen.judges.nnunet import nnunet_available, train_with_nnunet, trainer_of
+from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, write_raw
+from anatogen.judges.nnunet import (
+    CONFIGURATIONS,
+    nnunet_available,
+    require_halvings,
+    train_with_nnunet,
+    trainer_of,
+)
+from anatogen.volume import Volume
 from conftest import write_nnunet
 from nnunet_stand_in import COMMANDS, Installed
 
@@ -170,22 +180,28 @@ class nnUNetTrainer_of_a_test(nnUNetTrainer):
 """
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not REAL_THING, reason="nnU-Net is not installed")
-def test_nnunet_itself_finds_what_it_was_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asymmetric slices with a bar and a dot, written by `volumes_of`: predictions match the label maps."""
-    from anatogen.io.nnunet_raw import read_label_map, volumes_of, write_case, write_description
-
+@pytest.mark.parametrize("size", [(40, 32), (12, 40, 32)], ids=["slices", "volumes"])
+def test_nnunet_itself_finds_what_it_was_shown(
+    size: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asymmetric images with a bar and a dot, in the place of an oblique scan: predictions match the label maps."""
     rng = np.random.default_rng(0)
-    truth = np.zeros((8, 40, 32), dtype=np.int64)
+    truth = np.zeros((8, *size), dtype=np.int64)
+    axis = "axial" if len(size) == 2 else "volume"
+    turned = np.array([[-0.8, -0.6, 0, 5], [0.6, -0.8, 0, -7], [0, 0, -2.5, 9], [0, 0, 0, 1]])
+    place = Placement.at(turned.tolist(), (32, 40, 12), (axis, size, "crop"), 0, [IntensityMapping(1, 0, 0, 500)], "MR")
+    cases = []
     for k, labels in enumerate(truth):
         y, x = rng.integers(2, 8, 2)
-        labels[y : y + 6, x : x + 16] = 1
-        labels[y + 14 : y + 22, x + 2 : x + 10] = 2
-        image = (labels * 0.8 - 0.9 + rng.normal(0, 0.03, labels.shape)).clip(-1, 1).astype(np.float32)[None]
-        channels, drawn = volumes_of(image, labels, 3)
-        write_case(tmp_path / "raw", f"case_{k}", channels, drawn)
-        write_case(tmp_path / "raw", f"case_{k}", channels)
-    write_description(tmp_path / "raw", ["MR"], ["bar", "dot"], len(truth))
+        labels[..., y : y + 6, x : x + 16] = 1
+        labels[..., y + 14 : y + 22, x + 2 : x + 10] = 2
+        image = (labels * 0.8 - 0.9 + rng.normal(0, 0.03, size)).clip(-1, 1).astype(np.float32)[None]
+        of_scan = place.image(image), place.labels(labels), place.cut.sliced
+        cases += [raw_case(f"case_{k}", *of_scan), raw_case(f"test_{k}", *of_scan, labelled=False)]
+    write_raw(tmp_path / "raw", cases, ["MR"], ["bar", "dot"])
     (tmp_path / "trainers").mkdir()
     (tmp_path / "trainers" / "nnUNetTrainer_of_a_test.py").write_text(TRAINER)
     monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "trainers"))
@@ -193,11 +209,56 @@ def test_nnunet_itself_finds_what_it_was_shown(tmp_path: Path, monkeypatch: pyte
         [tmp_path / "raw"],
         tmp_path / "raw" / "imagesTs",
         tmp_path / "work",
+        configuration=CONFIGURATIONS[len(size)],
         trainer="nnUNetTrainer_of_a_test",
         processes=1,
     )
-    predicted = np.stack([read_label_map(found / f"case_{k}.nii.gz", dims=2) for k in range(len(truth))])
-    assert nibabel.load(found / "case_0.nii.gz").shape == (32, 40, 1) and predicted.shape == truth.shape
+    predicted = np.stack([read_label_map(found / f"test_{k}.nii.gz", len(size)) for k in range(len(truth))])
+    stored = nibabel.load(found / "test_0.nii.gz")
+    assert stored.shape == (32, 40, *((1,) if axis == "axial" else (12,))) and predicted.shape == truth.shape
+    assert np.allclose(stored.header.get_zooms(), (1, 1, 2.5)) and np.allclose(stored.affine, turned, atol=1e-4)
     for c in (1, 2):
         both = ((predicted == c) & (truth == c)).sum()
         assert 2 * both / ((predicted == c).sum() + (truth == c).sum()) > 0.7
+
+
+def test_what_nnunet_plans_nothing_for(installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nnU-Net skips 3d_fullres for volumes of one slice, and plans a network without output for tiny ones."""
+    installed.run_in_this_process(monkeypatch)
+
+    def planned(name: str, configuration: str, grid: tuple[int, int, int], empty_above: int = 99) -> Path:
+        affine, array = np.diag([-1.0, -1.0, -1.0, 1.0]), np.full(grid, 7, np.int16)
+        array[..., empty_above:] = 0
+        raw, labels = tmp_path / name, Volume((array > 0).astype(np.uint8), affine)
+        write_raw(raw, [RawCase("a", [Volume(array, affine)], labels)], ["MR"], ["x"])
+        return train_with_nnunet([raw], raw / "imagesTr", raw / "work", configuration=configuration)
+
+    assert len(list(planned("fine", "3d_fullres", (9, 8, 8)).glob("a*.nii.gz"))) == 1
+    with pytest.raises(DataError, match="no 3d_fullres for these images: .* median size is 1 x 16 x 16 voxels. Prep"):
+        planned("flat", "3d_fullres", (16, 16, 8), empty_above=1)
+    assert len(list(planned("slice", "2d", (16, 16, 1)).glob("a*.nii.gz"))) == 1
+    with pytest.raises(DataError, match="Plans.json: images of 7 x 7 x 7 voxels of 1 x 1 x 1 mm are too small for nnU"):
+        planned("tiny", "3d_fullres", (7, 7, 7))
+    assert [name for name, *_ in installed.calls].count("nnUNetv2_train") == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing", "fine"),
+    [
+        ((8, 8, 8), (1, 1, 1), True),  # each of these was planned by nnU-Net 2.8.1
+        ((8, 8, 8), (4, 1, 1), True),
+        ((8, 8, 8), (4, 1, 4), False),
+        ((7, 7, 7), (1, 1, 1), False),
+        ((4, 12, 12), (1, 1, 1), True),
+        ((2, 32, 32), (5, 1, 1), True),
+        ((16, 8, 9), (3, 2.5, 1), False),
+        ((8, 9), (2.5, 1), False),
+        ((8, 8), (1, 1), True),
+    ],
+)
+def test_an_axis_has_to_be_halved(size: tuple[int, ...], spacing: tuple[float, ...], fine: bool) -> None:
+    if fine:
+        require_halvings(size, spacing)
+        return
+    with pytest.raises(DataError, match="too small for nnU-Net, whose network could halve no axis"):
+        require_halvings(size, spacing)

@@ -34,8 +34,8 @@ def evaluate(
     nnunet: int | None = typer.Option(
         None,
         metavar="EPOCHS",
-        help="Also measure utility for training nnU-Net, where it is installed: 1, 5, 10, 20, 50, 100, 250, 500, "
-        "750, 1000, 2000, 4000 or 8000 epochs.",
+        help="Also measure utility for training nnU-Net (2d on slices, 3d_fullres on volumes), where it is installed: "
+        "1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000 or 8000 epochs.",
     ),
     made_by: Path | None = typer.Option(
         None, "--run", help="The run that made the sample set, if it is not in a folder beside it."

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from anatogen.files import safe_name
 from anatogen.io.nifti import read_nifti, write_nifti
-from anatogen.volume import Volume, with_last_axis
+from anatogen.volume import Volume, skew, with_last_axis
+
+_MOST_SKEW = 1e-5  # cosine between voxel axes; ITK rejects files with a little more
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,39 @@ def write_raw(
         cases: Read one after the other; files are named after the case ids, see `safe_name`.
         channels: Channel names; any name of a CT becomes "CT", which tells nnU-Net that values are in HU.
         classes: The names of the classes 1..C-1.
-        more: Keys of dataset.json that nnU-Net does not read.
+        more: Further keys of dataset.json.
 
     Returns:
         The file names of the cases.
     """
     names: dict[str, str] = {}
     labelled = 0
+    reader: dict[str, str] = {}
     for case in cases:
         name = safe_name(case.id, names)
         names[name.lower()] = name
         _write_case(folder, name, case)
         labelled += case.labels is not None
+        reader |= reader_of(case.channels[0].affine)
     description = {
         "channel_names": {str(c): channel_name(name) for c, name in enumerate(channels)},
         "labels": {"background": 0, **{name: i for i, name in enumerate(classes, start=1)}},
         "numTraining": labelled,
         "file_ending": ".nii.gz",
+        **reader,
         **more,
     }
     text = json.dumps(description, indent=1, ensure_ascii=False)
     (folder / "dataset.json").write_text(text, encoding="utf-8")
     return list(names.values())
+
+
+def reader_of(affine: NDArray[np.float64]) -> dict[str, str]:
+    """The key of dataset.json by which nnU-Net reads files with this `affine`, where it is needed.
+
+    By default it reads with ITK, which rejects voxel axes that are not orthogonal (a tilted gantry).
+    """
+    return {"overwrite_image_reader_writer": "NibabelIO"} if skew(affine) > _MOST_SKEW else {}
 
 
 def _write_case(folder: Path, name: str, case: RawCase) -> None:

@@ -17,13 +17,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from anatogen.errors import DataError, OutputError, SettingsError
 from anatogen.files import writing
 
 EPOCHS = (1, 5, 10, 20, 50, 100, 250, 500, 750, 1000, 2000, 4000, 8000)  # nnU-Net has trainers for these
 STEPS_AN_EPOCH = 250
+CONFIGURATIONS = {2: "2d", 3: "3d_fullres"}  # by the dimensions of the images
 _NAME, _ID = "Dataset001_anatogen", "1"  # of the work folder's own nnUNet_raw
+_READER = "overwrite_image_reader_writer"
+_LEAST_HALVED, _LEAST_HALVED_ALONE = 8, 12  # voxels; nnU-Net keeps 4 in the deepest level
+_OTHERWISE = "Prepare volumes that scans fill better (--size, --fit), or slices (--dim 2), or leave out --nnunet"
 
 
 def nnunet_available() -> bool:
@@ -63,6 +68,26 @@ def trainer_of(epochs: int) -> str:
     return f"nnUNetTrainer_{epochs}epoch{'s' if epochs > 1 else ''}"
 
 
+def require_halvings(size: Sequence[int], spacing_mm: Sequence[float], *, path: Path | None = None) -> None:
+    """Check that nnU-Net's planner finds an axis to halve: it plans a network that halves none, but that has no output.
+
+    It halves axes of at least 8 voxels whose spacing is below twice the smallest spacing of such axes. If this is one
+    axis only, it needs 12 voxels.
+
+    Args:
+        size: The voxels of an image along each axis.
+        spacing_mm: Their distance along each axis, in the same order.
+        path: Where the images are.
+
+    Raises:
+        DataError: It finds none.
+    """
+    axes = [(n, mm) for n, mm in zip(size, spacing_mm, strict=True) if n >= _LEAST_HALVED]
+    halved = [n for n, mm in axes if mm < 2 * min(other for _, other in axes)]
+    if not halved or (len(halved) == 1 and halved[0] < _LEAST_HALVED_ALONE):
+        raise _too_small(size, spacing_mm, path)
+
+
 def train_with_nnunet(
     folders: Sequence[Path],
     images: Path,
@@ -80,7 +105,7 @@ def train_with_nnunet(
         folders: nnU-Net raw data sets of equal channels, classes and file ending, as `export_nnunet` writes them.
         images: A folder of images with nnU-Net's names (CASE_0000.nii.gz).
         work: A new folder for everything that nnU-Net writes.
-        configuration: nnU-Net's configuration.
+        configuration: nnU-Net's configuration, as in CONFIGURATIONS.
         trainer: nnU-Net's trainer, which sets the length: nnUNetTrainer (1000 epochs), nnUNetTrainer_50epochs, ...
         device: cpu, cuda, cuda:1 or mps.
         processes: Worker processes; nnU-Net's own variables (nnUNet_n_proc_DA, nnUNet_def_n_proc) take precedence.
@@ -91,7 +116,8 @@ def train_with_nnunet(
 
     Raises:
         SettingsError: nnU-Net is not installed, or `work` already exists.
-        DataError: The data sets do not match, or a command fails (its output is in `work`/nnunet.log).
+        DataError: The data sets do not match, nnU-Net plans no such configuration for their images, or a command fails
+            (its output is in `work`/nnunet.log).
         OutputError: `work` cannot be written.
     """
     require_nnunet()
@@ -131,31 +157,63 @@ def train_with_nnunet(
         if progress is not None:
             progress(" ".join(command))
         _run(command, environment, work / "nnunet.log")
+        if command is commands[0]:
+            _require_planned(homes["nnUNet_preprocessed"] / _NAME / "nnUNetPlans.json", configuration)
     if not any(predictions.glob(f"*{description['file_ending']}")):
         raise DataError("nnU-Net produced no segmentation", path=images, hint=f"See {work / 'nnunet.log'}")
     return predictions
 
 
+def _require_planned(file: Path, configuration: str) -> None:
+    """Check that the plans in `file` have `configuration`, with a network that can be trained.
+
+    nnU-Net itself skips a configuration that it did not plan, and plans networks that have no output. Plans that cannot
+    be read are left to its own next command.
+
+    Raises:
+        DataError: They have no such configuration or network.
+    """
+    try:
+        plans = json.loads(file.read_text(encoding="utf-8"))
+        planned: dict[str, Any] | None = plans["configurations"].get(configuration)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return
+    if planned is None:
+        median = " x ".join(map(str, plans.get("original_median_shape_after_transp", ())))
+        problem = f"nnU-Net plans no {configuration} for these images: without borders that are zero, "
+        raise DataError(f"{problem}their median size is {median} voxels", path=file, hint=_OTHERWISE)
+    if planned.get("architecture", {}).get("arch_kwargs", {}).get("n_stages") == 1:
+        raise _too_small(planned["patch_size"], planned["spacing"], file)
+
+
+def _too_small(size: Sequence[int], spacing_mm: Sequence[float], path: Path | None) -> DataError:
+    shape, spacing = " x ".join(map(str, size)), " x ".join(f"{mm:.3g}" for mm in spacing_mm)
+    problem = f"images of {shape} voxels of {spacing} mm are too small for nnU-Net, whose network could halve no axis"
+    return DataError(problem, path=path, hint=_OTHERWISE)
+
+
 def _joint_description(folders: Sequence[Path]) -> dict[str, object]:
-    """The dataset.json of all `folders` together.
+    """The dataset.json of all `folders` together. A reader that one of them needs is used for all.
 
     Raises:
         DataError: One is missing, damaged or does not match the first.
     """
     if not folders:
         raise SettingsError("no data set to train nnU-Net on")
-    found = []
+    found: list[dict[str, object]] = []
+    readers: dict[str, str] = {}
     for folder in folders:
         try:
             text = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
             found.append({key: text[key] for key in ("channel_names", "labels", "file_ending")})
+            readers |= {_READER: text[_READER]} if _READER in text else {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError("is not an nnU-Net raw data set", path=folder, hint="Export it again") from error
         for key in found[0]:
             if found[-1][key] != found[0][key]:
                 raise DataError(f"its dataset.json differs from that of {folders[0]} in {key}", path=folder)
-    count = sum(1 for folder in folders for _ in (folder / "labelsTr").glob("*" + found[0]["file_ending"]))
-    return {**found[0], "numTraining": count}
+    count = sum(1 for folder in folders for _ in (folder / "labelsTr").glob(f"*{found[0]['file_ending']}"))
+    return {**found[0], "numTraining": count, **readers}
 
 
 def _join(folders: Sequence[Path], out: Path, description: dict[str, object]) -> None:

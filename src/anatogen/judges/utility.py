@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anatogen.errors import DataError, SettingsError
-from anatogen.judges.fitting import Items, Joined, Lazy, Part
+from anatogen.judges.fitting import Items, Joined, Lazy, Part, each_of
 from anatogen.judges.segmenter import SegmenterSettings, confusion_of, train_segmenter
+from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.intervals import Interval, mean_interval
-from anatogen.metrics.overlap import class_means, dice_by_group
+from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
 
 REAL_SHARES = (1.0, 0.0, 1 / 2, 1 / 3, 1 / 5)  # real only, synthetic only, then real to synthetic 1:1, 1:2, 1:4
@@ -281,9 +282,19 @@ def utility_of_mixtures(
     return results
 
 
-def dice_of_patients(found: NDArray[np.integer], test: Parts, class_count: int) -> NDArray[np.float64]:
-    """Dice (patients, C-1) of the label maps `found` (N, *spatial), NaN where the patient lacks the class."""
-    return dice_by_group(found, test.labels[:].numpy(), test.groups, class_count, test.annotated.numpy())
+def dice_of_patients(found: Iterable[NDArray[np.integer]], test: Parts, class_count: int) -> NDArray[np.float64]:
+    """Dice (patients, C-1) of the label maps `found`, NaN where the patient lacks the class.
+
+    Args:
+        found: A label map (*spatial) for each image of `test`; one at a time is kept.
+        test: The images of the test patients, with their true label maps.
+        class_count: C, the background included.
+    """
+    counts = [
+        confusion_counts(one[None], truth[None].numpy(), class_count, counted=counted[None].numpy(), surfaces=False)
+        for one, truth, counted in zip(found, each_of(test.labels), test.annotated, strict=True)
+    ]
+    return ConfusionCounts.joined(counts).dice_by(test.groups)
 
 
 def name_of(real_share: float) -> str:

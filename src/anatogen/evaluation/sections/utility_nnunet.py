@@ -9,14 +9,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar
 
 import numpy as np
 
-from anatogen.data.placement import Placement
-from anatogen.data.store import PreparedDataset
+from anatogen.data.placement import Placement, item_spacing
+from anatogen.data.store import PreparedDataset, Row
 from anatogen.device import pick_device
 from anatogen.errors import DataError, Interrupted, SettingsError
 from anatogen.evaluation.needs import heldout_images
@@ -25,16 +26,23 @@ from anatogen.evaluation.sections.utility import at_most, real_parts, synthetic_
 from anatogen.files import safe_name, writing
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, require_true_maps
-from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, write_raw
+from anatogen.io.nnunet_raw import RawCase, raw_case, read_label_map, reader_of, write_raw
 from anatogen.judges.fitting import blocks_of, each_of
-from anatogen.judges.nnunet import STEPS_AN_EPOCH, nnunet_version, require_nnunet, train_with_nnunet, trainer_of
+from anatogen.judges.nnunet import (
+    CONFIGURATIONS,
+    STEPS_AN_EPOCH,
+    nnunet_version,
+    require_halvings,
+    require_nnunet,
+    train_with_nnunet,
+    trainer_of,
+)
 from anatogen.judges.utility import MixtureUtility, Parts, dice_of_patients
 from anatogen.progress import Stage, stage
 from anatogen.reporting.results import NnunetUtilityResult, Report, UtilitySplit
 
 MIXTURES = {"real": ("real",), "synthetic": ("synthetic",), "both": ("real", "synthetic")}
 _COMMANDS = 3  # of one training
-_CONFIGURATION = "2d"
 
 
 @dataclass(frozen=True)
@@ -92,15 +100,12 @@ class NnunetUtility(Section[NnunetUtilityResult]):
 
 def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
     """Raises SettingsError where nnU-Net is not installed, has no trainer of so many `epochs` or gives a class's name a
-    meaning of its own, or where `dataset` holds volumes or has no split test.
+    meaning of its own, or where `dataset` has no split test.
 
-    Raises DataError where a held-out slice lacks a class's annotation: in an nnU-Net data set it would count as
-    background. Leaving such slices out would compare other patients than the built-in segmenter's.
+    Raises DataError where the images are too small for nnU-Net, or a held-out one lacks a class's annotation: in an
+    nnU-Net data set it would count as background. Leaving such images out would compare other patients than the
+    built-in segmenter's.
     """
-    if len(dataset.size) != 2:
-        raise SettingsError(
-            "nnU-Net is trained on slices so far, not on volumes", path=dataset.folder, hint="Leave out --nnunet"
-        )
     trainer_of(epochs)
     require_nnunet()
     dataset.split("test")
@@ -110,7 +115,10 @@ def require_for_nnunet(dataset: PreparedDataset, epochs: int) -> None:
             path=dataset.folder,
             hint="Prepare the data again, renamed with --merge NEW=OLD",
         )
-    for row in dataset.split("heldout"):
+    heldout = dataset.split("heldout")
+    spacings = [item_spacing(dataset, row) for row in {row.case: row for row in heldout}.values()]
+    require_halvings(dataset.size, [median(along) for along in zip(*spacings, strict=True)], path=dataset.folder)
+    for row in heldout:
         missing = [name for name in dataset.schema.names if name not in row.annotated]
         if missing:
             raise DataError(
@@ -134,16 +142,17 @@ def utility_by_nnunet(
     """Train nnU-Net on the images of `entries` (made from heldout maps), on the real heldout ones and on both; test on
     test patients.
 
-    Real and synthetic images are written by the same code, each in the place and the units of its scan. Each mixture is
-    planned by nnU-Net from its own images, and trained once, without a seed: intervals are over patients only. work:
-    here lie real, synthetic and both, each with nnU-Net's model, log and predictions, beside a record of what they were
-    made from; what is finished is taken as it is, what is not is begun again. trainer: by default the one of `epochs`.
+    Its configuration is 2d for slices and 3d_fullres for volumes. Real and synthetic images are written by the same
+    code, each in the place and the units of its scan. Each mixture is planned by nnU-Net from its own images, and
+    trained once, without a seed: intervals are over patients only. work: here lie real, synthetic and both, each with
+    nnU-Net's model, log and predictions, beside a record of what they were made from; what is finished is taken as it
+    is, what is not is begun again. trainer: by default the one of `epochs`.
     Of more than 20,000 images, so many are drawn. Raises what `require_for_nnunet`, `require_true_maps` and
     `train_with_nnunet` do, SettingsError where `work` holds a folder that is not its own, and Interrupted on Ctrl-C.
     """
     require_for_nnunet(dataset, epochs)
     require_true_maps(samples)
-    trainer = trainer or trainer_of(epochs)
+    trainer, configuration = trainer or trainer_of(epochs), CONFIGURATIONS[len(dataset.size)]
     entries = at_most(entries)
     names = dataset.schema.names
     sets = {
@@ -164,7 +173,8 @@ def utility_by_nnunet(
             _write(work / "data", sets, test, dataset)
         with stage("nnU-Net", _COMMANDS * len(missing), "commands", every=0) as bar:
             for name in missing:
-                _train(work, name, wanted[name], trainer, str(pick_device(device)), bar)
+                how = {"configuration": configuration, "trainer": trainer, "device": str(pick_device(device))}
+                _train(work, name, wanted[name], how, bar)
     except KeyboardInterrupt as error:
         ended = ", ".join(name for name in MIXTURES if _finished(work, name, wanted[name], test.ids)) or "none"
         raise Interrupted(
@@ -179,7 +189,7 @@ def utility_by_nnunet(
         **trainings_of(results, names),
         epochs=epochs,
         trainer=trainer,
-        configuration=_CONFIGURATION,
+        configuration=configuration,
         version=nnunet_version(),
         split=UtilitySplit(trained="heldout", tested="test"),
     )
@@ -191,7 +201,7 @@ def _real(dataset: PreparedDataset, split: str) -> _Cases:
     for row in rows:
         name = safe_name(row.id, ids)
         ids[name.lower()] = name
-    return _Cases(list(ids.values()), real_parts(dataset, split), [Placement.of(dataset, row) for row in rows])
+    return _Cases(list(ids.values()), real_parts(dataset, split), [_place(dataset, row) for row in rows])
 
 
 def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
@@ -201,14 +211,30 @@ def _places(dataset: PreparedDataset, entries: list[Line]) -> list[Placement]:
     for entry, row in zip(entries, found, strict=True):
         if row is None:
             raise DataError(f"image {entry.id} was made from no label map of this data set", path=dataset.folder)
-    return [Placement.of(dataset, row) for row in found if row is not None]
+    return [_place(dataset, row) for row in found if row is not None]
+
+
+def _place(dataset: PreparedDataset, row: Row) -> Placement:
+    """The place of `row`. A slice thinner than its pixels is made twice as thick as they are long: nnU-Net cuts slices
+    across the axis of the largest spacing, and would take lines of pixels for slices.
+    """
+    place = Placement.of(dataset, row)
+    if place.cut.sliced is None:
+        return place
+    affine, along = place.affine.copy(), place.affine[:3, place.cut.sliced]
+    thickness, pixel = float(np.linalg.norm(along)), max(place.spacing_mm)
+    if thickness >= pixel:
+        return place
+    affine[:3, place.cut.sliced] = along * (2 * pixel / thickness)
+    return replace(place, affine=affine)
 
 
 def _results(work: Path, sets: dict[str, _Cases], test: _Cases, class_count: int, epochs: int) -> list[MixtureUtility]:
     results: list[MixtureUtility] = []
     for name, parts in MIXTURES.items():
         predicted = work / name / "predictions"
-        found = np.stack([read_label_map(predicted / f"{case}.nii.gz", dims=2) for case in test.ids])
+        dims = len(test.parts.labels.shape) - 1
+        found = (read_label_map(predicted / f"{case}.nii.gz", dims) for case in test.ids)
         scores = dice_of_patients(found, test.parts, class_count)
         real, synthetic = (sets[part].parts if part in parts else None for part in ("real", "synthetic"))
         counts = (len(real) if real else 0, len(synthetic) if synthetic else 0)
@@ -233,6 +259,9 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
     """The raw data sets `data`/real and `data`/synthetic, and the images to segment, `data`/test/imagesTs."""
     shutil.rmtree(data, ignore_errors=True)  # of a call that was killed
     everything = {**sets, "test": test}
+    reader: dict[str, str] = {}  # one for all
+    for place in (place for cases in everything.values() for place in cases.places):
+        reader |= reader_of(place.affine)
     with (
         writing(data) as partial,
         stage("writing for nnU-Net", sum(len(cases.ids) for cases in everything.values()), "images") as bar,
@@ -240,7 +269,7 @@ def _write(data: Path, sets: dict[str, _Cases], test: _Cases, dataset: PreparedD
         for name, cases in everything.items():
             written = _raw_cases(cases, bar, dataset.schema.count, labelled=name != "test")
             ignore = ("ignore",) if dataset.info.ignored is not None else ()
-            write_raw(partial / name, written, dataset.info.channels, (*dataset.schema.names, *ignore))
+            write_raw(partial / name, written, dataset.info.channels, (*dataset.schema.names, *ignore), **reader)
 
 
 def _raw_cases(cases: _Cases, bar: Stage, ignored: int, *, labelled: bool) -> Iterator[RawCase]:
@@ -254,8 +283,11 @@ def _raw_cases(cases: _Cases, bar: Stage, ignored: int, *, labelled: bool) -> It
         bar.advance()
 
 
-def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: Stage) -> None:
-    """Train the mixture `name` and segment the test images, to `work`/name; `work`/name.json says when it is whole."""
+def _train(work: Path, name: str, digest: str, how: dict[str, str], bar: Stage) -> None:
+    """Train the mixture `name` and segment the test images, to `work`/name; `work`/name.json says when it is whole.
+
+    how: nnU-Net's configuration, trainer and device.
+    """
     folder, record = work / name, work / f"{name}.json"
     if folder.exists():
         if not record.exists():
@@ -273,11 +305,9 @@ def _train(work: Path, name: str, digest: str, trainer: str, device: str, bar: S
         [work / "data" / part for part in MIXTURES[name]],
         work / "data" / "test" / "imagesTs",
         folder,
-        configuration=_CONFIGURATION,
-        trainer=trainer,
-        device=device,
         processes=max(2, min(8, os.cpu_count() or 2)),
         progress=begun,
+        **how,
     )
     for part in ("raw", "preprocessed"):  # copies, which can be made again
         shutil.rmtree(folder / part, ignore_errors=True)
