@@ -21,6 +21,7 @@ from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.generation.engine import Generator
+from anatogen.model import read_about
 from anatogen.progress import stage
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
@@ -110,8 +111,8 @@ def with_few_patients(
 
 
 def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: dict[str, float]) -> Generator:
-    """The generator in `run`, trained first if missing; length: {"steps": N} or {"max_time_s": S}."""
-    if not (run / "model.json").exists():
+    """The generator in `run`, trained first if missing or not finished; length: {"steps": N} or {"max_time_s": S}."""
+    if not (run / "model.json").exists() or not read_about(run).finished:
         settings = build_settings(values=values, training={"steps": None, **length})
         with stage(f"training {run.name}", 1.0, "s") as bar:
             train(
