@@ -44,7 +44,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def _main(version: bool = version_option) -> None:
+def _main(version: bool = version_option) -> None:  # noqa: ARG001 - typer answers it
     wait_asleep()
 
 
