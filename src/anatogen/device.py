@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -50,15 +49,6 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "bfloat16" or (precision == "auto" and has_bfloat16(device)):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
-
-
-def wait_asleep() -> None:
-    """Have threads sleep while they wait for others, instead of spinning. To be called before PyTorch is imported.
-
-    Two trainings on one machine have more threads than it has cores: one that spins then keeps a core from the thread
-    that it waits for. Says nothing where the user has set `OMP_WAIT_POLICY`. See `benchmarks/side_by_side.py`.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def give_back_memory() -> None:

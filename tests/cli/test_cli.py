@@ -49,15 +49,6 @@ def test_the_four_commands(cli: Cli, nnunet: Path, tmp_path: Path, monkeypatch: 
         assert code == 0 and word in out
 
 
-def test_threads_sleep_while_they_wait(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert cli("info", "nowhere")[0] == 2
-    assert os.environ["OMP_WAIT_POLICY"] == "active"  # the user's own choice
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    assert cli("info", "nowhere")[0] == 2
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
-
-
 def test_phantoms_by_count_and_patients_by_table(cli: Cli, nnunet: Path, tmp_path: Path) -> None:
     split = ("--split", "train=1", "--size", 64)
     assert cli("prepare", "phantom:breast-mri", tmp_path / "phantom", "--patients", 2, *split)[0] == 0

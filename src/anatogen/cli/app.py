@@ -24,7 +24,6 @@ from anatogen.cli import (
     watch,
 )
 from anatogen.cli.common import version_option
-from anatogen.device import wait_asleep
 
 app = typer.Typer(
     name="anatogen",
@@ -44,8 +43,8 @@ app = typer.Typer(
 
 
 @app.callback()
-def _main(version: bool = version_option) -> None:  # noqa: ARG001 - typer answers it
-    wait_asleep()
+def _main(version: bool = version_option) -> None:
+    pass
 
 
 for module in (
