@@ -20,8 +20,8 @@ from anatogen.errors import DataError
 from anatogen.files import LOCK_ENDING
 
 _CHUNK = 1 << 20  # bytes
-_LARGE = 4 << 20  # bytes of an item that is cut
-_CUBE = 64  # voxels a side
+_LARGE = 1 << 21  # values of an item that is cut, at least: 128 x 128 x 128
+_CUBE, _BLOCK = 64, 32  # voxels a side: of what is compressed together, and of what is decompressed at a time
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def _sums(images: NDArray[Any], labels: NDArray[Any]) -> tuple[int, int]:
 def _create(path: Path, item: tuple[int, ...], kind: type[np.generic], dim: int) -> Any:
     """An empty array that grows along its first axis, in blocks of one item, so that items can be read singly.
 
-    Items of more than a few MB are cut into cubes, so that a crop can be read without the rest.
+    Items of 128 x 128 x 128 and more are cut into cubes, so that a crop can be read without the rest: see
+    `benchmarks/store_throughput.py` for their sides.
 
     Args:
         path: Of the file.
@@ -157,9 +158,9 @@ def _create(path: Path, item: tuple[int, ...], kind: type[np.generic], dim: int)
     """
     bytes_each = int(np.prod(item)) * np.dtype(kind).itemsize
     chunks, blocks = (max(1, _CHUNK // bytes_each), *item), (1, *item)
-    if bytes_each > _LARGE:
-        cube = (*item[: len(item) - dim], *(min(side, _CUBE) for side in item[len(item) - dim :]))
-        chunks, blocks = (1, *cube), (1, *cube)
+    if np.prod(item) >= _LARGE:
+        channels, sides = item[: len(item) - dim], item[len(item) - dim :]
+        chunks, blocks = ((1, *channels, *(min(side, most) for side in sides)) for most in (_CUBE, _BLOCK))
     parameters = blosc2.CParams(codec=blosc2.Codec.LZ4, clevel=5, nthreads=2)
     return blosc2.empty(
         (0, *item),
