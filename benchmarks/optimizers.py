@@ -50,8 +50,9 @@ def main() -> None:
     real = judge(judge.real.images.numpy())["dice"]
     lines = []
     for name, _, rate in (choice.partition(":") for choice in options.choices):
-        run = Path(options.work) / "optimizers" / f"{options.set}-{options.images}-{name}-{float(rate):g}"
-        if not (run / "model.json").exists():
+        parts = [options.set, str(options.images), *options.values, name, f"{float(rate):g}"]
+        run = Path(options.work) / "optimizers" / "-".join(parts)
+        if not (run / "model.json").exists() or not read_about(run).finished:
             how = {
                 "steps": options.images // BATCH,
                 "batch_size": BATCH,
