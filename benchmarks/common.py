@@ -110,9 +110,14 @@ def with_few_patients(
     return PreparedDataset.open(out)
 
 
+def is_trained(run: Path) -> bool:
+    """Whether a run is there and was trained to its end; one that was stopped is not."""
+    return (run / "model.json").exists() and read_about(run).finished
+
+
 def trained(dataset: PreparedDataset, run: Path, values: Sequence[str], length: dict[str, float]) -> Generator:
     """The generator in `run`, trained first if missing or not finished; length: {"steps": N} or {"max_time_s": S}."""
-    if not (run / "model.json").exists() or not read_about(run).finished:
+    if not is_trained(run):
         settings = build_settings(values=values, training={"steps": None, **length})
         with stage(f"training {run.name}", 1.0, "s") as bar:
             train(

@@ -23,7 +23,7 @@ from anatogen.judges.of_dataset import segmenter_for
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from common import machine, parser_of, spread_rows, write_section
+from common import is_trained, machine, parser_of, spread_rows, write_section
 from solvers import Judge
 
 
@@ -46,11 +46,11 @@ def main() -> None:
     lines = []
     for width in options.widths:
         run = options.work / "runs" / f"demo-{width}-{options.seconds:g}"
-        if not (run / "model.json").exists():
+        if not is_trained(run):
             length = {"steps": 2500, "max_time_s": options.seconds}
             recipe = build_settings(values=[f"network.width={width}"], training=length)
             train_module.CLOCK = time.process_time
-            train_module.train(dataset, run, recipe)
+            train_module.train(dataset, run, recipe, resume=True)
         generator = Generator.load(run)
         start = time.process_time()
         images = np.stack([image for _, image in generator.generate(requests, batch_size=32)])

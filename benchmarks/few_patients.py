@@ -24,7 +24,7 @@ from anatogen.training.denoiser_task import DenoiserTask
 from anatogen.training.fit import fit
 from anatogen.training.hooks import Hook, Moment
 from anatogen.training.state import TrainingState
-from common import SETS, machine, parser_of, spread_rows, with_few_patients, write_section
+from common import SETS, is_trained, machine, parser_of, spread_rows, with_few_patients, write_section
 from solvers import Judge
 
 BATCH = 16
@@ -46,7 +46,7 @@ def main() -> None:
     name = f"few-{options.set}-{options.patients}-{options.width}-{options.optimizer}"
     run = options.work / "runs" / name.replace(":", "-")
     at = [images // BATCH for images in options.images]
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         values = [f"network.width={options.width}", "training.schedule=constant", f"training.batch_size={BATCH}"]
         optimizer, _, rate = options.optimizer.partition(":")
         values += [f"training.optimizer={optimizer}", f"training.learning_rate={rate}"]

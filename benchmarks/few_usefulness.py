@@ -32,7 +32,7 @@ from anatogen.judges.utility import MixtureUtility, Parts, UtilityData, UtilityS
 from anatogen.progress import parse_duration, stage
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from common import SETS, machine, parser_of, with_few_patients, write_section
+from common import SETS, is_trained, machine, parser_of, with_few_patients, write_section
 
 AUGMENTED = AugmentSettings(rotation_degrees=15, scale=0.15, shift=0.05, gain=0.2, offset=0.1, noise=0.05)
 SHARES = (1.0, 0.5)
@@ -58,7 +58,7 @@ def parts_of(dataset: PreparedDataset, rows: list[Row]) -> Parts:
 
 def generator_of(dataset: PreparedDataset, run: Path, seconds: float) -> Path:
     """The run, trained on the training patients first if it is missing."""
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         settings = build_settings(values=["live.previews=false"], training={"max_time_s": seconds})
         with stage(run.name, 1.0, "s") as bar:
             train_module.train(

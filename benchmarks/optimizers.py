@@ -22,7 +22,7 @@ from anatogen.model import read_about
 from anatogen.progress import format_duration, stage
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from common import SETS, machine, parser_of, spread_rows, write_section
+from common import SETS, is_trained, machine, parser_of, spread_rows, write_section
 from solvers import Judge
 
 CHOICES = ("adamw:5e-4", "adamw:1e-3", "muon:5e-4", "muon:1e-3")
@@ -52,7 +52,7 @@ def main() -> None:
     for name, _, rate in (choice.partition(":") for choice in options.choices):
         parts = [options.set, str(options.images), *options.values, name, f"{float(rate):g}"]
         run = Path(options.work) / "optimizers" / "-".join(parts)
-        if not (run / "model.json").exists() or not read_about(run).finished:
+        if not is_trained(run):
             how = {
                 "steps": options.images // BATCH,
                 "batch_size": BATCH,

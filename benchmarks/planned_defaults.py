@@ -24,7 +24,7 @@ from anatogen.model import read_about
 from anatogen.progress import format_duration, parse_duration, stage
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from common import SETS, machine, parser_of, spread_rows, with_few_patients, write_section
+from common import SETS, is_trained, machine, parser_of, spread_rows, with_few_patients, write_section
 from solvers import Judge
 
 
@@ -34,7 +34,7 @@ def row_of(name: str, patients: int, seconds: float, work: Path, count: int) -> 
     dataset = with_few_patients(whole, work / f"{name}-{patients}-patients", patients) if patients else whole
     dataset.hold()
     run = work / "runs" / f"planned-{name}-{patients}-{seconds:g}"
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         settings = build_settings(training={"max_time_s": seconds})
         with stage(run.name, 1.0, "s") as bar:
             train_module.train(

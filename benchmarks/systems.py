@@ -35,7 +35,7 @@ from anatogen.reporting.comparison import floors_in_words, tables
 from anatogen.training import train as train_module
 from anatogen.workflows.compare import CompareRequest, Contender, compare
 from anatogen.workflows.train import TrainRequest, settings_for, train
-from common import ROOT, SETS, machine, parser_of, spread_rows, write_section
+from common import ROOT, SETS, is_trained, machine, parser_of, spread_rows, write_section
 from paper_tables import dice_with_freed, mean, same_without
 
 SYSTEMS: dict[str, tuple[str, list[str]]] = {
@@ -70,13 +70,13 @@ def trained(name: str, dataset: Path, run: Path, options: argparse.Namespace) ->
         values = [*values, f"controlnet.weights={options.weights}"]
     if options.device != "cpu":
         values = [*values, *ON_GPU.get(name, [])]
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         sections: dict[str, dict[str, Any]] = {
             "training": {"max_time_s": parse_duration(options.time)},
             "conditioning": {"mask_ablation": options.mask_ablation},
         }
         settings = settings_for(kind, values=values, sections=sections)
-        train(TrainRequest(dataset, run, settings, options.device, model=kind))
+        train(TrainRequest(dataset, run, settings, options.device, resume=run.exists(), model=kind))
     return Contender(name, run)
 
 

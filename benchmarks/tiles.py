@@ -30,7 +30,7 @@ from anatogen.progress import format_duration, parse_duration, stage
 from anatogen.reporting import figures
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
-from common import ROOT, machine, parser_of, status_mb, write_section
+from common import ROOT, is_trained, machine, parser_of, status_mb, write_section
 
 
 def planes_of_tiles(side: int, part: int, overlap: float) -> set[int]:
@@ -91,7 +91,7 @@ def main() -> None:
         prepare(open_source("phantom:ct-organ?patients=14"), data, settings, version=__version__)
     dataset = PreparedDataset.open(data)
     run = options.work / "tiles" / f"{data.name}-{options.time}"
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         values = ["live.previews=false", f"training.crop={list(crop)}", "network.width=32", "network.blocks=1"]
         how = build_settings(values=values, training={"max_time_s": parse_duration(options.time)})
         with stage("training", 1.0, "s") as bar:

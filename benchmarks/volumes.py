@@ -36,7 +36,7 @@ from anatogen.reporting import figures
 from anatogen.training import train as train_module
 from anatogen.training.config import build_settings
 from anatogen.workflows.train import TrainRequest, train
-from common import ROOT, SHARED, machine, parser_of, spread_rows, write_section
+from common import ROOT, SHARED, is_trained, machine, parser_of, spread_rows, write_section
 from paper_tables import mean
 
 HEAD_NECK_SHARES = {"train": 60.0, "heldout": 15.0, "val": 8.0, "test": 17.0}
@@ -80,7 +80,7 @@ def prepared(work: Path, name: str) -> tuple[PreparedDataset, PreparedDataset]:
 
 def trained(dataset: PreparedDataset, run: Path, seconds: float, values: Sequence[str]) -> Path:
     """The run, trained first if it is missing."""
-    if not (run / "model.json").exists():
+    if not is_trained(run):
         settings = build_settings(values=["live.previews=false", *values], training={"max_time_s": seconds})
         with stage(run.name, 1.0, "s") as bar:
             train_module.train(
