@@ -39,7 +39,6 @@ GALLERY = {
     "--edit 'move posterior 5mm left' --edit 'remove posterior' --edit mirror --edit 'deform 0.6 16mm' "
     "--edit 'paste anterior' --edit 'interpolate 0.5'",
     "counterfactual": f"{SAMPLE} --count 5 --edit 'grow anterior 2mm' --counterfactual 6px --out counterfactual",
-    "within": f"{SAMPLE} --count 18 --per-mask 6 --free posterior --within 'box 0,0..63,30' --out within",
     "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head "
     "--out elsewhere",
 }
