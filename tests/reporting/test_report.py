@@ -21,7 +21,7 @@ from anatogen.generation.sample_set import Selection
 from anatogen.labels import LabelClass, LabelSchema
 from anatogen.model import ModelDocument
 from anatogen.reporting import answers as answering
-from anatogen.reporting import cards, figures
+from anatogen.reporting import cards, figures, overview
 from anatogen.reporting import report as reporting
 from anatogen.reporting.answers import Answer
 from anatogen.reporting.cards import ModelFacts, SetCounts, count_entries, markdown
@@ -331,6 +331,19 @@ def test_grid_shows_each_picture_where_it_stands() -> None:
     square, flat = ((part[..., 0] == 255) & (part[..., 1] == 0) for part in of_line)
     assert np.ptp(np.nonzero(square)[0]) == np.ptp(np.nonzero(square)[1])  # its aspect is kept
     assert 1.9 < (np.ptp(np.nonzero(flat)[1]) + 1) / (np.ptp(np.nonzero(flat)[0]) + 1) < 2.1
+
+
+def test_a_class_that_is_free_in_a_region_only_is_not_called_free() -> None:
+    schema = LabelSchema.from_names(("a", "b"))
+
+    def title(**more: Any) -> str:
+        line = Line(id="x", file="x.png", labels="x.png", seed=0, **more)
+        return overview._title(line, schema, mixed=True)
+
+    assert title(given=("a",), free=("b",)) == "b free"
+    assert title(given=("a",), free=("b",), free_within="near a 8px") == "b free in a region"
+    assert title(given=(), free=("a", "b"), free_within="box 0,0..3,3") == "all free in a region"
+    assert title(given=(), free=("a", "b")) == "all free"
 
 
 def test_figures_without_intervals_say_so() -> None:

@@ -127,7 +127,9 @@ def _title(entry: Line, schema: LabelSchema, mixed: bool) -> str:
         parts.append(f"similarity {entry.similarity:g}")
     if entry.absent:
         parts.append("no " + ", ".join(entry.absent))
-    if free and len(free) == len(schema.names):
+    if entry.free_within is not None:
+        parts.append(("all" if len(free) == len(schema.names) else ", ".join(free)) + " free in a region")
+    elif free and len(free) == len(schema.names):
         parts.append("all free")
     elif free and len(free) <= len(given):
         parts.append(", ".join(free) + " free")
