@@ -4,8 +4,10 @@ Example: python benchmarks/control.py --run RUN --data DATASET --class anterior 
 
 Three tables for a run with classes left free in training, on label maps of test patients:
 
-- Growing: the class grows by 0 to 3 pixels, from the same noise. The volume that the data set's segmenter finds in the
-  images against the volume asked for: correlation and slope of a line through all maps and sizes.
+- Growing: the class of five sizes, from the same noise. The volume that a segmenter finds in the images against the
+  volume asked for: correlation and slope of a line through all maps and sizes, and the slope of each map. Beside them
+  what it finds in real images that were warped so that the class is of that size (`anatogen.judges.reshaping`): the
+  most that right images could reach. The segmenter learnt such images, of held-out patients; beside it the usual one.
 - Counterfactual pairs: the image outside the edit and its margin against the real image, the Dice to the edited map
   against that of images made from unedited maps, and the mean difference of neighbouring pixels across the border of
   what is kept, relative to that in images made from the edited maps as a whole and in the real ones (1: no seam).
@@ -16,6 +18,7 @@ Three tables for a run with classes left free in training, on label maps of test
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,34 +29,38 @@ from scipy import ndimage
 from anatogen.conditioning.counterfactual import DEFAULT_MARGIN, kept_outside
 from anatogen.conditioning.edit import enlarge
 from anatogen.conditioning.regions import Box, Region
+from anatogen.data.placement import item_spacing
 from anatogen.data.store import PreparedDataset, Row
+from anatogen.generation.edited_maps import limits_of
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import DatasetMaps, Plan
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.judges.reshaping import FOR_EDITED_MAPS, reshape
+from anatogen.judges.segmenter import SegmenterSettings, default_segmenter
 from anatogen.labels import ClassStates
 from anatogen.model import Known, Query
 from anatogen.reporting import figures
 from anatogen.seeds import derive_seed
 from common import ROOT, machine, parser_of, write_section
 
-GROWTH = (0.0, 1.0, 1.5, 2.0, 3.0)
+SIZES = (-1.0, 0.0, 1.0, 2.0, 3.0)  # pixels that the border moves outward
 SEEDS = 4
 Maps = NDArray[np.int64]
 Images = NDArray[np.float32]
 
 
 class Control:
-    """A run, its data set's segmenter and test maps that show the class."""
+    """A run, its data set's segmenters and test maps that show the class."""
 
-    def __init__(
-        self, run: Path, data: Path, name: str, maps: int, guidance: float, judge: SegmenterSettings | None
-    ) -> None:
+    growth = 2.0
+
+    def __init__(self, run: Path, data: Path, name: str, maps: int, guidance: float, judge: SegmenterSettings) -> None:
         self.dataset = PreparedDataset.open(data)
         self.schema, self.index, self.name = self.dataset.schema, self.dataset.schema.index_of(name), name
         model = Generator.load(run)
         self.model = model.sampling_with(model.with_settings(guidance=guidance))
-        self.segment = segmenter_for(self.dataset, judge)
+        self.usual = segmenter_for(self.dataset, judge)
+        self.segment = segmenter_for(self.dataset, replace(judge, reshaped=FOR_EDITED_MAPS))
         showing = [row for row in self.dataset.split("test") if self._area(row) >= 30]
         self.rows = [showing[(2 * i + 1) * len(showing) // (2 * maps)] for i in range(min(maps, len(showing)))]
         batch = self.dataset.load(self.rows)
@@ -66,32 +73,49 @@ class Control:
         return np.stack([image for _, image in self.model.generate(queries)])
 
     def grown(self, labels: Maps, pixels: float) -> Maps:
-        return enlarge(labels, labels == self.index, pixels, into_background=True) if pixels else labels
+        return enlarge(labels, labels == self.index, pixels, into_background=True)
 
     def growing(self) -> list[str]:
-        """Asked against found."""
-        queries = [
-            Query(self.grown(labels, pixels), self.schema.states(), derive_seed("growing", place))
-            for place, labels in enumerate(self.labels)
-            for pixels in GROWTH
+        """Asked against found, in the images and in warped real ones."""
+        pairs = [
+            reshape(real, labels, self.index, pixels)
+            for real, labels in zip(self.real, self.labels, strict=True)
+            for pixels in SIZES
         ]
-        asked = np.array([(query.labels == self.index).sum() for query in queries], dtype=float)
-        found = (self.segment(self.made(queries)) == self.index).reshape(len(queries), -1).sum(axis=1).astype(float)
-        of_map = [a.reshape(-1, len(GROWTH)) for a in (asked, found)]
-        slope = float(np.polyfit(asked, found, 1)[0])
-        within = [float(np.polyfit(a, f, 1)[0]) for a, f in zip(*of_map, strict=True)]
-        return [
-            "| maps | sizes each | correlation | slope | slope of each map, median (quarters) | asked, pixels | found |",
-            "| ---: | ---: | ---: | ---: | --- | --- | --- |",
-            f"| {len(self.rows)} | {len(GROWTH)} | {np.corrcoef(asked, found)[0, 1]:.3f} | {slope:.3f} "
-            f"| {np.median(within):.2f} ({np.quantile(within, 0.25):.2f} to {np.quantile(within, 0.75):.2f}) "
-            f"| {', '.join(f'{v:.0f}' for v in of_map[0].mean(axis=0))} "
-            f"| {', '.join(f'{v:.0f}' for v in of_map[1].mean(axis=0))} |",
+        real, maps = (np.stack(each) for each in zip(*pairs, strict=True))
+        seeds = [derive_seed("growing", place // len(SIZES)) for place in range(len(maps))]
+        made = self.made([Query(one, self.schema.states(), seed) for one, seed in zip(maps, seeds, strict=True)])
+        limits = limits_of(self.dataset)
+        odd = [bool(limits.faults(one, item_spacing(self.dataset, self.rows[0]))) for one in maps]
+        odd_of_size = np.reshape(odd, (-1, len(SIZES))).sum(axis=0).tolist()
+        lines = [
+            "| images | segmenter of | correlation | slope | slope of each map, median (quarters) | Dice | found, pixels |",
+            "| --- | --- | ---: | ---: | --- | ---: | --- |",
         ]
+        asked = self._sizes(maps)
+        for what, images in (("generated", made), ("real, warped", real)):
+            for of, segment in (("real and warped images", self.segment), ("real images", self.usual)):
+                maps_found = segment(images)
+                found = self._sizes(maps_found)
+                slope = float(np.polyfit(asked.ravel(), found.ravel(), 1)[0])
+                each = [float(np.polyfit(a, f, 1)[0]) for a, f in zip(asked, found, strict=True)]
+                dice = np.mean([self.dice(a, b) for a, b in zip(maps_found, maps, strict=True)])
+                lines.append(
+                    f"| {what} | {of} | {np.corrcoef(asked.ravel(), found.ravel())[0, 1]:.3f} | {slope:.3f} "
+                    f"| {np.median(each):.2f} ({np.quantile(each, 0.25):.2f} to {np.quantile(each, 0.75):.2f}) "
+                    f"| {dice:.3f} | {', '.join(f'{v:.0f}' for v in found.mean(axis=0))} |"
+                )
+        said = f"{len(self.rows)} maps, their border moved by {', '.join(f'{v:g}' for v in SIZES)} pixels: "
+        said += f"{', '.join(f'{v:.0f}' for v in asked.mean(axis=0))} pixels asked for, {odd_of_size} maps implausible."
+        return [said, "", *lines]
+
+    def _sizes(self, maps: Maps) -> NDArray[np.float64]:
+        """Pixels of the class, (maps, sizes)."""
+        return (maps == self.index).reshape(len(maps), -1).sum(axis=1).astype(np.float64).reshape(-1, len(SIZES))
 
     def counterfactual(self) -> list[str]:
         """The pairs, with the picture of some."""
-        edited = np.stack([self.grown(labels, 3.0) for labels in self.labels])
+        edited = np.stack([self.grown(labels, self.growth) for labels in self.labels])
         kept = np.stack([kept_outside(a, b, DEFAULT_MARGIN) for a, b in zip(self.labels, edited, strict=True)])
         seeds = [derive_seed("counterfactual", place) for place in range(len(self.rows))]
         states = self.schema.states()
@@ -221,12 +245,16 @@ def main() -> None:
     parser.add_argument("--class", dest="name", required=True)
     parser.add_argument("--maps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--growth", type=float, default=2.0, help="of counterfactual pairs, in pixels")
     parser.add_argument("--judge-steps", type=int, help="of the segmenter; by default the usual training")
     parser.add_argument("--only", choices=("growing", "counterfactual", "regional"), nargs="+")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    judge = None if options.judge_steps is None else SegmenterSettings(steps=options.judge_steps)
+    judge = default_segmenter(PreparedDataset.open(options.data).size)
+    if options.judge_steps is not None:
+        judge = replace(judge, steps=options.judge_steps)
     control = Control(options.run, options.data, options.name, options.maps, options.guidance, judge)
+    control.growth = options.growth
     parts = {"growing": "Growing", "counterfactual": "Counterfactual pairs", "regional": "Free in a region"}
     text = []
     for name, title in parts.items():

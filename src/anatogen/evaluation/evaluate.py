@@ -29,6 +29,7 @@ from anatogen.evaluation.selection import (
     segmenter_settings,
     selection_of,
     was_chosen,
+    were_edited,
 )
 from anatogen.evaluation.subject import EvaluationSettings, SampleSets, Subject, blocks
 from anatogen.judges.of_dataset import segmenter_for
@@ -95,7 +96,8 @@ def subject_of(
     """
     settings = settings.suiting(dataset.size)
     entries, rows = entries_and_rows(sets.main, dataset)
-    of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main), model_chosen=was_chosen(sets.main))
+    chosen, edited = was_chosen(sets.main), were_edited(entries)
+    of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main), model_chosen=chosen, edited=edited)
     segmenter = segmenter_for(dataset, of_segmenter, device=device)
     return Subject(dataset, sets, entries, rows, segmenter, settings, device, work)
 
@@ -165,7 +167,9 @@ def _described(subject: Subject, command: str, version: str) -> Report:
         maps=maps_used(dataset, rows),
         selection=selection,
         judge=segmenter_choice(
-            segmenter_settings(subject.settings.segmenter, selection, model_chosen=chosen),
+            segmenter_settings(
+                subject.settings.segmenter, selection, model_chosen=chosen, edited=were_edited(subject.entries)
+            ),
             selection,
             model_chosen=chosen,
         ),

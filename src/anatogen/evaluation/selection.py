@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import SettingsError
 from anatogen.evaluation.subject import SampleSets
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, said_of_unfinished
+from anatogen.judges.reshaping import FOR_EDITED_MAPS
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.reporting.results import MapsUsed, SegmenterChoice, SelectionResult
 from anatogen.seeds import derive_seed
@@ -60,13 +62,17 @@ def selection_of(samples: SampleSet) -> SelectionResult | None:
 
 
 def segmenter_settings(
-    settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
+    settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False, edited: bool = False
 ) -> SegmenterSettings:
     """`settings`, with a seed derived from theirs where a segmenter chose the images, or the model (`live.best`): what
     chose may not evaluate its own work.
 
     What differs are the first weights and the order of the images; the patients that it is trained on stay the same.
+    Where label maps were edited, it is trained on reshaped images too: one that saw real shapes only finds about half
+    of a growth, in right images too.
     """
+    if edited:
+        settings = replace(settings, reshaped=FOR_EDITED_MAPS)
     if not model_chosen and (selection is None or selection.min_dice is None):
         return settings
     return replace(settings, seed=derive_seed("judge of a gated set", settings.seed) % 2**31)
@@ -75,13 +81,20 @@ def segmenter_settings(
 def segmenter_choice(
     settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
 ) -> SegmenterChoice:
-    """The seed of the segmenter; where another one chose the images or the model, that it is not that one."""
-    independent = {}
+    """The seed of the segmenter; where another one chose the images or the model, that it is not that one; which share
+    of the images that it learns from is reshaped.
+    """
+    independent: dict[str, Any] = {"reshaped": settings.reshaped} if settings.reshaped else {}
     if selection is not None and selection.min_dice is not None:
         independent["independent_of_gate"] = True
     if model_chosen:
         independent["independent_of_training"] = True
     return SegmenterChoice(seed=settings.seed, **independent)
+
+
+def were_edited(entries: Sequence[Line]) -> bool:
+    """Whether the label maps of some images were edited."""
+    return any(entry.edits for entry in entries)
 
 
 def incomplete(sets: SampleSets) -> tuple[str, ...]:

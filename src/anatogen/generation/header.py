@@ -140,13 +140,15 @@ class CopyGateSettings(Part):
 class GateSettings(Part):
     """What decided which images are kept. retries: how often a rejected one was made again.
 
-    judge: the data set behind the gates. others: settings of a gate that is not of this package.
+    judge: the data set behind the gates. reshaped: the share of reshaped images among those from which the segmenter
+    of `min_dice` learnt, where label maps were edited. others: settings of a gate that is not of this package.
     """
 
     min_dice: float | None = None
     reject_copies: CopyGateSettings | None = None
     retries: int | None = None
     judge: DatasetName | None = None
+    reshaped: float | None = None
     others: dict[str, JsonValue] | None = None
 
     def joined(self, other: GateSettings) -> GateSettings:

@@ -33,6 +33,7 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
+from anatogen.judges.reshaping import reshaped
 from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
@@ -53,6 +54,8 @@ class SegmenterSettings:
         learning_rate: At the start.
         validations: Number of validations.
         seed: Of weights and batches.
+        reshaped: The share of each batch in which a class is made larger or smaller, with its image (see `reshaping`):
+            for label maps that were edited.
     """
 
     steps: int = 1200
@@ -60,6 +63,7 @@ class SegmenterSettings:
     learning_rate: float = 2e-3
     validations: int = 8
     seed: int = 0
+    reshaped: float = 0.0
 
 
 def default_segmenter(size: Sequence[int]) -> SegmenterSettings:
@@ -208,6 +212,8 @@ class _Training:
         """One step of the optimizer."""
         anneal(self.optimizer, settings.learning_rate, self.step / settings.steps)
         images, labels, annotated = draw_batch(train, settings.batch_size, self.generator, self.device, weights)
+        if settings.reshaped:
+            images, labels = reshaped(images, labels, settings.reshaped, self.generator)
         images, labels = _vary(images, labels, self.generator)
         self.network.train()
         with autocast(self.device, "auto"):
@@ -356,5 +362,8 @@ def segmenter_file(
 ) -> str:
     """The name of the file in which `train_segmenter` keeps the result of these arguments."""
     drawn = () if weights is None else (weights.double(),)
-    digest = digest_of(*train, *validation, str(class_count), json.dumps(asdict(settings)), *drawn)
+    of_settings = asdict(settings)
+    if not settings.reshaped:
+        del of_settings["reshaped"]  # so that what was cached before there was such a setting is found
+    digest = digest_of(*train, *validation, str(class_count), json.dumps(of_settings), *drawn)
     return f"segmenter-{digest}.safetensors"

@@ -85,10 +85,12 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
     from anatogen.data.store import PreparedDataset
+    from anatogen.evaluation.selection import segmenter_settings
     from anatogen.generation.balanced_maps import BalancedMaps, share_that_shows
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan, check_same_anatomy
     from anatogen.judges.of_dataset import segmenter_for
+    from anatogen.judges.segmenter import default_segmenter
 
     gate = GateChoice(request.min_dice)
     gate.check()
@@ -110,7 +112,7 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
             model,
             requests,
             request.out,
-            gating=gate.gating(model, request.dataset, device),
+            gating=gate.gating(model, request.dataset, device, edited=True),
             image_format=request.format,
             command=request.command,
         )
@@ -120,7 +122,9 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
         before = maps.showing / (maps.showing + maps.lacking)
         if samples.shard.count > 1:
             return BalanceResult(samples, None, before, None, None, result.notes)
-        found = _found(samples, segmenter_for(dataset, device=device), dataset, request.class_name)
+        settings = segmenter_settings(default_segmenter(dataset.size), None, edited=True)
+        segmenter = segmenter_for(dataset, settings, device=device)
+        found = _found(samples, segmenter, dataset, request.class_name)
     asked = share_that_shows([samples.label_map(line) for line in samples.entries], dataset.schema, request.class_name)
     return BalanceResult(samples, result.overview, before, asked, found, result.notes)
 

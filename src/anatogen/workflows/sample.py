@@ -163,8 +163,10 @@ class GateChoice:
         if self.min_dice is not None and not 0 < self.min_dice <= 1:
             raise SettingsError(f"--min-dice must be in (0, 1], got {self.min_dice:g}", hint="Choose for instance 0.8")
 
-    def gating(self, model: ImageModel, masks: Path, device: str) -> Gating:
+    def gating(self, model: ImageModel, masks: Path, device: str, *, edited: bool = False) -> Gating:
         """The gates and how often an image that they reject is sampled again; nothing where none can be rejected.
+
+        edited: whether label maps were: their segmenter is one that knows such shapes.
 
         Raises SettingsError as `dataset` does.
         """
@@ -172,15 +174,19 @@ class GateChoice:
 
         if not self.wanted:
             return Gating()
-        return Gating(self._gates(model, masks, device), DEFAULT_RETRIES if self.retries is None else self.retries)
+        return Gating(
+            self._gates(model, masks, device, edited), DEFAULT_RETRIES if self.retries is None else self.retries
+        )
 
-    def _gates(self, model: ImageModel, masks: Path, device: str) -> list[Gate]:
+    def _gates(self, model: ImageModel, masks: Path, device: str, edited: bool) -> list[Gate]:
         from anatogen.evaluation.copies import require_training_data
+        from anatogen.evaluation.selection import segmenter_settings
         from anatogen.generation.gates import copy_gate, dice_gate
         from anatogen.generation.header import AboutModel, DatasetName
         from anatogen.generation.plan import check_same_anatomy
         from anatogen.judges.copy_search import CopySearch
         from anatogen.judges.of_dataset import segmenter_for
+        from anatogen.judges.segmenter import default_segmenter
 
         dataset = self.dataset(model, masks)
         check_same_anatomy(model, dataset)
@@ -190,8 +196,10 @@ class GateChoice:
         if self.reject_copies:
             require_training_data(AboutModel.of(model.describe().record()), dataset)
         if self.min_dice is not None:
-            segmenter = segmenter_for(dataset, device=device)
-            gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge))
+            settings = segmenter_settings(default_segmenter(dataset.size), None, edited=edited)
+            segmenter = segmenter_for(dataset, settings, device=device)
+            reshaped = settings.reshaped or None
+            gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge, reshaped=reshaped))
         if self.reject_copies:
             search = CopySearch(dataset)
             with stage("comparing unseen patients", len(search.heldout_rows), "images") as bar:
@@ -297,7 +305,9 @@ def sample(request: SampleRequest, *, monitor: Monitor | None = None) -> SampleR
             model,
             plan.requests(source).only(request.shard),
             request.out,
-            gating=gate.gating(model, maps.masks, device),
+            gating=gate.gating(
+                model, maps.masks, device, edited=bool(len(source)) and bool(source.item(0).origin.edits)
+            ),
             image_format=request.format,
             batch_size=request.batch_size,
             command=request.command,

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
 from anatogen.evaluation.sections.base import Finding, Question, Section, score, spread
+from anatogen.evaluation.selection import were_edited
 from anatogen.evaluation.subject import Block, Subject
+from anatogen.judges.reshaping import FOR_EDITED_MAPS, reshaped
 from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, ConfusionCounts, confusion_counts
 from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
 from anatogen.reporting.results import Absences, AbsentClass, FaithfulnessResult, NotDefined, Overlaps, Score, Stray
+from anatogen.seeds import derive_seed
 
 _GRID_ROWS = 8
 _WORST = 4
@@ -131,13 +135,18 @@ class Faithfulness(Section[FaithfulnessResult]):
         return {key: score(self.names, each, names, within=_range_of(key)) for key, each in values.items()}
 
     def _ceiling_of_own_test_set(self) -> dict[str, Score]:
-        """What the segmenter makes of real images of this data set, where the label maps are from elsewhere."""
+        """What the segmenter makes of real images of this data set, where the label maps are from elsewhere;
+
+        where they were edited, of real images that were reshaped as often as those that it learnt from.
+        """
         dataset, rows, parts = self.subject.dataset, self.subject.test_rows, []
+        share = FOR_EDITED_MAPS if were_edited(self.subject.entries) else 0.0
+        draws = torch.Generator().manual_seed(derive_seed("reshaped ceiling"))
         for batch in dataset.batches(rows):
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
-            found, known = self.subject.segmenter(batch.images), batch.annotated.numpy()
-            truth = batch.truth.numpy()
-            parts.append(confusion_counts(found, truth, len(self.names) + 1, spacing, known))
+            images, truth = reshaped(batch.images, batch.truth, share, draws)
+            found, known = self.subject.segmenter(images), batch.annotated.numpy()
+            parts.append(confusion_counts(found, truth.numpy(), len(self.names) + 1, spacing, known))
         return self._measures("real_map", ConfusionCounts.joined(parts), np.array([row.patient for row in rows]))
 
     def _spacing(self, block: Block) -> NDArray[np.float64]:
