@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -34,13 +33,14 @@ def finds_something(monkeypatch: pytest.MonkeyPatch) -> None:
         count, _, height, width = images.shape
         return np.tile(np.arange(height * width).reshape(height, width) % 3, (count, 1, 1)).astype(np.int64)
 
-    monkeypatch.setattr(of_dataset, "segmenter_for", lambda dataset, *, device: judge)
+    monkeypatch.setattr(of_dataset, "segmenter_for", lambda dataset, settings, *, device: judge)
 
 
 @pytest.fixture
 def quick_segmenter(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = SegmenterSettings(steps=4, batch_size=2, validations=1)
-    monkeypatch.setattr(of_dataset, "segmenter_for", functools.partial(of_dataset.segmenter_for, settings=settings))
+    trained = of_dataset.segmenter_for
+    monkeypatch.setattr(of_dataset, "segmenter_for", lambda dataset, _, **more: trained(dataset, settings, **more))
 
 
 @pytest.fixture

@@ -3,27 +3,31 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from anatogen import evaluate
+from anatogen.conditioning.edit_language import parse_edits
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import DataError, SettingsError
 from anatogen.evaluation import evaluate as evaluate_module
 from anatogen.evaluation.counterfactual import grown_class
 from anatogen.evaluation.subject import EvaluationSettings
+from anatogen.generation.edited_maps import EditedMaps, Editing
 from anatogen.generation.engine import Generator
 from anatogen.generation.header import GateSettings
 from anatogen.generation.manifest import Measures
-from anatogen.generation.plan import requests_from_dataset
+from anatogen.generation.plan import DatasetMaps, Plan, requests_from_dataset
 from anatogen.generation.rejection import Gating, Verdict
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
+from anatogen.judges.reshaping import FOR_EDITED_MAPS
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings
 from anatogen.labels import LabelSchema
 from anatogen.reporting.figures import coloured, outlined
@@ -123,6 +127,38 @@ class DarkGate:
                 Verdict(not rejected, Measures(dice=0.6 if rejected else 0.8), "too dark" if rejected else "")
             )
         return verdicts
+
+
+def test_an_edited_set_is_judged_by_a_segmenter_that_knows_such_shapes(
+    run_folder: Path, own_dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = DatasetMaps(own_dataset, own_dataset.split("test"))
+    edited = EditedMaps(maps, Editing(parse_edits(["grow core 1px"]), count=3))
+    requests = Plan(own_dataset.schema.states()).requests(edited)
+    write_sample_set(Generator.load(run_folder, device="cpu"), requests, tmp_path / "edited", image_format="npy")
+    asked: list[SegmenterSettings] = []
+    real: list[np.ndarray] = []
+
+    def recorded(_: PreparedDataset, settings: SegmenterSettings, **__: str) -> Callable[..., np.ndarray]:
+        asked.append(settings)
+
+        def segment(images: torch.Tensor) -> np.ndarray:
+            real.append(np.asarray(images))
+            return np.zeros((len(images), *images.shape[2:]), dtype=np.int64)
+
+        return segment
+
+    monkeypatch.setattr(evaluate_module, "segmenter_for", recorded)
+    more = {"device": "cpu", "quick": True, "only": ("faithfulness",)}
+    evaluate(tmp_path / "edited", own_dataset, tmp_path / "report", **more)
+    assert [each.reshaped for each in asked] == [FOR_EDITED_MAPS]
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["judge"] == {"seed": 0, "reshaped": FOR_EDITED_MAPS}
+    assert "are reshaped: warped so that a class" in (tmp_path / "report" / "report.html").read_text()
+    test = own_dataset.load(own_dataset.split("test")).images.numpy()
+    ceiling = np.concatenate(real)[-len(test) :]  # after the three images of the set
+    changed = [not np.array_equal(a, b) for a, b in zip(ceiling, test, strict=True)]
+    assert 0 < sum(changed) < len(test)
 
 
 def test_a_gated_set_is_judged_by_another_segmenter(
