@@ -7,6 +7,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 
 from anatogen.data.documents import DatasetInfo
 from anatogen.generation import header
-from anatogen.generation.header import Asked, GateSettings, Header
+from anatogen.generation.header import AboutModel, Asked, GateSettings, Header
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import Selection
 from anatogen.labels import LabelClass, LabelSchema
@@ -630,3 +631,22 @@ def test_markdown_cannot_be_broken_out_of() -> None:
     assert text.splitlines()[-1] == r"| &lt;b&gt;\*bold\*\| \| more \|, \_detail\_ | [text]\(place) |"
     assert_whole_tables("\n\n" + text)
     assert "a_b_c" in markdown(Table("", ("a_b_c",), ()))
+
+
+def test_what_was_given_is_outlined_beyond_the_region_too() -> None:
+    labels = np.zeros((6, 8), dtype=np.int64)
+    labels[1:5, 1:7] = 1
+    labels[2:4, 3:5] = 2
+
+    def part(**more: Any) -> np.ndarray:
+        line = Line(id="x", file="x.png", labels="x.png", seed=0, given=("a",), free=("b",), **more)
+        schema = LabelSchema.from_names(("a", "b"))
+        samples = SimpleNamespace(
+            label_map=lambda _: labels, schema=schema, header=SimpleNamespace(about_model=AboutModel(spacing_mm=(2, 2)))
+        )
+        return overview.given_part(samples, line)  # type: ignore[arg-type]
+
+    assert np.array_equal(part(), np.where(labels == 1, 1, 0))
+    assert np.array_equal(part(free_within="box 0,0..5,3"), np.where((labels == 2) & (np.arange(8) <= 3), 0, labels))
+    assert np.array_equal(part(free_within="near b 4mm"), part())
+    assert np.array_equal(part(free_within="brush.png (0123abcd)"), part())  # a mask that the set does not have

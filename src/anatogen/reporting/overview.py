@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.conditioning.regions import parse_region
 from anatogen.data.store import PreparedDataset, Row
+from anatogen.errors import SettingsError
 from anatogen.files import writing
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, Selection
@@ -52,9 +56,7 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
         line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema, at))]
         mixed = any(entry.free or entry.absent for entry in by_map[name])
         for entry in entries:
-            given = [samples.schema.index_of(n) for n in entry.given]
-            obeyed = np.where(np.isin(samples.label_map(entry), given), samples.label_map(entry), 0)
-            picture = figures.outlined(samples.image(entry), obeyed, samples.schema, at)
+            picture = figures.outlined(samples.image(entry), given_part(samples, entry), samples.schema, at)
             line.append((_title(entry, samples.schema, mixed), picture))
         row = rows.get((entries[0].case, entries[0].slice))
         if entries[0].real is not None:
@@ -66,6 +68,20 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
             line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), at)))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
     return figures.grid(lines, title=selection_line(samples.selection))
+
+
+def given_part(samples: SampleSet, entry: Line) -> NDArray[np.int64]:
+    """The label map of an image where it was given, 0 elsewhere: given classes, and what lies outside the region in
+    which the others are free. Where that is a mask's, the others are left out.
+    """
+    labels = samples.label_map(entry)
+    given = np.isin(labels, [samples.schema.index_of(name) for name in entry.given])
+    if entry.free_within is not None:
+        with suppress(SettingsError):  # the file of a mask
+            spacing = samples.header.about_model.spacing_mm
+            region = parse_region(entry.free_within, labels.shape, samples.schema.index_of, spacing)
+            given |= ~region.inside(labels)
+    return np.where(given, labels, 0)
 
 
 def slice_by_slice(
@@ -85,8 +101,7 @@ def slice_by_slice(
     volumes = []
     for name in (names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)):
         entry = by_map[name]
-        labels, row = samples.label_map(entry), rows.get((entry.case, entry.slice))
-        given = np.where(np.isin(labels, [samples.schema.index_of(n) for n in entry.given]), labels, 0)
+        given, row = given_part(samples, entry), rows.get((entry.case, entry.slice))
         real = dataset.load([row]).images[0].numpy() if dataset is not None and row is not None else None
         volumes.append((given, samples.image(entry), real))
     frames = []
