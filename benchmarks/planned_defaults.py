@@ -72,13 +72,14 @@ def main() -> None:
     torch.set_num_threads(1)
     train_module.CLOCK = time.process_time
     kept = options.work / "planned.json"
-    lines: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+    lines: dict[str, str] = {}
     for name in options.sets:
         for patients in options.patients:
-            lines[f"{name} {patients or 1000:04d} {options.time}"] = row_of(
-                name, patients, parse_duration(options.time), options.work, options.count
-            )
+            row = row_of(name, patients, parse_duration(options.time), options.work, options.count)
+            lines = json.loads(kept.read_text()) if kept.exists() else {}  # another process may have added some
+            lines[f"{name} {patients or 1000:04d} {options.time}"] = row
             kept.write_text(json.dumps(lines))
+            print(row, flush=True)
     write_section(
         "Planned defaults on few and many patients",
         f"""
