@@ -304,7 +304,7 @@ def test_a_shard_that_another_completes_meanwhile_draws_nothing(
     assert len(drawn) == 1 and result.overview is None and "not finished" not in "".join(result.notes)
 
 
-# ---- attributes of similar images
+# ---- attributes
 
 
 def test_similar_images_are_told_attributes(
@@ -328,3 +328,24 @@ def test_similar_images_are_told_attributes(
     assert samples.header.request.attributes == {"look": "dark"} and samples.entries[0].similarity == 0.25
     code, _, err = cli(*words, "look=bright", "--out", tmp_path / "s")
     assert code == 2 and "dark" in err and "bright" in err  # another set
+
+
+def test_completed_and_balanced_sets_are_told_attributes(
+    cli: Cli, dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[Path]
+) -> None:
+    model, _ = put_in(monkeypatch, dataset, Noisy)
+    complete = ("complete", "run", "--masks", dataset.folder, "--free", "core", "--per-mask", 2, "--count", 2)
+    balanced = ("balance", dataset.folder, "--run", "run", "--class", "core", "--share", 0.5, "--count", 4)
+    balanced += ("--implausible", "keep", "--min-dice", 0)
+    for words, out in ((complete, ("--out", tmp_path / "c")), (balanced, (tmp_path / "b",))):
+        model.spec = replace(model.spec, attributes=None)
+        asked = (*words, *out, "--device", "cpu", "--attribute", "look=dark")
+        code, _, err = cli(*asked)
+        assert code == 2 and "takes no attributes, but look is asked for" in err and not Path(out[-1]).exists()
+        look = Categorical(name="look", levels=("bright", "dark"))
+        model.spec = replace(model.spec, attributes=AttributeSchema(attributes=(look,)))
+        code, _, err = cli(*asked)
+        assert code == 0, err
+        samples = SampleSet.open(Path(out[-1]))
+        assert samples.entries and all(line.attributes == {"look": "dark"} for line in samples.entries)
+        assert samples.header.request.attributes == {"look": "dark"}

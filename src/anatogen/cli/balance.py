@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from anatogen.cli.common import (
+    attribute_option,
     command_line,
     device_option,
     guarded,
@@ -34,6 +35,7 @@ def balance(
     min_dice: float = typer.Option(
         0.7, metavar="DICE", help="Reject images whose segmentation Dice is below this; 0 rejects none."
     ),
+    attribute: list[str] = attribute_option,
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     seed: int = typer.Option(0, help="The same seed gives the same images."),
@@ -69,6 +71,7 @@ def balance(
             edits=EditChoice(tuple(edit), implausible=implausible),
             min_dice=min_dice or None,
             seed=seed,
+            attributes=tuple(attribute),
             solver=SolverChoice(solver, steps),
             format=format,
             device=device,

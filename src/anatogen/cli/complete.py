@@ -9,6 +9,7 @@ import typer
 
 from anatogen.cli.common import (
     as_tuple,
+    attribute_option,
     command_line,
     device_option,
     eta_option,
@@ -67,6 +68,7 @@ def complete(
         help="Prepared data set whose held-out patients train the segmenter. [default: --masks, if the model was "
         "trained on it; with --of-real that data set]",
     ),
+    attribute: list[str] = attribute_option,
     solver: str | None = solver_option,
     steps: int | None = steps_option,
     eta: float | None = eta_option,
@@ -102,9 +104,10 @@ def complete(
 
     names, part = as_tuple(split_names(free)), parse_shard(shard)
     if of_real is not None:
-        if run is not None or masks is not None or given is not None or calibrate:
+        if run is not None or masks is not None or given is not None or calibrate or attribute:
             raise SettingsError(
-                "--of-real labels real images with a segmenter; it takes no run, --masks, --given or --calibrate",
+                "--of-real labels real images with a segmenter; it takes no run, --masks, --given, --attribute or "
+                "--calibrate",
                 hint="Leave them out, or leave --of-real out",
             )
         if part.count > 1:
@@ -127,6 +130,7 @@ def complete(
             renames=tuple(rename),
             fit=fit,
             seed=seed,
+            attributes=tuple(attribute),
         )
         result = run_workflow(
             CompleteRequest(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-FOR_EDITED_MAPS = 0.5
+FOR_EDITED_MAPS = 0.75
 """The share of a segmenter's training images that are reshaped where label maps were edited."""
 
 _SMALLEST = 8  # pixels of a class that is reshaped
@@ -69,8 +69,10 @@ def reshaped(images: Tensor, labels: Tensor, share: float, generator: torch.Gene
         images: (B, C, *spatial).
         labels: (B, *spatial); below 0 where unknown.
         share: In [0, 1].
-        generator: Of the draws, as many whatever the images.
+        generator: Of the draws, as many whatever the images; none where the share is 0.
     """
+    if share == 0:
+        return images, labels
     draws = torch.rand(len(images), 3, generator=generator).tolist()
     changed_images, changed_labels = list(images), list(labels)
     for place, (which, of_class, how_far) in enumerate(draws):

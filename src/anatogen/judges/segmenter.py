@@ -54,8 +54,8 @@ class SegmenterSettings:
         learning_rate: At the start.
         validations: Number of validations.
         seed: Of weights and batches.
-        reshaped: The share of each batch in which a class is made larger or smaller, with its image (see `reshaping`):
-            for label maps that were edited.
+        reshaped: The share of each batch, and of the validation images, in which a class is made larger or smaller,
+            with its image (see `reshaping`): for label maps that were edited.
     """
 
     steps: int = 1200
@@ -87,11 +87,18 @@ class Segmenter:
         return torch.cat(results).numpy()
 
 
-def confusion_of(segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int) -> ConfusionCounts:
-    """Confusion counts of `segment`'s label maps against those of `part`, read in blocks; no surface distances."""
+def confusion_of(
+    segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int, *, share_reshaped: float = 0.0
+) -> ConfusionCounts:
+    """Confusion counts of `segment`'s label maps against those of `part`, read in blocks; no surface distances.
+
+    share_reshaped: of the images, always in the same way.
+    """
     images, labels, annotated = part
+    draws = torch.Generator().manual_seed(derive_seed("reshaped validation"))
     counts, start = [], 0
-    for shown, truth in zip(blocks_of(images), blocks_of(labels), strict=True):
+    for real, map_of_real in zip(blocks_of(images), blocks_of(labels), strict=True):
+        shown, truth = reshaped(real, map_of_real, share_reshaped, draws)
         counted = annotated[start : start + len(shown)].numpy()
         counts.append(confusion_counts(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
         start += len(shown)
@@ -167,7 +174,7 @@ def _trained(
         for step in range(training.step, settings.steps):
             training.learn(train, weights, settings)
             if training.step % every == 0 or training.step == settings.steps:
-                training.validate(validation, class_count)
+                training.validate(validation, class_count, settings)
                 if checkpoint is not None and training.step < settings.steps:
                     training.save(checkpoint)
             if progress is not None:
@@ -224,9 +231,10 @@ class _Training:
         self.optimizer.step()
         self.step += 1
 
-    def validate(self, validation: Part, class_count: int) -> None:
+    def validate(self, validation: Part, class_count: int, settings: SegmenterSettings) -> None:
         """Score the network by `ConfusionCounts.obeyed_by` of all images together; keep the best weights so far."""
-        found = confusion_of(Segmenter(self.network, self.device), validation, class_count)
+        segment = Segmenter(self.network, self.device)
+        found = confusion_of(segment, validation, class_count, share_reshaped=settings.reshaped)
         scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # without a class to validate, keep the latest

@@ -38,6 +38,7 @@ class BalanceRequest:
             segmenter for the others.
         min_dice: Lowest Dice of what the data set's segmenter finds with what was asked for; None: no image is
             rejected.
+        attributes: As of `MapChoice`.
         command: As it was typed, for the record.
         shard: The part of the images to make, as of `SampleRequest`.
     """
@@ -52,6 +53,7 @@ class BalanceRequest:
     edits: EditChoice = EditChoice((DEFAULT_EDIT,))
     min_dice: float | None = 0.7
     seed: int = 0
+    attributes: tuple[str, ...] = ()
     solver: SolverChoice = SolverChoice()
     format: str = "auto"
     device: str = "auto"
@@ -84,6 +86,7 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
 
     Raises SettingsError, DataError, ModelError, OutputError or Interrupted, as `write_sample_set` does.
     """
+    from anatogen.conditioning.attributes import parse_attributes
     from anatogen.data.store import PreparedDataset
     from anatogen.evaluation.selection import segmenter_settings
     from anatogen.generation.balanced_maps import BalancedMaps, share_that_shows
@@ -107,7 +110,9 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
         editing = request.edits.build(request.seed, limits)
         maps = BalancedMaps(dataset, rows, request.class_name, request.share, count=count, editing=editing)
         _refuse_what_has_no_meaning(model, request)
-        requests = Plan(model.spec.schema.states(), seed=request.seed).requests(maps).only(shard)
+        attributes = parse_attributes(request.attributes, model.spec.attributes)
+        plan = Plan(model.spec.schema.states(), seed=request.seed, attributes=attributes)
+        requests = plan.requests(maps).only(shard)
         samples, made = write_set(
             model,
             requests,

@@ -124,6 +124,7 @@ def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> Com
             a free class.
         DataError, ModelError, OutputError, Interrupted: As `write_sample_set` does.
     """
+    from anatogen.conditioning.attributes import parse_attributes
     from anatogen.generation.completion import maps_to_complete
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan, check_same_anatomy
@@ -143,7 +144,13 @@ def complete(request: CompleteRequest, *, monitor: Monitor | None = None) -> Com
         every, notes = map_source(model, maps)
         source, free = maps_to_complete(every, states, maps.given or ())
         require_annotated(dataset, free)
-        plan = Plan(states, seed=maps.seed, per_mask=maps.per_mask, count=maps.count)
+        plan = Plan(
+            states,
+            seed=maps.seed,
+            per_mask=maps.per_mask,
+            count=maps.count,
+            attributes=parse_attributes(maps.attributes, model.spec.attributes),
+        )
         fitting = _fitting_source(request, model, dataset, free)
         samples, made = _sampled(model, plan.requests(source), request, request.out)
         sets = [samples]

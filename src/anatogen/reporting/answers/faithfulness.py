@@ -52,8 +52,8 @@ _PAIRS: tuple[tuple[Pair, str, str], ...] = (
 )
 _DEGREES = ((0.95, "closely"), (0.8, "largely"), (0.5, "in part"), (float("-inf"), "poorly"))
 _OF_EDITED_MAPS = (
-    "The label maps are edited, and no real image has such a map. So half of the real images that the segmenter learnt "
-    "from, and half of those that give the ceiling, are reshaped: warped so that a class is larger or smaller. A "
+    "The label maps are edited, and no real image has such a map. So {} of the real images that the segmenter learnt "
+    "from, and as many of those that give the ceiling, are reshaped: warped so that a class is larger or smaller. A "
     "segmenter of real shapes only finds about half of a growth, in right images too."
 )
 _POOR_SEGMENTER = 0.5  # a ceiling below this says more of the segmenter than of the images
@@ -88,7 +88,7 @@ def _verdict(report: Report, obeyed: Score, highest: float | None) -> tuple[str,
         return f"O{verdict}", "mean Dice; the ceiling was not measured"
     share = f"{100 * obeyed.mean / highest:.0f} % of the ceiling"
     own = " of the model's own data set" if report.from_elsewhere else ""
-    own += ", half of them reshaped" if _reshaped(report) else ""
+    own += f", {percent(_reshaped(report))} of them reshaped" if _reshaped(report) else ""
     verdict += f", {share} of {ratio(highest)} that it reaches on real images{own}"
     brief = f"mean Dice; {share}, {ratio(highest)}"
     if ends := interval(obeyed.ci95):
@@ -96,11 +96,11 @@ def _verdict(report: Report, obeyed: Score, highest: float | None) -> tuple[str,
     return f"O{verdict}", brief
 
 
-def _reshaped(report: Report) -> bool:
-    return bool(report.segmenter and report.segmenter.reshaped)
+def _reshaped(report: Report) -> float:
+    return (report.segmenter.reshaped if report.segmenter else None) or 0.0
 
 
-def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, reshaped: bool) -> list[str]:
+def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, reshaped: float) -> list[str]:
     notes = [
         "m is the label map, m_gen the segmentation of the image that was generated from it, m_real that of the real "
         "image of the map. (m_real, m) is the ceiling: what real images reach.",
@@ -112,7 +112,7 @@ def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, r
         "easier to segment than real ones.",
     ]
     if reshaped:
-        notes.insert(2, _OF_EDITED_MAPS)
+        notes.insert(2, _OF_EDITED_MAPS.format(percent(reshaped)))
     if highest is not None and highest < _POOR_SEGMENTER:
         notes.insert(0, f"The ceiling is low ({ratio(highest)}): the auxiliary segmenter does poorly on this data set.")
     return [*notes, *without_interval(found.scores()), *_not_defined(obeyed, found.absent)]
