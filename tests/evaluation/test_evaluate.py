@@ -236,7 +236,8 @@ def test_an_edit_is_drawn_with_what_was_asked_and_found(longer_run: Path, datase
 
     figure = grown_class(dataset, generator, rows, "core", bright, pixels=(1, 3))
     assert figure.png.startswith(b"\x89PNG")
-    asked, found = zip(*re.findall(r"(\d+) \(found (\d+)\)", figure.caption), strict=True)
+    asked, found, warped = zip(*re.findall(r"(\d+) \((\d+); (\d+)\)", figure.caption), strict=True)
+    assert int(warped[0]) < int(warped[1]) < int(warped[2])  # real images in which the core truly grew
     assert int(asked[0]) == max(areas) and int(asked[0]) < int(asked[1]) < int(asked[2])
     assert int(found[0]) < int(found[2])  # the image follows the edit
     with pytest.raises(DataError, match="no label map holds the class core"):

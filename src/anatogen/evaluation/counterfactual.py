@@ -11,6 +11,7 @@ from anatogen.conditioning.edit import enlarge
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError
 from anatogen.generation.engine import Generator
+from anatogen.judges.reshaping import reshape
 from anatogen.model import Query
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -32,7 +33,8 @@ def grown_class(
     map.
 
     Every image starts from the same noise, so that what differs is what the edit did. The caption says how many pixels
-    of the class each map asks for and how many an auxiliary segmenter finds in its image.
+    of the class each map asks for, and how many an auxiliary segmenter finds in its image and in the real image, warped
+    so that the class grows by as much: it may not know such shapes, and find less than is there.
 
     Args:
         dataset: The prepared data set (slices).
@@ -48,9 +50,10 @@ def grown_class(
         SettingsError: There is no class of that name.
     """
     schema, index = dataset.schema, dataset.schema.index_of(class_name)
-    maps = dataset.load(list(rows)).labels.numpy() if rows else np.zeros((0, *dataset.size), dtype=np.int64)
+    loaded = dataset.load(list(rows)) if rows else None
+    maps = loaded.labels.numpy() if loaded is not None else np.zeros((0, *dataset.size), dtype=np.int64)
     areas = np.array([(m == index).sum() for m in maps])
-    if not areas.any():
+    if loaded is None or not areas.any():
         raise DataError(f"no label map holds the class {class_name}", path=dataset.folder)
     whole = np.array([len(np.unique(m)) == schema.count for m in maps])
     chosen = int(np.argmax(areas + areas.max() * (whole & (areas > 0))))
@@ -59,7 +62,9 @@ def grown_class(
     titles = ["as annotated", *(f"{class_name} +{distance:g} px" for distance in pixels)]
     requests = [Query(m, schema.states(), seed) for m in edits]
     images = np.stack([image for _, image in generator.generate(requests)])
-    found = [int((m == index).sum()) for m in segment(images)]
+    real = loaded.images[chosen].numpy()
+    warped = np.stack([reshape(real, maps[chosen], index, distance)[0] for distance in (0.0, *pixels)])
+    found, of_warped = ([int((m == index).sum()) for m in segment(each)] for each in (images, warped))
     asked = [int((m == index).sum()) for m in edits]
     at = figures.centre_of(region)
     lines = [
@@ -68,11 +73,12 @@ def grown_class(
         [("with the map outlined", figures.outlined(x, m, schema, at)) for x, m in zip(images, edits, strict=True)],
         [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1, at)) for i, x in enumerate(images)],
     ]
-    of_each = ", ".join(f"{a} (found {f})" for a, f in zip(asked, found, strict=True))
+    of_each = ", ".join(f"{a} ({f}; {w})" for a, f, w in zip(asked, found, of_warped, strict=True))
     caption = (
         f"A label map of the split {rows[chosen].split} that the model has not seen, as annotated and with the class "
         f"{class_name} grown step by step, and the image generated from each map. All images start from the same "
-        "noise; the last line is the absolute difference to the first image. Pixels of the class asked for, and found "
-        f"in the image by the auxiliary segmenter: {of_each}."
+        "noise; the last line is the absolute difference to the first image. Pixels of the class asked for, and in "
+        "brackets found by the auxiliary segmenter in the image and in the real image, warped so that the class grows "
+        f"by as much: {of_each}. The segmenter learnt real shapes only, and may find less of larger ones."
     )
     return Figure("edit", "What if the anatomy were different?", figures.grid(lines, cell=2.0), caption)
