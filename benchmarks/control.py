@@ -43,7 +43,6 @@ from anatogen.reporting import figures
 from anatogen.seeds import derive_seed
 from common import ROOT, machine, parser_of, write_section
 
-SIZES = (-1.0, 0.0, 1.0, 2.0, 3.0)  # pixels that the border moves outward
 SEEDS = 4
 Maps = NDArray[np.int64]
 Images = NDArray[np.float32]
@@ -52,7 +51,8 @@ Images = NDArray[np.float32]
 class Control:
     """A run, its data set's segmenters and test maps that show the class."""
 
-    growth = 2.0
+    growth = 2.0  # of counterfactual pairs
+    sizes: tuple[float, ...] = (-1.0, 0.0, 1.0, 2.0, 3.0)  # pixels that the border moves outward
 
     def __init__(self, run: Path, data: Path, name: str, maps: int, guidance: float, judge: SegmenterSettings) -> None:
         self.dataset = PreparedDataset.open(data)
@@ -80,14 +80,14 @@ class Control:
         pairs = [
             reshape(real, labels, self.index, pixels)
             for real, labels in zip(self.real, self.labels, strict=True)
-            for pixels in SIZES
+            for pixels in self.sizes
         ]
         real, maps = (np.stack(each) for each in zip(*pairs, strict=True))
-        seeds = [derive_seed("growing", place // len(SIZES)) for place in range(len(maps))]
+        seeds = [derive_seed("growing", place // len(self.sizes)) for place in range(len(maps))]
         made = self.made([Query(one, self.schema.states(), seed) for one, seed in zip(maps, seeds, strict=True)])
         limits = limits_of(self.dataset)
         odd = [bool(limits.faults(one, item_spacing(self.dataset, self.rows[0]))) for one in maps]
-        odd_of_size = np.reshape(odd, (-1, len(SIZES))).sum(axis=0).tolist()
+        odd_of_size = np.reshape(odd, (-1, len(self.sizes))).sum(axis=0).tolist()
         lines = [
             "| images | segmenter of | correlation | slope | slope of each map, median (quarters) | Dice | found, pixels |",
             "| --- | --- | ---: | ---: | --- | ---: | --- |",
@@ -105,13 +105,13 @@ class Control:
                     f"| {np.median(each):.2f} ({np.quantile(each, 0.25):.2f} to {np.quantile(each, 0.75):.2f}) "
                     f"| {dice:.3f} | {', '.join(f'{v:.0f}' for v in found.mean(axis=0))} |"
                 )
-        said = f"{len(self.rows)} maps, their border moved by {', '.join(f'{v:g}' for v in SIZES)} pixels: "
+        said = f"{len(self.rows)} maps, their border moved by {', '.join(f'{v:g}' for v in self.sizes)} pixels: "
         said += f"{', '.join(f'{v:.0f}' for v in asked.mean(axis=0))} pixels asked for, {odd_of_size} maps implausible."
         return [said, "", *lines]
 
     def _sizes(self, maps: Maps) -> NDArray[np.float64]:
         """Pixels of the class, (maps, sizes)."""
-        return (maps == self.index).reshape(len(maps), -1).sum(axis=1).astype(np.float64).reshape(-1, len(SIZES))
+        return (maps == self.index).reshape(len(maps), -1).sum(axis=1).astype(np.float64).reshape(-1, len(self.sizes))
 
     def counterfactual(self) -> list[str]:
         """The pairs, with the picture of some."""
@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument("--class", dest="name", required=True)
     parser.add_argument("--maps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--sizes", type=float, nargs="+", default=Control.sizes, help="of growing, in pixels")
     parser.add_argument("--growth", type=float, default=2.0, help="of counterfactual pairs, in pixels")
     parser.add_argument("--judge-steps", type=int, help="of the segmenter; by default the usual training")
     parser.add_argument("--only", choices=("growing", "counterfactual", "regional"), nargs="+")
@@ -254,7 +255,7 @@ def main() -> None:
     if options.judge_steps is not None:
         judge = replace(judge, steps=options.judge_steps)
     control = Control(options.run, options.data, options.name, options.maps, options.guidance, judge)
-    control.growth = options.growth
+    control.growth, control.sizes = options.growth, tuple(options.sizes)
     parts = {"growing": "Growing", "counterfactual": "Counterfactual pairs", "regional": "Free in a region"}
     text = []
     for name, title in parts.items():

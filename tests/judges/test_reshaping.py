@@ -103,3 +103,11 @@ def test_edited_maps_have_a_segmenter_of_their_own() -> None:
     assert segmenter_choice(usual, None).reshaped is None
     part = (torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool))
     assert module.segmenter_file(part, part, 2, settings) != module.segmenter_file(part, part, 2, usual)
+
+
+def test_a_thin_class_grows_by_pixels_and_not_by_its_own_width_only() -> None:
+    labels = torch.zeros(30, 32, 32, dtype=torch.int64)
+    labels[:, 15] = 1  # one pixel thick
+    images = labels[:, None].float()
+    _, maps = reshaped(images, labels, 1.0, torch.Generator().manual_seed(0))
+    assert (maps == 1).any(dim=2).sum(dim=1).max() >= 5  # 1 + 2 * 3 at most

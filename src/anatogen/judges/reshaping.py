@@ -18,6 +18,7 @@ FOR_EDITED_MAPS = 0.75
 
 _SMALLEST = 8  # pixels of a class that is reshaped
 _LEAST, _MOST = -0.5, 0.8  # of the class's half width
+_THIN = 3.0  # pixels; a thin class grows by up to as many, too
 _REACH = 3.0  # how far outside the surroundings give way, relative to the growth
 
 
@@ -63,7 +64,7 @@ def half_width(there: NDArray[np.bool_]) -> float:
 def reshaped(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images and maps of which a share is reshaped: a class of each, drawn like how far its border moves.
 
-    It moves inward by up to half of the class's half width, or outward by up to 0.8 of it.
+    It moves inward by up to half of the class's half width, or outward by up to 0.8 of it, and 3 pixels at least.
 
     Args:
         images: (B, C, *spatial).
@@ -83,7 +84,9 @@ def reshaped(images: Tensor, labels: Tensor, share: float, generator: torch.Gene
         if not len(shown):
             continue
         index = int(shown[int(of_class * len(shown))])
-        pixels = (_LEAST + how_far * (_MOST - _LEAST)) * half_width(of_image == index)
+        width = half_width(of_image == index)
+        least, most = _LEAST * width, max(_MOST * width, _THIN)
+        pixels = least + how_far * (most - least)
         warped = reshape(image, of_image, index, pixels)
         changed_images[place], changed_labels[place] = (torch.from_numpy(each).to(images.device) for each in warped)
     return torch.stack(changed_images), torch.stack(changed_labels)
