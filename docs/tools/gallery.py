@@ -43,7 +43,7 @@ GALLERY = {
     "--edit 'move posterior 5mm left' --edit 'remove posterior' --edit mirror --edit 'deform 0.6 16mm' "
     "--edit 'paste anterior' --edit 'interpolate 0.5'",
     "counterfactual": f"{SAMPLE} --count 5 --edit 'grow anterior 2mm' --counterfactual 6px --out counterfactual",
-    "head-neck": "sample runs/head-neck --masks data/head-neck --count 18 --per-mask 3 --out head-neck",
+    "head-neck": "sample runs/head-neck --masks data/head-neck --count 15 --per-mask 3 --out head-neck",
     "elsewhere": "sample runs/hippocampus --masks data/other --count 12 --per-mask 4 --rename anterior=head "
     "--out elsewhere",
 }
