@@ -7,6 +7,8 @@ maps; one that is not finds about half of a growth even where the image is right
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -39,9 +41,20 @@ def reshape(
     there = labels == index
     if pixels == 0 or not there.any() or there.all():
         return image, labels
-    at = np.indices(labels.shape) + _displacement(there, pixels)
-    warped = [ndimage.map_coordinates(channel, at, order=3, mode="nearest") for channel in image]
-    return np.stack(warped).astype(np.float32), ndimage.map_coordinates(labels, at, order=0, mode="nearest")
+    box = _around(there, math.ceil((1 + _REACH) * abs(pixels)) + 4)
+    at = np.indices(labels[box].shape) + _displacement(there[box], pixels)
+    warped, map_of_warped = image.copy(), labels.copy()
+    for channel in warped:
+        channel[box] = ndimage.map_coordinates(channel[box], at, order=3, mode="nearest")
+    map_of_warped[box] = ndimage.map_coordinates(labels[box], at, order=0, mode="nearest")
+    return warped, map_of_warped
+
+
+def _around(there: NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
+    """The box of a region and a margin: beyond it nothing moves."""
+    (box,) = ndimage.find_objects(there.astype(np.int8))
+    sides = zip(box, there.shape, strict=True)
+    return tuple(slice(max(0, part.start - margin), min(side, part.stop + margin)) for part, side in sides)
 
 
 def _displacement(there: NDArray[np.bool_], pixels: float) -> NDArray[np.float64]:
