@@ -97,7 +97,7 @@ def test_what_slices_have_volumes_have(
     cli: Cli, volumes: PreparedDataset, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pairs, combinations, gates, similarity to a real volume, a plan; a map of a folder."""
-    monkeypatch.setattr("anatogen.judges.of_dataset.segmenter_for", lambda data, **_: ByBrightness(data))
+    monkeypatch.setattr("anatogen.judges.of_dataset.segmenter_for", lambda data, *_, **__: ByBrightness(data))
     common = ("--masks", volumes.folder, "--device", "cpu", "--count", 2)
 
     def made(command: str, name: str, *more: object) -> SampleSet:

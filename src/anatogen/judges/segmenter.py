@@ -174,7 +174,7 @@ def _trained(
         for step in range(training.step, settings.steps):
             training.learn(train, weights, settings)
             if training.step % every == 0 or training.step == settings.steps:
-                training.validate(validation, class_count, settings)
+                training.validate(validation, class_count, share_reshaped=settings.reshaped)
                 if checkpoint is not None and training.step < settings.steps:
                     training.save(checkpoint)
             if progress is not None:
@@ -231,10 +231,10 @@ class _Training:
         self.optimizer.step()
         self.step += 1
 
-    def validate(self, validation: Part, class_count: int, settings: SegmenterSettings) -> None:
+    def validate(self, validation: Part, class_count: int, *, share_reshaped: float = 0.0) -> None:
         """Score the network by `ConfusionCounts.obeyed_by` of all images together; keep the best weights so far."""
         segment = Segmenter(self.network, self.device)
-        found = confusion_of(segment, validation, class_count, share_reshaped=settings.reshaped)
+        found = confusion_of(segment, validation, class_count, share_reshaped=share_reshaped)
         scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # without a class to validate, keep the latest
