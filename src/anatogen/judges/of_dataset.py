@@ -52,7 +52,8 @@ def segmenter_for(
     """The auxiliary segmenter of `dataset`: trained on "heldout", selected on "val", cached in its folder."""
     settings = settings or default_segmenter(dataset.size)
 
-    with stage("training the segmenter", settings.steps, "steps") as bar:
+    title = "training the segmenter" + (" of edited label maps" if settings.reshaped else "")
+    with stage(title, settings.steps, "steps") as bar:
         return train_segmenter(
             part_of(dataset, dataset.split("heldout")),
             part_of(dataset, dataset.split("val")),
