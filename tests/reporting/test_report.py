@@ -334,6 +334,23 @@ def test_grid_shows_each_picture_where_it_stands() -> None:
     assert 1.9 < (np.ptp(np.nonzero(flat)[1]) + 1) / (np.ptp(np.nonzero(flat)[0]) + 1) < 2.1
 
 
+def test_a_long_title_has_several_lines_and_reaches_no_edge() -> None:
+    picture = np.zeros((20, 20, 3))
+    title = "Selected by a Dice of at least 0.7: 7 of 32 images were kept, 25 (78 %) rejected"
+
+    def sheet(columns: int, text: str) -> np.ndarray:
+        row = [("a", picture)] * columns
+        return np.asarray(Image.open(io.BytesIO(figures.grid([row], title=text))).convert("RGB"))
+
+    band = sheet(2, "short").shape[0] - sheet(2, "").shape[0]
+    assert sheet(6, title).shape[0] - sheet(6, "").shape[0] == band
+    narrow = sheet(2, title)
+    assert narrow.shape[0] - sheet(2, "").shape[0] == 2 * band
+    for line in range(2):
+        written = (narrow[line * band : (line + 1) * band].min(axis=2) < 128).any(axis=0)
+        assert written.any() and not written[:3].any() and not written[-3:].any()
+
+
 def test_a_class_that_is_free_in_a_region_only_is_not_called_free() -> None:
     schema = LabelSchema.from_names(("a", "b"))
 

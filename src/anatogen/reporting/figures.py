@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from anatogen.reporting.results import SimilarityRow
 
 Picture = tuple[str, NDArray[Any]]
 _DOTS = 160  # pixels an inch, of pictures
+_LETTERS = 16  # of 7 points, an inch
 
 
 Centre = tuple[int, int, int]
@@ -97,7 +99,8 @@ def outlined(
 
 
 def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "") -> bytes:
-    """Pictures, RGB (H, W, 3) or one value (H, W) in [0, 1], with a title each, a line a row; above all `title`.
+    """Pictures, RGB (H, W, 3) or one value (H, W) in [0, 1], with a title each, a line a row; above all `title`, in as
+    many lines as it needs.
 
     cell: Side of a picture in inches, at 160 pixels each.
     """
@@ -105,13 +108,16 @@ def grid(rows: Sequence[Sequence[Picture]], *, cell: float = 1.5, title: str = "
     across = cell * max(1.0, min(3.0, breadth / height))  # three planes are wide
     band, gap = round(0.18 * _DOTS), 3  # pixels
     high, wide = round(cell * _DOTS) + band, round(across * _DOTS)
-    top = band if title else 0
-    shape = (top + high * len(rows), wide * max(map(len, rows)))
-    texts, pictures = [(title, shape[1] / 2, band - 4, 7.0)], list[tuple[int, int, NDArray[np.uint8]]]()
+    columns = max(map(len, rows))
+    above = textwrap.wrap(title, max(12, int(_LETTERS * across * columns)))
+    top = band * len(above)
+    shape = (top + high * len(rows), wide * columns)
+    texts = [(part, shape[1] / 2, band * (line + 1) - 4, 7.0) for line, part in enumerate(above)]
+    pictures = list[tuple[int, int, NDArray[np.uint8]]]()
     for line, row in enumerate(rows):
         for column, (name, picture) in enumerate(row):
             x, y = wide * column, top + high * line + band
-            texts.append((name, x + wide / 2, y - 4, min(7, 7 * 24 * across / 1.5 / max(1, len(name)))))
+            texts.append((name, x + wide / 2, y - 4, min(7, 7 * _LETTERS * across / max(1, len(name)))))
             room = (high - band - gap, wide - 2 * gap)
             made = _enlarged(picture, room)
             pictures.append((y + (room[0] - made.shape[0]) // 2, x + (wide - made.shape[1]) // 2, made))
