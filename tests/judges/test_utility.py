@@ -78,9 +78,9 @@ def test_wrong_label_maps_are_found_out(copies: list[MixtureUtility], cache: Pat
     assert np.array_equal(real.scores, copies[0].scores, equal_nan=True)
     assert synthetic.mean < both.mean < real.mean
     assert synthetic.difference == pytest.approx(synthetic.mean - real.mean)
-    # Of single seeds and processors' instructions -0.48 to -0.22; the worst had an interval of five patients above 0.
-    assert synthetic.difference < -0.15
-    assert synthetic.difference_ci95[0] < synthetic.difference < synthetic.difference_ci95[1]
+    # One seed hung on the processor's instructions (-0.48 to -0.22, with SSE an interval to 0.52). Of these two the
+    # difference is -0.35 to -0.32, the interval's upper end -0.23 to -0.19.
+    assert synthetic.difference < -0.15 and synthetic.difference_ci95[1] < 0
 
 
 def test_results_say_what_they_rest_on(copies: list[MixtureUtility]) -> None:
