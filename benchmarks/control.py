@@ -6,7 +6,7 @@ Three tables for a run with classes left free in training, on label maps of test
 
 - Growing: the class of five sizes, from the same noise. The volume that a segmenter finds in the images against the
   volume asked for: correlation and slope of a line through all maps and sizes, and the slope of each map. Beside them
-  what it finds in real images that were warped so that the class is of that size (`anatogen.judges.reshaping`): the
+  what it finds in real images that were warped so that the class is of that size (`anatogen.judges.warping`): the
   most that right images could reach. The segmenter learnt such images, of held-out patients; beside it the usual one.
 - Counterfactual pairs: the image outside the edit and its margin against the real image, the Dice to the edited map
   against that of images made from unedited maps, and the mean difference of neighbouring pixels across the border of
@@ -35,8 +35,8 @@ from anatogen.generation.edited_maps import limits_of
 from anatogen.generation.engine import Generator
 from anatogen.generation.plan import DatasetMaps, Plan
 from anatogen.judges.of_dataset import segmenter_for
-from anatogen.judges.reshaping import FOR_EDITED_MAPS, reshape
 from anatogen.judges.segmenter import SegmenterSettings, default_segmenter
+from anatogen.judges.warping import warp_class
 from anatogen.labels import ClassStates
 from anatogen.model import Known, Query
 from anatogen.reporting import figures
@@ -60,7 +60,7 @@ class Control:
         model = Generator.load(run)
         self.model = model.sampling_with(model.with_settings(guidance=guidance))
         self.usual = segmenter_for(self.dataset, judge)
-        self.segment = segmenter_for(self.dataset, replace(judge, reshaped=FOR_EDITED_MAPS))
+        self.segment = segmenter_for(self.dataset, judge.for_edited_maps())
         showing = [row for row in self.dataset.split("test") if self._area(row) >= 30]
         self.rows = [showing[(2 * i + 1) * len(showing) // (2 * maps)] for i in range(min(maps, len(showing)))]
         batch = self.dataset.load(self.rows)
@@ -78,7 +78,7 @@ class Control:
     def growing(self) -> list[str]:
         """Asked against found, in the images and in warped real ones."""
         pairs = [
-            reshape(real, labels, self.index, pixels)
+            warp_class(real, labels, self.index, pixels)
             for real, labels in zip(self.real, self.labels, strict=True)
             for pixels in self.sizes
         ]

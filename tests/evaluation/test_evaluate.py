@@ -27,8 +27,8 @@ from anatogen.generation.rejection import Gating, Verdict
 from anatogen.generation.request import Request
 from anatogen.generation.sample_set import write_sample_set
 from anatogen.judges.encoder import EncoderSettings
-from anatogen.judges.reshaping import FOR_EDITED_MAPS
 from anatogen.judges.segmenter import Segmenter, SegmenterSettings
+from anatogen.judges.warping import FOR_EDITED_MAPS
 from anatogen.labels import LabelSchema
 from anatogen.reporting.figures import coloured, outlined
 from by_brightness import judge_by_brightness
@@ -151,10 +151,10 @@ def test_an_edited_set_is_judged_by_a_segmenter_that_knows_such_shapes(
     monkeypatch.setattr(evaluate_module, "segmenter_for", recorded)
     more = {"device": "cpu", "quick": True, "only": ("faithfulness",)}
     evaluate(tmp_path / "edited", own_dataset, tmp_path / "report", **more)
-    assert [each.reshaped for each in asked] == [FOR_EDITED_MAPS]
+    assert [each.warped for each in asked] == [FOR_EDITED_MAPS]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert report["judge"] == {"seed": 0, "reshaped": FOR_EDITED_MAPS}
-    assert "are reshaped: warped so that a class" in (tmp_path / "report" / "report.html").read_text()
+    assert report["judge"] == {"seed": 0, "warped": FOR_EDITED_MAPS}
+    assert "are warped so that a class" in (tmp_path / "report" / "report.html").read_text()
     test = own_dataset.load(own_dataset.split("test")).images.numpy()
     ceiling = np.concatenate(real)[-len(test) :]  # after the three images of the set
     changed = [not np.array_equal(a, b) for a, b in zip(ceiling, test, strict=True)]

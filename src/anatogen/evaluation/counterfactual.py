@@ -11,7 +11,7 @@ from anatogen.conditioning.edit import enlarge
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError
 from anatogen.generation.engine import Generator
-from anatogen.judges.reshaping import reshape
+from anatogen.judges.warping import warp_class
 from anatogen.model import Query
 from anatogen.reporting import figures
 from anatogen.reporting.report import Figure
@@ -63,7 +63,7 @@ def grown_class(
     requests = [Query(m, schema.states(), seed) for m in edits]
     images = np.stack([image for _, image in generator.generate(requests)])
     real = loaded.images[chosen].numpy()
-    warped = np.stack([reshape(real, maps[chosen], index, distance)[0] for distance in (0.0, *pixels)])
+    warped = np.stack([warp_class(real, maps[chosen], index, distance)[0] for distance in (0.0, *pixels)])
     found, of_warped = ([int((m == index).sum()) for m in segment(each)] for each in (images, warped))
     asked = [int((m == index).sum()) for m in edits]
     at = figures.centre_of(region)

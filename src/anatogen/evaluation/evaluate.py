@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,8 +96,9 @@ def subject_of(
     """
     settings = settings.suiting(dataset.size)
     entries, rows = entries_and_rows(sets.main, dataset)
-    chosen, edited = was_chosen(sets.main), were_edited(entries)
-    of_segmenter = segmenter_settings(settings.segmenter, selection_of(sets.main), model_chosen=chosen, edited=edited)
+    selection, chosen, edited = selection_of(sets.main), was_chosen(sets.main), were_edited(entries)
+    of_segmenter = segmenter_settings(settings.segmenter, selection, model_chosen=chosen, edited=edited)
+    settings = replace(settings, segmenter=of_segmenter)
     segmenter = segmenter_for(dataset, of_segmenter, device=device)
     return Subject(dataset, sets, entries, rows, segmenter, settings, device, work)
 
@@ -166,13 +167,7 @@ def _described(subject: Subject, command: str, version: str) -> Report:
         split=tuple(sorted({row.split for row in rows})) if rows is not None else ("elsewhere",),
         maps=maps_used(dataset, rows),
         selection=selection,
-        judge=segmenter_choice(
-            segmenter_settings(
-                subject.settings.segmenter, selection, model_chosen=chosen, edited=were_edited(subject.entries)
-            ),
-            selection,
-            model_chosen=chosen,
-        ),
+        judge=segmenter_choice(subject.settings.segmenter, selection, model_chosen=chosen),
         seed=samples.header.request.seed,
         command=command or command_of_process(),
         version=version or __version__,

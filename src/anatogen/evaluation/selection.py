@@ -13,7 +13,6 @@ from anatogen.errors import SettingsError
 from anatogen.evaluation.subject import SampleSets
 from anatogen.generation.manifest import Line
 from anatogen.generation.sample_set import SampleSet, said_of_unfinished
-from anatogen.judges.reshaping import FOR_EDITED_MAPS
 from anatogen.judges.segmenter import SegmenterSettings
 from anatogen.reporting.results import MapsUsed, SegmenterChoice, SelectionResult
 from anatogen.seeds import derive_seed
@@ -68,11 +67,11 @@ def segmenter_settings(
     chose may not evaluate its own work.
 
     What differs are the first weights and the order of the images; the patients that it is trained on stay the same.
-    Where label maps were edited, it is trained on reshaped images too: one that saw real shapes only finds about half
+    Where label maps were edited, it is trained on warped images too: one that saw real shapes only finds about half
     of a growth, in right images too.
     """
     if edited:
-        settings = replace(settings, reshaped=FOR_EDITED_MAPS)
+        settings = settings.for_edited_maps()
     if not model_chosen and (selection is None or selection.min_dice is None):
         return settings
     return replace(settings, seed=derive_seed("judge of a gated set", settings.seed) % 2**31)
@@ -82,9 +81,9 @@ def segmenter_choice(
     settings: SegmenterSettings, selection: SelectionResult | None, *, model_chosen: bool = False
 ) -> SegmenterChoice:
     """The seed of the segmenter; where another one chose the images or the model, that it is not that one; which share
-    of the images that it learns from is reshaped.
+    of the images that it learns from is warped.
     """
-    independent: dict[str, Any] = {"reshaped": settings.reshaped} if settings.reshaped else {}
+    independent: dict[str, Any] = {"warped": settings.warped} if settings.warped else {}
     if selection is not None and selection.min_dice is not None:
         independent["independent_of_gate"] = True
     if model_chosen:

@@ -30,12 +30,12 @@ def dice_gate(
     min_dice: float,
     *,
     judge: DatasetName | None = None,
-    reshaped: float | None = None,
+    warped: float | None = None,
 ) -> Gate:
     """A gate that keeps an image whose Dice of what `segmenter` finds with what was asked for is at least `min_dice`.
 
     segmenter: images (B, C, *spatial) in [-1, 1] -> label maps (B, *spatial). judge: the data set that it was trained
-    on; reshaped: the share of reshaped images among these (see `judges.reshaping`). The Dice of an image is the mean
+    on; warped: the share of warped images among these (see `judges.warping`). The Dice of an image is the mean
     over its given classes that are drawn in its map. A given class that is not drawn is to be absent: invented (see
     `ConfusionCounts`), it counts as a class with Dice 0; else it does not count. An image for which nothing counts is
     kept, with a note. Small structures have a low Dice in real images too, so a high bound favours slices through the
@@ -43,7 +43,7 @@ def dice_gate(
     """
     if not 0 < min_dice <= 1:
         raise SettingsError(f"--min-dice must be in (0, 1], got {min_dice:g}", hint="Choose for instance 0.8")
-    return _DiceGate(segmenter, schema, min_dice, judge, reshaped)
+    return _DiceGate(segmenter, schema, min_dice, judge, warped)
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class _DiceGate:
     schema: LabelSchema
     min_dice: float
     judge: DatasetName | None
-    reshaped: float | None
+    warped: float | None
 
     @property
     def settings(self) -> GateSettings:
-        return GateSettings(min_dice=self.min_dice, judge=self.judge, reshaped=self.reshaped)
+        return GateSettings(min_dice=self.min_dice, judge=self.judge, warped=self.warped)
 
     def __call__(self, requests: Sequence[Request], images: Images) -> list[Verdict]:
         asked = np.stack([request.labels for request in requests])

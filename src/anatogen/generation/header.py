@@ -140,7 +140,7 @@ class CopyGateSettings(Part):
 class GateSettings(Part):
     """What decided which images are kept. retries: how often a rejected one was made again.
 
-    judge: the data set behind the gates. reshaped: the share of reshaped images among those from which the segmenter
+    judge: the data set behind the gates. warped: the share of warped images among those from which the segmenter
     of `min_dice` learnt, where label maps were edited. others: settings of a gate that is not of this package.
     """
 
@@ -148,7 +148,7 @@ class GateSettings(Part):
     reject_copies: CopyGateSettings | None = None
     retries: int | None = None
     judge: DatasetName | None = None
-    reshaped: float | None = None
+    warped: float | None = None
     others: dict[str, JsonValue] | None = None
 
     def joined(self, other: GateSettings) -> GateSettings:

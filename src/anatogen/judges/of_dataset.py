@@ -52,7 +52,7 @@ def segmenter_for(
     """The auxiliary segmenter of `dataset`: trained on "heldout", selected on "val", cached in its folder."""
     settings = settings or default_segmenter(dataset.size)
 
-    title = "training the segmenter" + (" of edited label maps" if settings.reshaped else "")
+    title = "training the segmenter" + (" of edited label maps" if settings.warped else "")
     with stage(title, settings.steps, "steps") as bar:
         return train_segmenter(
             part_of(dataset, dataset.split("heldout")),

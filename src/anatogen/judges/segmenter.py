@@ -8,7 +8,7 @@ import json
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from anatogen.judges.fitting import (
     read_weights,
     write_weights,
 )
-from anatogen.judges.reshaping import reshaped
+from anatogen.judges.warping import FOR_EDITED_MAPS, warp_share
 from anatogen.metrics.confusion import ConfusionCounts, confusion_counts
 from anatogen.metrics.overlap import class_means
 from anatogen.seeds import derive_seed
@@ -54,8 +54,8 @@ class SegmenterSettings:
         learning_rate: At the start.
         validations: Number of validations.
         seed: Of weights and batches.
-        reshaped: The share of each batch, and of the validation images, in which a class is made larger or smaller,
-            with its image (see `reshaping`): for label maps that were edited.
+        warped: The share of each batch, and of the validation images, in which a class is made larger or smaller,
+            with its image (see `warping`): for label maps that were edited.
     """
 
     steps: int = 1200
@@ -63,12 +63,20 @@ class SegmenterSettings:
     learning_rate: float = 2e-3
     validations: int = 8
     seed: int = 0
-    reshaped: float = 0.0
+    warped: float = 0.0
+
+    def for_edited_maps(self) -> SegmenterSettings:
+        """The same training on images of which most are warped."""
+        return replace(self, warped=FOR_EDITED_MAPS)
 
 
-def default_segmenter(size: Sequence[int]) -> SegmenterSettings:
-    """The usual training for images of `size`: of volumes fewer and smaller batches, since each holds many slices."""
-    return SegmenterSettings() if len(size) == 2 else SegmenterSettings(steps=400, batch_size=2)
+def default_segmenter(size: Sequence[int], *, edited: bool = False) -> SegmenterSettings:
+    """The usual training for images of `size`: of volumes fewer and smaller batches, since each holds many slices.
+
+    edited: for label maps that were edited.
+    """
+    settings = SegmenterSettings() if len(size) == 2 else SegmenterSettings(steps=400, batch_size=2)
+    return settings.for_edited_maps() if edited else settings
 
 
 class Segmenter:
@@ -88,17 +96,17 @@ class Segmenter:
 
 
 def confusion_of(
-    segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int, *, share_reshaped: float = 0.0
+    segment: Callable[[Tensor], NDArray[np.int64]], part: Part, class_count: int, *, share_warped: float = 0.0
 ) -> ConfusionCounts:
     """Confusion counts of `segment`'s label maps against those of `part`, read in blocks; no surface distances.
 
-    share_reshaped: of the images, always in the same way.
+    share_warped: of the images, always in the same way.
     """
     images, labels, annotated = part
     draws = torch.Generator().manual_seed(derive_seed("reshaped validation"))
     counts, start = [], 0
     for real, map_of_real in zip(blocks_of(images), blocks_of(labels), strict=True):
-        shown, truth = reshaped(real, map_of_real, share_reshaped, draws)
+        shown, truth = warp_share(real, map_of_real, share_warped, draws)
         counted = annotated[start : start + len(shown)].numpy()
         counts.append(confusion_counts(segment(shown), truth.numpy(), class_count, counted=counted, surfaces=False))
         start += len(shown)
@@ -174,7 +182,7 @@ def _trained(
         for step in range(training.step, settings.steps):
             training.learn(train, weights, settings)
             if training.step % every == 0 or training.step == settings.steps:
-                training.validate(validation, class_count, share_reshaped=settings.reshaped)
+                training.validate(validation, class_count, share_warped=settings.warped)
                 if checkpoint is not None and training.step < settings.steps:
                     training.save(checkpoint)
             if progress is not None:
@@ -219,8 +227,8 @@ class _Training:
         """One step of the optimizer."""
         anneal(self.optimizer, settings.learning_rate, self.step / settings.steps)
         images, labels, annotated = draw_batch(train, settings.batch_size, self.generator, self.device, weights)
-        if settings.reshaped:
-            images, labels = reshaped(images, labels, settings.reshaped, self.generator)
+        if settings.warped:
+            images, labels = warp_share(images, labels, settings.warped, self.generator)
         images, labels = _vary(images, labels, self.generator)
         self.network.train()
         with autocast(self.device, "auto"):
@@ -231,10 +239,10 @@ class _Training:
         self.optimizer.step()
         self.step += 1
 
-    def validate(self, validation: Part, class_count: int, *, share_reshaped: float = 0.0) -> None:
+    def validate(self, validation: Part, class_count: int, *, share_warped: float = 0.0) -> None:
         """Score the network by `ConfusionCounts.obeyed_by` of all images together; keep the best weights so far."""
         segment = Segmenter(self.network, self.device)
-        found = confusion_of(segment, validation, class_count, share_reshaped=share_reshaped)
+        found = confusion_of(segment, validation, class_count, share_warped=share_warped)
         scores = found.obeyed_by(np.zeros(len(validation[0]), dtype=np.int64))
         self.score = float(class_means(class_means(scores, axis=1), axis=0))
         if self.score > self.best or math.isnan(self.score):  # without a class to validate, keep the latest
@@ -371,7 +379,7 @@ def segmenter_file(
     """The name of the file in which `train_segmenter` keeps the result of these arguments."""
     drawn = () if weights is None else (weights.double(),)
     of_settings = asdict(settings)
-    if not settings.reshaped:
-        del of_settings["reshaped"]  # so that what was cached before there was such a setting is found
+    if not settings.warped:
+        del of_settings["warped"]  # so that what was cached before there was such a setting is found
     digest = digest_of(*train, *validation, str(class_count), json.dumps(of_settings), *drawn)
     return f"segmenter-{digest}.safetensors"

@@ -456,12 +456,12 @@ class MapsUsed(Result):
 
 class SegmenterChoice(Result):
     """The auxiliary segmenter. independent_of_gate, independent_of_training: it is another one than that which chose
-    the images, or the model while it trained. reshaped: the share of its training images in which a class was made
+    the images, or the model while it trained. warped: the share of its training images in which a class was made
     larger or smaller, as edited label maps need it.
     """
 
     seed: int | None = None
-    reshaped: Number = None
+    warped: Number = None
     independent_of_gate: bool | None = None
     independent_of_training: bool | None = None
 

@@ -88,7 +88,6 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
     """
     from anatogen.conditioning.attributes import parse_attributes
     from anatogen.data.store import PreparedDataset
-    from anatogen.evaluation.selection import segmenter_settings
     from anatogen.generation.balanced_maps import BalancedMaps, share_that_shows
     from anatogen.generation.kinds import load_model
     from anatogen.generation.plan import Plan, check_same_anatomy
@@ -127,8 +126,7 @@ def balance(request: BalanceRequest, *, monitor: Monitor | None = None) -> Balan
         before = maps.showing / (maps.showing + maps.lacking)
         if samples.shard.count > 1:
             return BalanceResult(samples, None, before, None, None, result.notes)
-        settings = segmenter_settings(default_segmenter(dataset.size), None, edited=True)
-        segmenter = segmenter_for(dataset, settings, device=device)
+        segmenter = segmenter_for(dataset, default_segmenter(dataset.size, edited=True), device=device)
         found = _found(samples, segmenter, dataset, request.class_name)
     asked = share_that_shows([samples.label_map(line) for line in samples.entries], dataset.schema, request.class_name)
     return BalanceResult(samples, result.overview, before, asked, found, result.notes)

@@ -180,7 +180,6 @@ class GateChoice:
 
     def _gates(self, model: ImageModel, masks: Path, device: str, edited: bool) -> list[Gate]:
         from anatogen.evaluation.copies import require_training_data
-        from anatogen.evaluation.selection import segmenter_settings
         from anatogen.generation.gates import copy_gate, dice_gate
         from anatogen.generation.header import AboutModel, DatasetName
         from anatogen.generation.plan import check_same_anatomy
@@ -196,10 +195,10 @@ class GateChoice:
         if self.reject_copies:
             require_training_data(AboutModel.of(model.describe().record()), dataset)
         if self.min_dice is not None:
-            settings = segmenter_settings(default_segmenter(dataset.size), None, edited=edited)
+            settings = default_segmenter(dataset.size, edited=edited)
             segmenter = segmenter_for(dataset, settings, device=device)
-            reshaped = settings.reshaped or None
-            gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge, reshaped=reshaped))
+            warped = settings.warped or None
+            gates.append(dice_gate(segmenter, dataset.schema, self.min_dice, judge=judge, warped=warped))
         if self.reject_copies:
             search = CopySearch(dataset)
             with stage("comparing unseen patients", len(search.heldout_rows), "images") as bar:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from anatogen.data.placement import item_spacing
 from anatogen.evaluation.sections.base import Finding, Question, Section, score, spread
-from anatogen.evaluation.selection import were_edited
 from anatogen.evaluation.subject import Block, Subject
-from anatogen.judges.reshaping import FOR_EDITED_MAPS, reshaped
+from anatogen.judges.warping import warp_share
 from anatogen.metrics.confusion import STRAY_SHARE, STRAY_VOXELS, ConfusionCounts, confusion_counts
 from anatogen.metrics.intervals import Interval
 from anatogen.metrics.overlap import worst
@@ -137,14 +136,14 @@ class Faithfulness(Section[FaithfulnessResult]):
     def _ceiling_of_own_test_set(self) -> dict[str, Score]:
         """What the segmenter makes of real images of this data set, where the label maps are from elsewhere;
 
-        where they were edited, of real images that were reshaped as often as those that it learnt from.
+        where they were edited, of real images that were warped as often as those that it learnt from.
         """
         dataset, rows, parts = self.subject.dataset, self.subject.test_rows, []
-        share = FOR_EDITED_MAPS if were_edited(self.subject.entries) else 0.0
-        draws = torch.Generator().manual_seed(derive_seed("reshaped ceiling"))
+        share = self.subject.settings.segmenter.warped
+        draws = torch.Generator().manual_seed(derive_seed("warped ceiling"))
         for batch in dataset.batches(rows):
             spacing = np.array([item_spacing(dataset, row) for row in batch.rows])
-            images, truth = reshaped(batch.images, batch.truth, share, draws)
+            images, truth = warp_share(batch.images, batch.truth, share, draws)
             found, known = self.subject.segmenter(images), batch.annotated.numpy()
             parts.append(confusion_counts(found, truth.numpy(), len(self.names) + 1, spacing, known))
         return self._measures("real_map", ConfusionCounts.joined(parts), np.array([row.patient for row in rows]))

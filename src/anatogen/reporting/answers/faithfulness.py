@@ -53,8 +53,8 @@ _PAIRS: tuple[tuple[Pair, str, str], ...] = (
 _DEGREES = ((0.95, "closely"), (0.8, "largely"), (0.5, "in part"), (float("-inf"), "poorly"))
 _OF_EDITED_MAPS = (
     "The label maps are edited, and no real image has such a map. So {} of the real images that the segmenter learnt "
-    "from, and as many of those that give the ceiling, are reshaped: warped so that a class is larger or smaller. A "
-    "segmenter of real shapes only finds about half of a growth, in right images too."
+    "from, and as many of those that give the ceiling, are warped so that a class is larger or smaller. A "
+    "segmenter of real shapes only can miss much of a growth, in right images too."
 )
 _POOR_SEGMENTER = 0.5  # a ceiling below this says more of the segmenter than of the images
 
@@ -73,7 +73,7 @@ def answer(report: Report, classes: Sequence[str]) -> Answer:
     if found.free:
         caption = "Free classes, which the model was left to infer: agreement is not asked for"
         tables.append(_overlaps(caption, found.free, classes, ceiling=False))
-    notes = tuple(_notes(found, obeyed, ceiling.mean, reshaped=_reshaped(report)))
+    notes = tuple(_notes(found, obeyed, ceiling.mean, warped=_warped(report)))
     return Answer("faithfulness", question, topic, ratio(obeyed.mean), brief, f"{verdict}.", tuple(tables), notes)
 
 
@@ -88,7 +88,7 @@ def _verdict(report: Report, obeyed: Score, highest: float | None) -> tuple[str,
         return f"O{verdict}", "mean Dice; the ceiling was not measured"
     share = f"{100 * obeyed.mean / highest:.0f} % of the ceiling"
     own = " of the model's own data set" if report.from_elsewhere else ""
-    own += f", {percent(_reshaped(report))} of them reshaped" if _reshaped(report) else ""
+    own += f", {percent(_warped(report))} of them warped" if _warped(report) else ""
     verdict += f", {share} of {ratio(highest)} that it reaches on real images{own}"
     brief = f"mean Dice; {share}, {ratio(highest)}"
     if ends := interval(obeyed.ci95):
@@ -96,11 +96,11 @@ def _verdict(report: Report, obeyed: Score, highest: float | None) -> tuple[str,
     return f"O{verdict}", brief
 
 
-def _reshaped(report: Report) -> float:
-    return (report.segmenter.reshaped if report.segmenter else None) or 0.0
+def _warped(report: Report) -> float:
+    return (report.segmenter.warped if report.segmenter else None) or 0.0
 
 
-def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, reshaped: float) -> list[str]:
+def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, warped: float) -> list[str]:
     notes = [
         "m is the label map, m_gen the segmentation of the image that was generated from it, m_real that of the real "
         "image of the map. (m_real, m) is the ceiling: what real images reach.",
@@ -111,8 +111,8 @@ def _notes(found: FaithfulnessResult, obeyed: Score, highest: float | None, *, r
         "interval spans two; without an interval, no word. More than 100 % is possible: generated images can be "
         "easier to segment than real ones.",
     ]
-    if reshaped:
-        notes.insert(2, _OF_EDITED_MAPS.format(percent(reshaped)))
+    if warped:
+        notes.insert(2, _OF_EDITED_MAPS.format(percent(warped)))
     if highest is not None and highest < _POOR_SEGMENTER:
         notes.insert(0, f"The ceiling is low ({ratio(highest)}): the auxiliary segmenter does poorly on this data set.")
     return [*notes, *without_interval(found.scores()), *_not_defined(obeyed, found.absent)]

@@ -2,7 +2,7 @@
 
 What an edited label map asks for has no real image. An image that is warped so that the class grows is the nearest
 thing: its map is known, and its texture is real. A segmenter that is trained on such images too can judge edited
-maps; one that is not finds about half of a growth even where the image is right.
+maps; one that is not found half of a growth even where the image was right (hippocampus, `benchmarks/control.py`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from scipy import ndimage
 from torch import Tensor
 
 FOR_EDITED_MAPS = 0.75
-"""The share of a segmenter's training images that are reshaped where label maps were edited."""
+"""The share of a segmenter's training images that are warped where label maps were edited."""
 
-_SMALLEST = 8  # pixels of a class that is reshaped
+_SMALLEST = 8  # pixels of a class that is warped
 _LEAST, _MOST = -0.5, 0.8  # of the class's half width
 _THIN = 3.0  # pixels; a thin class grows by up to as many, too
 _REACH = 3.0  # how far outside the surroundings give way, relative to the growth
 
 
-def reshape(
+def warp_class(
     image: NDArray[np.float32], labels: NDArray[np.int64], index: int, pixels: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """An image and its map, warped so that the border of a class moves outward by `pixels`.
@@ -74,8 +74,8 @@ def half_width(there: NDArray[np.bool_]) -> float:
     return float(ndimage.distance_transform_edt(there).max())
 
 
-def reshaped(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images and maps of which a share is reshaped: a class of each, drawn like how far its border moves.
+def warp_share(images: Tensor, labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images and maps of which a share is warped: a class of each, drawn like how far its border moves.
 
     It moves inward by up to half of the class's half width, or outward by up to 0.8 of it, and 3 pixels at least.
 
@@ -100,6 +100,6 @@ def reshaped(images: Tensor, labels: Tensor, share: float, generator: torch.Gene
         width = half_width(of_image == index)
         least, most = _LEAST * width, max(_MOST * width, _THIN)
         pixels = least + how_far * (most - least)
-        warped = reshape(image, of_image, index, pixels)
+        warped = warp_class(image, of_image, index, pixels)
         changed_images[place], changed_labels[place] = (torch.from_numpy(each).to(images.device) for each in warped)
     return torch.stack(changed_images), torch.stack(changed_labels)
