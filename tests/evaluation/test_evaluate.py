@@ -154,6 +154,7 @@ def test_an_edited_set_is_judged_by_a_segmenter_that_knows_such_shapes(
     assert [each.warped for each in asked] == [FOR_EDITED_MAPS]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["judge"] == {"seed": 0, "warped": FOR_EDITED_MAPS}
+    assert report["split"] == ["edited"]
     assert "are warped so that a class" in (tmp_path / "report" / "report.html").read_text()
     test = own_dataset.load(own_dataset.split("test")).images.numpy()
     ceiling = np.concatenate(real)[-len(test) :]  # after the three images of the set

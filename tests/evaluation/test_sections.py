@@ -154,6 +154,10 @@ def test_needs_of_a_generator(subject: Subject) -> None:
 def test_needs_of_images(subject: Subject) -> None:
     assert needs.real_images(subject) == ""
     assert "another data set" in needs.real_images(replace(subject, rows=None))
+    edited = [entry.model_copy(update={"edits": ("mirror",), "edit": 0}) for entry in subject.entries]
+    assert "label maps are edited" in needs.real_images(replace(subject, rows=None, entries=edited))
+    foreign = [entry.model_copy(update={"elsewhere": "other"}) for entry in edited]
+    assert "another data set" in needs.real_images(replace(subject, rows=None, entries=foreign))
     assert "not made similar" in needs.similar_images(subject)
     similar = [entry.model_copy(update={"similarity": 0.5}) for entry in subject.entries]
     assert needs.similar_images(replace(subject, entries=similar)) == ""

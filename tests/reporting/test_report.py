@@ -285,6 +285,15 @@ def test_maps_from_elsewhere_are_said_in_words(results: dict[str, Any], tmp_path
     assert "real images of the model&#39;s own data set" in text
 
 
+def test_edited_maps_are_not_called_those_of_another_data_set(results: dict[str, Any], tmp_path: Path) -> None:
+    results["split"], results["judge"] = ["edited"], {"seed": 0, "warped": 0.75}
+    results["realism"]["test"]["same_maps"] = False
+    text = page_of(results, tmp_path)
+    assert "540 images of 24 patients, edited label maps" in text and "another data set" not in text
+    assert "own data set, 75.0 % of them warped" in text and "The label maps are edited: what that changes" in text
+    assert "another data set" not in model_card(results)
+
+
 def test_verdicts_follow_the_intervals(results: dict[str, Any]) -> None:
     found = {a.chapter: a for a in answers(results)}
     assert [found[s].value for s in SECTIONS] == ["0.800", "0.790", "0.0123", "0.7 %"]

@@ -28,6 +28,7 @@ from anatogen.evaluation.selection import (
     segmenter_choice,
     segmenter_settings,
     selection_of,
+    splits_of,
     was_chosen,
     were_edited,
 )
@@ -164,7 +165,7 @@ def _described(subject: Subject, command: str, version: str) -> Report:
     about = {**dataset.info.source, "notice": dataset.info.notice, "cases": len(dataset.info.cases)}
     return Report(
         n=ImageCount(images=len(subject.entries), patients=len(set(subject.patients()))),
-        split=tuple(sorted({row.split for row in rows})) if rows is not None else ("elsewhere",),
+        split=splits_of(subject.entries, rows),
         maps=maps_used(dataset, rows),
         selection=selection,
         judge=segmenter_choice(subject.settings.segmenter, selection, model_chosen=chosen),

@@ -5,6 +5,7 @@ What a generator can do is asked for here and nowhere else in the evaluation.
 
 from __future__ import annotations
 
+from anatogen.evaluation.selection import splits_of
 from anatogen.evaluation.subject import Subject
 from anatogen.model import HasDenoiser, HasReconstruction, HasSteps
 
@@ -77,11 +78,10 @@ def a_learned_model(subject: Subject) -> str:
 
 def real_images(subject: Subject) -> str:
     """The real images of the same label maps."""
-    return (
-        ""
-        if subject.rows is not None
-        else "the label maps are of another data set, so there are no real images of them"
-    )
+    if subject.rows is not None:
+        return ""
+    edited = splits_of(subject.entries, None) == ("edited",)
+    return f"the label maps are {'edited' if edited else 'of another data set'}, so there are no real images of them"
 
 
 def similar_images(subject: Subject) -> str:

@@ -91,6 +91,14 @@ def segmenter_choice(
     return SegmenterChoice(seed=settings.seed, **independent)
 
 
+def splits_of(entries: Sequence[Line], rows: Sequence[Row] | None) -> tuple[str, ...]:
+    """The splits of the rows; without rows "edited" for maps of the model's own data set, else "elsewhere"."""
+    if rows is not None:
+        return tuple(sorted({row.split for row in rows}))
+    own = all(entry.elsewhere is None for entry in entries)
+    return ("edited",) if own and were_edited(entries) else ("elsewhere",)
+
+
 def were_edited(entries: Sequence[Line]) -> bool:
     """Whether the label maps of some images were edited."""
     return any(entry.edits for entry in entries)

@@ -547,5 +547,10 @@ class Report(Document):
 
     @property
     def from_elsewhere(self) -> bool:
-        """Whether the label maps are of another data set than the model's."""
-        return self.split == ("elsewhere",)
+        """Whether the label maps are of another data set than the model's, or edited: no real image has them."""
+        return self.split == ("elsewhere",) or self.edited_maps
+
+    @property
+    def edited_maps(self) -> bool:
+        """Whether the label maps are edited ones of the model's own data set."""
+        return self.split == ("edited",)

@@ -43,7 +43,9 @@ def images_in_words(report: Report) -> str:
 
 
 def split_in_words(report: Report) -> str:
-    """ "split test", or that the label maps are from elsewhere."""
+    """ "split test", or that the label maps are edited or from elsewhere."""
+    if report.edited_maps:
+        return "edited label maps"
     if report.from_elsewhere:
         return "label maps of another data set"
     names = report.split

@@ -74,7 +74,12 @@ def answer(report: Report) -> Answer:
     if found.noise_ratio is not None:
         verdict += f"; their noise is {100 * found.noise_ratio:.0f} % of the real images'"
     table = Table("Generated images beside real ones", ("", *_SIDES, _CHANCE), tuple(rows))
-    notes = (*found.warnings, found.caution or "", *_how_to_read(found.test), *_about_slices(found))
+    notes = (
+        *found.warnings,
+        found.caution or "",
+        *_how_to_read(found.test, edited=report.edited_maps),
+        *_about_slices(found),
+    )
     return Answer(
         "realism",
         question,
@@ -184,7 +189,7 @@ def _about_slices(found: RealismResult) -> tuple[str, ...]:
     return (read, f"Where no interval stands, there are {' or '.join(reasons)}.") if reasons else (read,)
 
 
-def _how_to_read(test: RealismTest | None) -> tuple[str, ...]:
+def _how_to_read(test: RealismTest | None, *, edited: bool) -> tuple[str, ...]:
     read = (
         "The patients are halved, again and again: generated images of patients A beside real images of patients B, "
         "and real images of A beside the same, with equal counts. ± is the standard deviation over the halvings. The "
@@ -196,11 +201,10 @@ def _how_to_read(test: RealismTest | None) -> tuple[str, ...]:
         "do not compare."
     )
     if test is not None and test.same_maps is False:
-        return (
-            f"{read} The label maps are of another data set: what differs between its patients and these counts as a "
-            "difference.",
-            other,
-        )
+        whose = "The label maps are of another data set: what differs between its patients and these"
+        if edited:
+            whose = "The label maps are edited: what that changes"
+        return f"{read} {whose} counts as a difference.", other
     return read, other
 
 
