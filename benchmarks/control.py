@@ -206,15 +206,15 @@ class Control:
     def picture(self, edited: Maps, made: Images) -> None:
         lines = []
         for place in range(0, len(made), max(1, len(made) // 4)):
-            at = figures.centre_of(edited[place])
+            view = figures.view_of(edited[place])
             difference = np.abs(made[place] - self.real[place]) - 1
             lines.append(
                 [
-                    ("label map", figures.coloured(self.labels[place], self.schema, at)),
-                    ("edited", figures.coloured(edited[place], self.schema, at)),
-                    ("real", figures.gray(self.real[place], at)),
-                    ("counterfactual", figures.gray(made[place], at)),
-                    ("difference", figures.gray(difference, at)),
+                    ("label map", figures.coloured(self.labels[place], self.schema, view)),
+                    ("edited", figures.coloured(edited[place], self.schema, view)),
+                    ("real", figures.gray(self.real[place], view)),
+                    ("counterfactual", figures.gray(made[place], view)),
+                    ("difference", figures.gray(difference, view)),
                 ]
             )
         (ROOT / "figures" / f"counterfactual-{self.name}.png").write_bytes(figures.grid(lines))

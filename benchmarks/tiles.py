@@ -104,7 +104,7 @@ def main() -> None:
     ]
     pictures: list[figures.Picture] = []
     real = dataset.load(dataset.split("test")[:1])
-    at = figures.centre_of(real.labels[0].numpy())
+    view = figures.view_of(real.labels[0].numpy())
     whole = real.images[0].numpy()
     for name, overlap in (("tiles, blended", 0.25), ("tiles that do not overlap", 0.0)):
         file = options.work / "tiles" / f"{overlap}.npy"
@@ -114,11 +114,11 @@ def main() -> None:
         shown = ", ".join(f"{value:.2f}" for value in seam(volume, crop, overlap))
         lines.append(f"| {name} | {shown} | {said[0]} | {said[1]} | {format_duration(float(said[2]))} |")
         print(lines[-1], flush=True)
-        pictures.append((name, figures.gray(volume, at)))
+        pictures.append((name, figures.gray(volume, view)))
     shown = ", ".join(f"{value:.2f}" for value in seam(whole, crop, 0.25))
     lines.append(f"| a real volume, the same planes | {shown} | | | |")
     figure = ROOT / "figures" / "tiles.png"
-    figure.write_bytes(figures.grid([[("real", figures.gray(whole, at)), *pictures]]))
+    figure.write_bytes(figures.grid([[("real", figures.gray(whole, view)), *pictures]]))
     shape, part = (" x ".join(map(str, each)) for each in (size, crop))
     count = len(tiles.origins_of(size, crop))
     write_section(

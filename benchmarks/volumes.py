@@ -21,6 +21,7 @@ import torch
 
 from anatogen import __version__
 from anatogen.data.intensity import IntensityRule
+from anatogen.data.placement import typical_spacing
 from anatogen.data.prepare import PrepareSettings, prepare
 from anatogen.data.sources import open_source
 from anatogen.data.store import PreparedDataset, Row
@@ -138,15 +139,15 @@ def volumes_of(run: Path, judge: Judge) -> np.ndarray:
 
 def picture(judge: Judge, rows: dict[str, np.ndarray]) -> bytes:
     """Three planes through the labelled part of two patients."""
-    lines: list[list[figures.Picture]] = []
+    lines, spacing = list[list[figures.Picture]](), typical_spacing(judge.dataset)
     for place in (0, len(judge.rows) // 2):
         labels = judge.real.labels[place].numpy()
-        at = figures.centre_of(labels)
+        view = figures.view_of(labels, spacing)
         lines.append(
             [
-                ("label map", figures.coloured(labels, judge.dataset.schema, at)),
-                ("real", figures.gray(judge.real.images[place].numpy(), at)),
-                *((name, figures.gray(volumes[place], at)) for name, volumes in rows.items()),
+                ("label map", figures.coloured(labels, judge.dataset.schema, view)),
+                ("real", figures.gray(judge.real.images[place].numpy(), view)),
+                *((name, figures.gray(volumes[place], view)) for name, volumes in rows.items()),
             ]
         )
     return figures.grid(lines)

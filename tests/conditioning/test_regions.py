@@ -63,20 +63,45 @@ def test_a_mask_of_another_size() -> None:
 def test_drawn_regions(size: tuple[int, ...]) -> None:
     """The share that holds everywhere, and the sizes of boxes and ellipsoids in the middle of the image."""
     dim = len(size)
-    chance = torch.rand(3000, 2 * dim + 2, generator=torch.Generator().manual_seed(0))
-    regions = draw_regions(chance, size, regional_share=0.3)
+    chance = torch.rand(3000, 2 * dim + 4, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros(3000, *size, dtype=torch.bool)
+    regions = draw_regions(chance, nothing, regional_share=0.3)
     assert regions.dtype == torch.bool and regions.shape == (3000, *size)
     everywhere = regions.flatten(1).all(dim=1)
     assert everywhere[chance[:, -1] >= 0.3].all()
     assert 0.65 < everywhere.float().mean() < 0.75  # binomial: 0.70 +- 0.008
-    assert (draw_regions(chance[:4], size, regional_share=0.0)).all()
-    chance[:, :dim], chance[:, -1] = 0.5, 0.0
-    chance[:, dim : 2 * dim] = 0.5
+    assert (draw_regions(chance[:4], nothing[:4], regional_share=0.0)).all()
+    chance[:, : 2 * dim], chance[:, -1] = 0.5, 0.0
     chance[0, -2], chance[1, -2] = 0.2, 0.8
-    box, ellipsoid = draw_regions(chance[:2], size, regional_share=1.0).flatten(1).float().mean(dim=1)
+    box, ellipsoid = draw_regions(chance[:2], nothing[:2], regional_share=1.0).flatten(1).float().mean(dim=1)
     half = 6**0.5 / 12  # of each side
     assert box == pytest.approx((2 * half) ** dim, rel=0.25)
     assert ellipsoid / box == pytest.approx({2: torch.pi / 4, 3: torch.pi / 6}[dim], rel=0.2)
+
+
+@pytest.mark.parametrize("size", [(40, 64), (20, 24, 32)])
+def test_regions_cut_through_freed_classes(size: tuple[int, ...]) -> None:
+    """Three of four hold a pixel of the freed class, at any place within them; the others are anywhere."""
+    dim = len(size)
+    chance = torch.rand(4000, 2 * dim + 4, generator=torch.Generator().manual_seed(1))
+    freed = torch.zeros(4000, *size, dtype=torch.bool)
+    freed[(slice(None), *(slice(side // 8, side // 4) for side in size))] = True  # in a corner
+    freed[::2] = False  # no class is free in every second image, or it is absent
+
+    regions = draw_regions(chance, freed, regional_share=1.0)
+    holds = chance[:, 2 * dim + 1] < 0.75
+    inside = (regions & freed).flatten(1).sum(dim=1)
+    cut = (inside > 0) & (inside < freed[1].sum())
+    assert (inside[1::2] > 0)[holds[1::2]].all()
+    assert cut[1::2][holds[1::2]].float().mean() > 2 * cut[1::2][~holds[1::2]].float().mean()
+    nowhere = draw_regions(chance, torch.zeros_like(freed), regional_share=1.0)
+    assert torch.equal(regions[::2], nowhere[::2]) and torch.equal(regions[~holds], nowhere[~holds])
+
+    single = torch.zeros_like(freed)  # one pixel in the middle: how far from it the regions' middles are
+    single[(slice(None), *(side // 2 for side in size))] = True
+    regions = draw_regions(chance, single, regional_share=1.0)[holds]
+    below = torch.stack([each.nonzero().float().mean(dim=0) - torch.tensor(size) / 2 for each in regions])
+    assert (below.mean(dim=0).abs() < 1).all() and (below.std(dim=0) > torch.tensor(size) / 20).all()
 
 
 def test_a_class_that_is_free_in_a_region_only() -> None:

@@ -18,6 +18,7 @@ from anatogen.generation.engine import at_most
 from anatogen.generation.sample_set import SampleSet
 from anatogen.judges.encoder import EncoderSettings
 from anatogen.judges.segmenter import SegmenterSettings
+from anatogen.labels import LabelSchema
 from anatogen.reporting import figures
 from anatogen.training.config import build_settings
 from anatogen.training.train import train
@@ -72,13 +73,31 @@ def test_large_volumes_are_made_one_at_a_time() -> None:
 def test_three_planes_cross_in_the_labelled_part() -> None:
     volume = np.zeros((4, 6, 8), dtype=np.int64)
     volume[3, 1, 5] = 1
-    assert figures.centre_of(volume) == (3, 1, 5)
-    assert figures.centre_of(np.zeros((4, 6, 8), dtype=np.int64)) == (2, 3, 4)
-    assert figures.centre_of(volume[0]) is None
-    flat = figures.three_planes(volume, (3, 1, 5), fill=7)
+    assert figures.view_of(volume).at == (3, 1, 5)
+    assert figures.view_of(np.zeros((4, 6, 8), dtype=np.int64)).at == (2, 3, 4)
+    assert figures.view_of(volume[0]).at is None
+    flat = figures.view_of(volume).flat(volume, 3, fill=7)
     assert flat.shape == (6, 8 + 8 + 6)
     assert flat[1, 5] == flat[3, 8 + 5] == flat[3, 16 + 1] == 1  # from the head, which is plane 0, downwards
     assert flat[4:, 8:].min() == 7 and (flat == 1).sum() == 3
+
+
+def test_pictures_keep_the_proportions_of_thick_slices() -> None:
+    """4 slices of 5 mm with pixels of 2.5 x 1 mm: 20 mm x 15 mm x 8 mm."""
+    volume = np.zeros((4, 6, 8), dtype=np.int64)
+    volume[3, 1, 5] = 1
+    view = figures.view_of(volume, (5.0, 2.5, 1.0))
+    flat = view.flat(volume, 3)
+    assert flat.shape == (20, 8 + 8 + 15)  # axial 15 x 8, coronal 20 x 8, sagittal 20 x 15
+    assert [(flat[:, part] == 1).sum() for part in (slice(8), slice(8, 16), slice(16, None))] == [3, 5, 5 * 3]
+    assert flat[15:, 13].all() and flat[15:, 16 + 3 : 16 + 5].all()
+    image = volume[None].astype(np.float32)
+    schema = LabelSchema.from_names(["one"])
+    assert figures.gray(image, view).shape == figures.coloured(volume, schema, view).shape == (20, 31, 3)
+    assert figures.outlined(image, volume, schema, view).shape == (60, 93, 3)
+    alike = figures.view_of(volume, (1.0, 1.05, 0.99))
+    assert alike.flat(volume, 3).shape == (6, 8 + 8 + 6)  # a sheet of nearly square pixels stays as it is
+    assert figures.View(spacing_mm=(3.0, 1.0)).flat(volume[0], 2).shape == (18, 8)
 
 
 def test_samples_of_volumes_have_an_overview_and_previews(

@@ -23,7 +23,9 @@ def task_of(dataset: PreparedDataset, *values: str) -> DenoiserTask:
 def states_of(task: DenoiserTask, count: int, ignored: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     annotated = torch.ones(count, 2, dtype=torch.bool)
     annotated[:, 1] = torch.arange(count) % 2 == 0
-    rows, region = task._states(annotated, Draws(range(count)), SIZE, ignored)
+    labels = torch.zeros(count, *SIZE, dtype=torch.int64)
+    labels[:, :8, :8] = 1
+    rows, region = task._states(annotated, Draws(range(count)), labels, ignored)
     assert region is not None
     return rows, region
 
@@ -37,6 +39,10 @@ def test_ablation_holds_in_the_region_alone(dataset: PreparedDataset) -> None:
     assert 0.42 < rows[:, 1, 0].float().mean() < 0.58
     everywhere = region.flatten(1).all(dim=1).float().mean()
     assert 0.42 < everywhere < 0.6
+    inside = region > 0
+    freed, regional = ~rows[:, 1, 0], ~inside.flatten(1).all(dim=1)
+    held = inside[:, :8, :8].flatten(1).any(dim=1)
+    assert held[freed & regional].float().mean() > held[~freed & regional].float().mean() + 0.2  # around what is free
 
 
 def test_without_regions_nothing_more_is_drawn(dataset: PreparedDataset) -> None:
@@ -44,7 +50,7 @@ def test_without_regions_nothing_more_is_drawn(dataset: PreparedDataset) -> None
     task = task_of(dataset)
     annotated = torch.ones(8, 2, dtype=torch.bool)
     draws, same = Draws(range(8)), Draws(range(8))
-    rows, region = task._states(annotated, draws, SIZE, None)
+    rows, region = task._states(annotated, draws, torch.zeros(8, *SIZE, dtype=torch.int64), None)
     same.uniform(3)
     assert region is None and rows.shape == (8, 1, 2)
     assert torch.equal(draws.normal(4), same.normal(4))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anatogen.conditioning.edit import enlarge
+from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.errors import DataError
 from anatogen.generation.engine import Generator
@@ -66,12 +67,12 @@ def grown_class(
     warped = np.stack([warp_class(real, maps[chosen], index, distance)[0] for distance in (0.0, *pixels)])
     found, of_warped = ([int((m == index).sum()) for m in segment(each)] for each in (images, warped))
     asked = [int((m == index).sum()) for m in edits]
-    at = figures.centre_of(region)
+    view = figures.view_of(region, typical_spacing(dataset))
     lines = [
-        [(title, figures.coloured(m, schema, at)) for title, m in zip(titles, edits, strict=True)],
-        [("generated" if i else "generated from the map above", figures.gray(x, at)) for i, x in enumerate(images)],
-        [("with the map outlined", figures.outlined(x, m, schema, at)) for x, m in zip(images, edits, strict=True)],
-        [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1, at)) for i, x in enumerate(images)],
+        [(title, figures.coloured(m, schema, view)) for title, m in zip(titles, edits, strict=True)],
+        [("generated" if i else "generated from the map above", figures.gray(x, view)) for i, x in enumerate(images)],
+        [("with the map outlined", figures.outlined(x, m, schema, view)) for x, m in zip(images, edits, strict=True)],
+        [("difference" if i else "", figures.gray(np.abs(x - images[0]) - 1, view)) for i, x in enumerate(images)],
     ]
     of_each = ", ".join(f"{a} ({f}; {w})" for a, f, w in zip(asked, found, of_warped, strict=True))
     caption = (

@@ -183,6 +183,7 @@ class MapPicture:
         std: The standard deviation of each pixel (C, *spatial); None for a real image.
         frequency: By free class, (*spatial) in [0, 1].
         real: The real image of the map, where there is one.
+        spacing_mm: Of the pixels, where it is known.
     """
 
     name: str
@@ -192,24 +193,25 @@ class MapPicture:
     std: NDArray[np.float64] | None = None
     frequency: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     real: NDArray[np.float32] | None = None
+    spacing_mm: tuple[float, ...] | None = None
 
 
 def row_of(shown: MapPicture, schema: LabelSchema) -> list[figures.Picture]:
     """The given map, images with their completed maps outlined, the deviation, and contours of each free class's
     frequency on the mean image: at 0.1, 0.5 and 0.9, from dark to the class's full colour. Of volumes three planes.
     """
-    at = figures.centre_of(shown.completed[0])
-    row: list[figures.Picture] = [(f"given: {shown.name}", figures.coloured(shown.given, schema, at))]
+    view = figures.view_of(shown.completed[0], shown.spacing_mm)
+    row: list[figures.Picture] = [(f"given: {shown.name}", figures.coloured(shown.given, schema, view))]
     if shown.real is not None:
-        row.append(("real", figures.gray(shown.real, at)))
+        row.append(("real", figures.gray(shown.real, view)))
     for number, (image, labels) in enumerate(zip(shown.images[:_SHOWN], shown.completed, strict=False), start=1):
         title = "completed" if shown.std is None else f"sample {number}"
-        row.append((title, figures.outlined(image, labels, schema, at)))
+        row.append((title, figures.outlined(image, labels, schema, view)))
     if shown.std is not None:
-        row.append(("standard deviation", heat(shown.std, at)))
+        row.append(("standard deviation", heat(shown.std, view)))
     mean = shown.images.mean(axis=0)
     for name in sorted(shown.frequency, key=lambda each: -shown.frequency[each].sum())[:_CLASSES_SHOWN]:
-        row.append((f"frequency: {name}", contours(mean, shown.frequency[name], _colour(schema, name), at)))
+        row.append((f"frequency: {name}", contours(mean, shown.frequency[name], _colour(schema, name), view)))
     return row
 
 
@@ -224,23 +226,22 @@ def strip(row: Sequence[figures.Picture]) -> NDArray[np.float32]:
     return (np.concatenate(parts[:-1], axis=1).transpose(2, 0, 1) * 2 - 1).astype(np.float32)
 
 
-def heat(values: NDArray[np.floating], at: figures.Centre | None = None) -> NDArray[np.float64]:
+def heat(values: NDArray[np.floating], view: figures.View = figures.MIDDLE) -> NDArray[np.float64]:
     """Values (C, *spatial) from 0 up as colours (H, C W, 3), white their largest; of a volume three planes."""
-    if values.ndim == 4:
-        values = figures.three_planes(values, at)
+    values = view.flat(values, values.ndim - 1)
     largest = float(values.max(initial=0))
     flat = np.concatenate(list(values), axis=1) / (largest if largest > 0 else 1)
     return np.asarray(colormaps["inferno"](flat))[..., :3]
 
 
 def contours(
-    image: NDArray[np.floating], frequency: NDArray[np.float64], colour: str, at: figures.Centre | None = None
+    image: NDArray[np.floating], frequency: NDArray[np.float64], colour: str, view: figures.View = figures.MIDDLE
 ) -> NDArray[np.float64]:
     """`image` (C, *spatial) with the contours of `frequency` (*spatial) at `LEVELS` in shades of `colour`."""
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     shades = ["#" + "".join(f"{round(part * shade):02X}" for part in rgb) for shade in _SHADES]
     levels = LabelSchema(tuple(LabelClass(i, str(i), shade) for i, shade in enumerate(shades, start=1)))
-    return figures.outlined(image, np.digitize(frequency, LEVELS), levels, at)
+    return figures.outlined(image, np.digitize(frequency, LEVELS), levels, view)
 
 
 def _colour(schema: LabelSchema, name: str) -> str:

@@ -14,7 +14,11 @@ _TO_BACKGROUND = (1.0, 1.0, 1.0)
 
 
 def edits_overview(
-    edits: Sequence[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]], schema: LabelSchema, *, title: str = ""
+    edits: Sequence[tuple[str, str, NDArray[np.int64], NDArray[np.int64]]],
+    schema: LabelSchema,
+    *,
+    title: str = "",
+    spacing_mm: tuple[float, ...] | None = None,
 ) -> bytes:
     """PNG with a line for each edit, two edits a line for slices: its map before, after, and the pixels that changed.
 
@@ -25,16 +29,12 @@ def edits_overview(
         edits: The map's name, what was done, the map before and after.
         schema: The classes.
         title: Above all of it.
+        spacing_mm: Of the pixels, where it is known.
     """
     rows: list[list[figures.Picture]] = []
     for name, done, before, after in edits:
-        at = figures.centre_of(before)
-        changed = before != after
-        if at is not None:
-            picture = figures.three_planes(changed, at)
-            planes = figures.three_planes(before, at), figures.three_planes(after, at)
-        else:
-            picture, planes = changed, (before, after)
+        view, changed = figures.view_of(before, spacing_mm), before != after
+        picture, *planes = (view.flat(each, before.ndim) for each in (changed, before, after))
         difference = figures.coloured(planes[0], schema) * 0.3
         difference[picture] = figures.coloured(planes[1], schema)[picture]
         difference[picture & (planes[1] == 0)] = _TO_BACKGROUND

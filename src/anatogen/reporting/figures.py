@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,57 +22,80 @@ from anatogen.reporting.results import SimilarityRow
 Picture = tuple[str, NDArray[Any]]
 _DOTS = 160  # pixels an inch, of pictures
 _LETTERS = 16  # of 7 points, an inch
+_ALIKE = 1.1  # sides of a pixel that differ by less are drawn as equal
+
+Planes = tuple[int, int, int]
 
 
-Centre = tuple[int, int, int]
-"""The voxel (d, h, w) that three planes of a volume go through."""
+@dataclass(frozen=True)
+class View:
+    """How label maps and images of one item are drawn.
+
+    Attributes:
+        at: The voxel (d, h, w) that the three planes of a volume go through; None for the middle.
+        spacing_mm: Of the item's pixels, whose proportions the picture keeps; None for square pixels.
+    """
+
+    at: Planes | None = None
+    spacing_mm: tuple[float, ...] | None = None
+
+    def flat(self, values: NDArray[Any], dim: int, *, fill: float = 0) -> NDArray[Any]:
+        """Values (..., *spatial) of `dim` spatial axes as a picture (..., h, w), long pixels repeated.
+
+        Of a volume the axial, coronal and sagittal plane side by side, the head up; `fill` is below a plane that is
+        lower than the others.
+        """
+        if dim == 2:
+            return self.proportioned(values, (0, 1))
+        d, h, w = self.at or tuple(side // 2 for side in values.shape[-3:])
+        planes = [
+            self.proportioned(values[..., d, :, :], (1, 2)),  # D runs from head to feet
+            self.proportioned(values[..., :, h, :], (0, 2)),
+            self.proportioned(values[..., :, :, w], (0, 1)),
+        ]
+        height = max(plane.shape[-2] for plane in planes)
+        below = [[*[(0, 0)] * (plane.ndim - 2), (0, height - plane.shape[-2]), (0, 0)] for plane in planes]
+        padded = [np.pad(plane, pad, constant_values=fill) for plane, pad in zip(planes, below, strict=True)]
+        return np.concatenate(padded, axis=-1)
+
+    def proportioned(self, plane: NDArray[Any], axes: tuple[int, int]) -> NDArray[Any]:
+        """A plane (..., h, w) with its pixels repeated in proportion to their sides along `axes` of the item."""
+        if self.spacing_mm is None or max(self.spacing_mm) < _ALIKE * min(self.spacing_mm):
+            return plane
+        for place, axis in zip((-2, -1), axes, strict=True):
+            times, side = self.spacing_mm[axis] / min(self.spacing_mm), plane.shape[place]
+            index = ((np.arange(round(side * times)) + 0.5) / times).astype(int)
+            plane = plane.take(index.clip(max=side - 1), axis=place)
+        return plane
 
 
-def centre_of(labels: NDArray[np.integer]) -> Centre | None:
-    """Of a volume's label map (D, H, W), the planes with most labelled voxels; the middle where there are none.
+MIDDLE = View()
 
-    None for a slice.
+
+def view_of(labels: NDArray[Any], spacing_mm: tuple[float, ...] | None = None) -> View:
+    """The view of an item with this label map: of a volume the planes with most labelled voxels, the middle where
+    there are none.
     """
     if labels.ndim != 3:
-        return None
+        return View(spacing_mm=spacing_mm)
     found = []
     for axis, side in enumerate(labels.shape):
         counts = (labels > 0).sum(axis=tuple(other for other in range(3) if other != axis))
         found.append(int(counts.argmax()) if counts.any() else side // 2)
-    return found[0], found[1], found[2]
+    return View((found[0], found[1], found[2]), spacing_mm)
 
 
-def three_planes(volume: NDArray[Any], at: Centre | None = None, *, fill: float = 0) -> NDArray[Any]:
-    """The axial, coronal and sagittal plane of a volume (..., D, H, W) side by side (..., h, w), the head up.
-
-    Args:
-        volume: Image or label map.
-        at: Where the planes cross; by default in the middle.
-        fill: Below a plane that is lower than the others.
-    """
-    d, h, w = at or tuple(side // 2 for side in volume.shape[-3:])
-    planes = [volume[..., d, :, :], volume[..., :, h, :], volume[..., :, :, w]]  # D runs from head to feet
-    height = max(plane.shape[-2] for plane in planes)
-    padded = [
-        np.pad(p, [*[(0, 0)] * (p.ndim - 2), (0, height - p.shape[-2]), (0, 0)], constant_values=fill) for p in planes
-    ]
-    return np.concatenate(padded, axis=-1)
-
-
-def coloured(labels: NDArray[np.integer], schema: LabelSchema, at: Centre | None = None) -> NDArray[np.float64]:
+def coloured(labels: NDArray[np.integer], schema: LabelSchema, view: View = MIDDLE) -> NDArray[np.float64]:
     """Label map (H, W) as RGB (H, W, 3) in the classes' colours, the background black; of a volume three planes."""
-    if labels.ndim == 3:
-        labels = three_planes(labels, at or centre_of(labels))
     palette = np.array([(0.0, 0.0, 0.0), *(to_rgb(c.colour) for c in schema.classes)])
-    return palette[np.clip(labels, 0, schema.count - 1)]
+    return palette[np.clip(view.flat(labels, labels.ndim), 0, schema.count - 1)]
 
 
-def gray(image: NDArray[Any], at: Centre | None = None) -> NDArray[Any]:
+def gray(image: NDArray[Any], view: View = MIDDLE) -> NDArray[Any]:
     """Image (C, H, W) in [-1, 1] as RGB (H, W, 3) in [0, 1]; of two or more than three channels all, side by side (H, C
     W, 3); of a volume three planes.
     """
-    if image.ndim == 4:
-        image = three_planes(image, at, fill=-1)
+    image = view.flat(image, image.ndim - 1, fill=-1)
     unit = (np.clip(np.asarray(image, dtype=np.float64), -1, 1) + 1) / 2
     if len(unit) == 3:
         return unit.transpose(1, 2, 0)
@@ -79,14 +103,12 @@ def gray(image: NDArray[Any], at: Centre | None = None) -> NDArray[Any]:
 
 
 def outlined(
-    image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema, at: Centre | None = None
+    image: NDArray[Any], labels: NDArray[np.integer], schema: LabelSchema, view: View = MIDDLE
 ) -> NDArray[np.float64]:
     """`image` enlarged threefold, with the contour of every class drawn around it in its colour, in each channel's
     picture; of a volume three planes.
     """
-    if labels.ndim == 3:
-        at = at or centre_of(labels)
-        image, labels = three_planes(image, at, fill=-1), three_planes(labels, at)
+    image, labels = view.flat(image, labels.ndim, fill=-1), view.flat(labels, labels.ndim)
     big = np.kron(gray(image), np.ones((3, 3, 1)))
     classes = np.kron(np.tile(labels, (1, big.shape[1] // (3 * labels.shape[1]))), np.ones((3, 3), dtype=np.int64))
     edge = np.zeros_like(classes, dtype=bool)

@@ -48,24 +48,24 @@ def overview(samples: SampleSet, maps: int = _MAPS, *, dataset: PreparedDataset 
     names = list(by_map)
     shown = min(maps, len(names))
     chosen = [names[(2 * i + 1) * len(names) // (2 * shown)] for i in range(shown)]
-    lines = []
+    spacing, lines = samples.header.about_model.spacing_mm, []
     for name in chosen:
         entries = by_map[name][:_AN_IMAGE]
         labels = samples.label_map(entries[0])
-        at = figures.centre_of(labels)
-        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema, at))]
+        view = figures.view_of(labels, spacing)
+        line: list[figures.Picture] = [(_short(f"map: {name}", 24), figures.coloured(labels, samples.schema, view))]
         mixed = any(entry.free or entry.absent for entry in by_map[name])
         for entry in entries:
-            picture = figures.outlined(samples.image(entry), given_part(samples, entry), samples.schema, at)
+            picture = figures.outlined(samples.image(entry), given_part(samples, entry), samples.schema, view)
             line.append((_title(entry, samples.schema, mixed), picture))
         row = rows.get((entries[0].case, entries[0].slice))
         if entries[0].real is not None:
-            line.append(("real", figures.gray(samples.real_image(entries[0]), at)))
+            line.append(("real", figures.gray(samples.real_image(entries[0]), view)))
             if entries[0].margin is not None:
                 difference = np.abs(samples.image(entries[0]) - samples.real_image(entries[0])) - 1
-                line.append(("difference", figures.gray(difference, at)))
+                line.append(("difference", figures.gray(difference, view)))
         elif dataset is not None and row is not None:
-            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), at)))
+            line.append(("real", figures.gray(dataset.load([row]).images[0].numpy(), view)))
         lines += [line[i : i + _A_LINE + 1] for i in range(0, len(line), _A_LINE + 1)]
     return figures.grid(lines, title=selection_line(samples.selection))
 
@@ -104,21 +104,27 @@ def slice_by_slice(
         given, row = given_part(samples, entry), rows.get((entry.case, entry.slice))
         real = dataset.load([row]).images[0].numpy() if dataset is not None and row is not None else None
         volumes.append((given, samples.image(entry), real))
-    frames = []
+    frames, view = [], _in_plane(samples)
     for place in range(len(volumes[0][0])):
         lines = []
         for given, image, real in volumes:
             parts = [
-                np.kron(figures.coloured(given[place], samples.schema), np.ones((3, 3, 1))),
-                figures.outlined(image[:, place], given[place], samples.schema),
+                np.kron(figures.coloured(given[place], samples.schema, view), np.ones((3, 3, 1))),
+                figures.outlined(image[:, place], given[place], samples.schema, view),
             ]
             if real is not None:
-                parts.append(np.kron(figures.gray(real[:, place]), np.ones((3, 3, 1))))
+                parts.append(np.kron(figures.gray(real[:, place], view), np.ones((3, 3, 1))))
             lines.append(np.concatenate(parts, axis=1))
         width = max(line.shape[1] for line in lines)
         padded = [np.pad(line, ((0, 0), (0, width - line.shape[1]), (0, 0))) for line in lines]
         frames.append((np.concatenate(padded) * 255).round().astype(np.uint8))
     return frames
+
+
+def _in_plane(samples: SampleSet) -> figures.View:
+    """The view of an axial slice of a volume."""
+    spacing = samples.header.about_model.spacing_mm
+    return figures.View(spacing_mm=spacing and spacing[1:])
 
 
 def selection_line(selection: Selection) -> str:

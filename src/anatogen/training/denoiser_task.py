@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from anatogen.conditioning.ablate import draw_given, draw_regions
 from anatogen.conditioning.attributes import AttributeSchema, draw_known
@@ -198,7 +199,7 @@ class DenoiserTask:
         labels = batch.labels.to(self.device, non_blocking=True)
         ignored = None if batch.ignored is None else batch.ignored.to(self.device, non_blocking=True)
         annotated = batch.annotated.to(self.device, non_blocking=True)
-        given, region = self._states(annotated, random, labels.shape[1:], ignored)
+        given, region = self._states(annotated, random, labels, ignored)
         vector = self._vector(batch, random)
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
         t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
@@ -223,7 +224,7 @@ class DenoiserTask:
         return self.settings.conditioning.encoding != "index"
 
     def _states(
-        self, annotated: Tensor, random: Draws, size: Sequence[int], ignored: Tensor | None
+        self, annotated: Tensor, random: Draws, labels: Tensor, ignored: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The rows of class states (B, R, C-1), and the region (B, *size) of each pixel; None where R = 1.
 
@@ -235,8 +236,9 @@ class DenoiserTask:
         if how.mask_ablation:
             given = draw_given(annotated, random.uniform(annotated.shape[1] + 1), ablated_share=how.ablated_share)
             if how.regional_share > 0:
-                chance = random.uniform(2 * len(size) + 2)
-                region = draw_regions(chance, size, regional_share=how.regional_share).to(torch.uint8)
+                freed = functional.pad(~given, (1, 0)).gather(1, labels.flatten(1)).reshape(labels.shape)
+                chance = random.uniform(2 * labels[0].ndim + 4)
+                region = draw_regions(chance, freed, regional_share=how.regional_share).to(torch.uint8)
                 rows.append(annotated)
         rows.append(given)
         if ignored is not None:

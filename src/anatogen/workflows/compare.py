@@ -256,6 +256,7 @@ def _compared(
 
 def _figure(dataset: PreparedDataset, sets: dict[str, SampleSet]) -> Figure | None:
     """Rows of label maps, columns of systems, as in Fig. 2 of the paper; None where no map is of the data set."""
+    from anatogen.data.placement import typical_spacing
     from anatogen.evaluation.sections.base import spread
     from anatogen.evaluation.selection import entries_and_rows
     from anatogen.reporting import figures
@@ -265,18 +266,18 @@ def _figure(dataset: PreparedDataset, sets: dict[str, SampleSet]) -> Figure | No
     entries, rows = entries_and_rows(first, dataset)
     if rows is None:
         return None
-    lines: list[list[tuple[str, object]]] = []
+    spacing, lines = typical_spacing(dataset), list[list[tuple[str, object]]]()
     for place in spread(rows, _SHOWN):
         row: Row = rows[place]
         real = dataset.load([row])
-        at = figures.centre_of(real.labels[0].numpy())
+        view = figures.view_of(real.labels[0].numpy(), spacing)
         line: list[tuple[str, object]] = [
-            ("label map", figures.coloured(first.label_map(entries[place]), dataset.schema, at)),
-            ("real image", figures.gray(real.images[0].numpy(), at)),
+            ("label map", figures.coloured(first.label_map(entries[place]), dataset.schema, view)),
+            ("real image", figures.gray(real.images[0].numpy(), view)),
         ]
         for name, samples in sets.items():
             entry = next(e for e in samples.entries if (e.case, e.slice) == (row.case, row.slice))
-            line.append((name, figures.gray(samples.image(entry), at)))
+            line.append((name, figures.gray(samples.image(entry), view)))
         lines.append(line)
     caption = (
         "A row a label map, a column a system: the map, the real image that it was drawn on, and the image that each "

@@ -196,9 +196,8 @@ class _Maps:
         line = summary.write(line, samples.folder, place)
         asked = samples.label_map(first)
         given = [schema.index_of(each) for each in first.given]
-        picture = MapPicture(
-            name, np.where(np.isin(asked, given), asked, 0), images, full, summary.std, summary.frequency, real
-        )
+        drawn, spacing = np.where(np.isin(asked, given), asked, 0), samples.header.about_model.spacing_mm
+        picture = MapPicture(name, drawn, images, full, summary.std, summary.frequency, real, spacing)
         line = line.model_copy(update={"picture": f"{ARRAYS}/{line.id}/picture.png"})
         with writing(samples.folder / str(line.picture)) as path:
             write_png(path, strip(row_of(picture, schema)))

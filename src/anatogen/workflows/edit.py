@@ -180,15 +180,16 @@ def _draw(maps: EditedMaps, out: Path) -> Path:
     from anatogen.files import writing
     from anatogen.reporting.edit_overview import edits_overview
 
-    edits = []
+    edits, spacing = [], None
     for number in maps.spread(min(_SHOWN, len(maps))):
         item = maps.item(number)
         assert item.unedited is not None
+        spacing = spacing or item.spacing_mm
         done = "; ".join(item.origin.edits)
         mark = " (implausible)" if item.origin.implausible else ""
         edits.append((maps.name(number), done + mark, item.unedited, item.labels))
     with writing(out / OVERVIEW) as path:
-        path.write_bytes(edits_overview(edits, maps.schema))
+        path.write_bytes(edits_overview(edits, maps.schema, spacing_mm=spacing))
     return out / OVERVIEW
 
 

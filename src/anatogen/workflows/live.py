@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.device import give_back_memory
 from anatogen.errors import AnatogenError, Interrupted, OutputError, SettingsError
@@ -186,16 +187,16 @@ class Live:
 
     def _picture(self, images: NDArray[np.float32]) -> bytes:
         """PNG: a line a label map: the map, the generated image, the same with the map outlined, and the real image."""
-        schema, lines = self.dataset.schema, []
+        schema, spacing, lines = self.dataset.schema, typical_spacing(self.dataset), []
         labels, real = self._real.labels.numpy(), self._real.images.numpy()
         for i in range(min(_SHOWN, len(images))):
-            at = figures.centre_of(labels[i])
+            view = figures.view_of(labels[i], spacing)
             lines.append(
                 [
-                    ("label map", figures.coloured(labels[i], schema, at)),
-                    ("generated", figures.gray(images[i], at)),
-                    ("with the map", figures.outlined(images[i], labels[i], schema, at)),
-                    ("real", figures.gray(real[i], at)),
+                    ("label map", figures.coloured(labels[i], schema, view)),
+                    ("generated", figures.gray(images[i], view)),
+                    ("with the map", figures.outlined(images[i], labels[i], schema, view)),
+                    ("real", figures.gray(real[i], view)),
                 ]
             )
         return figures.grid(lines)

@@ -163,15 +163,16 @@ class Faithfulness(Section[FaithfulnessResult]):
     def _line(self, block: Block, i: int, dice: float | None = None) -> PictureRow:
         schema, entry = self.subject.dataset.schema, block.entries[i]
         asked = np.where(np.isin(block.asked[i], np.flatnonzero(block.given[i]) + 1), block.asked[i], 0)
-        title, at = f"map: {entry.label_map}", figures.centre_of(asked)
-        line: PictureRow = [(title, figures.coloured(asked, schema, at))]
+        title = f"map: {entry.label_map}"
+        view = figures.view_of(asked, self.subject.samples.header.about_model.spacing_mm)
+        line: PictureRow = [(title, figures.coloured(asked, schema, view))]
         if block.real is not None:
-            line.append(("real", figures.gray(block.real.images[i].numpy(), at)))
+            line.append(("real", figures.gray(block.real.images[i].numpy(), view)))
         return [
             *line,
-            ("generated" if dice is None else f"generated, Dice {dice:.2f}", figures.gray(block.generated[i], at)),
-            ("generated, map outlined", figures.outlined(block.generated[i], asked, schema, at)),
-            ("found in generated", figures.coloured(block.found[i], schema, at)),
+            ("generated" if dice is None else f"generated, Dice {dice:.2f}", figures.gray(block.generated[i], view)),
+            ("generated, map outlined", figures.outlined(block.generated[i], asked, schema, view)),
+            ("found in generated", figures.coloured(block.found[i], schema, view)),
         ]
 
     def _examples_figure(self) -> Figure:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset, Row
 from anatogen.evaluation.needs import free_classes, seeds, solver_steps, trained_with_free_classes
 from anatogen.evaluation.sections.base import Finding, Need, Question, Section, spread
@@ -49,14 +50,14 @@ class LeftFree(Section[None]):
         schema, batch = dataset.schema, dataset.load([rows[i] for i in spread(rows, 4)])
         free = [(), *((name,) for name in schema.names[:_CLASSES_SHOWN])]
         free += [schema.names] if len(schema.names) > 1 else []
-        lines = []
+        spacing, lines = self.subject.samples.header.about_model.spacing_mm, []
         for labels, row in zip(batch.labels.numpy(), batch.rows, strict=True):
             requests = [Query(labels, schema.states(free=list(names)), 0) for names in free]
-            pictures, at = [], figures.centre_of(labels)
+            pictures, view = [], figures.view_of(labels, spacing)
             for names, (_, image) in zip(free, generator.generate(requests), strict=True):
                 title = "all given" if not names else "all free" if names == schema.names else f"{names[0]} free"
-                pictures.append((title, figures.gray(image, at)))
-            lines.append([(f"map: {row.id}", figures.coloured(labels, schema, at)), *pictures])
+                pictures.append((title, figures.gray(image, view)))
+            lines.append([(f"map: {row.id}", figures.coloured(labels, schema, view)), *pictures])
         caption = (
             "Classes left free, one by one: the model infers them. Every image of a line starts from the same noise."
         )
@@ -137,7 +138,7 @@ def variation(
                 count[name] = len(chosen)
                 if (gap := values["free"] - values["given"]) > most:
                     most = gap
-                    shown = [_seeds_figure(schema, name, kind, each, values[kind]) for kind, each in made.items()]
+                    shown = [_seeds_figure(dataset, name, kind, each, values[kind]) for kind, each in made.items()]
             bar.advance()
     return Finding(VariationResult(given=apart["given"], free=apart["free"], maps=count, seeds=seeds), shown)
 
@@ -150,17 +151,18 @@ def _maps_with(dataset: PreparedDataset, rows: Sequence[Row], index: int, most: 
     return [drawn[i] for i in spread(drawn, most)]
 
 
-def _seeds_figure(schema: LabelSchema, name: str, kind: str, made: _Seeds, value: float) -> Figure:
+def _seeds_figure(dataset: PreparedDataset, name: str, kind: str, made: _Seeds, value: float) -> Figure:
+    schema, spacing = dataset.schema, typical_spacing(dataset)
     index = schema.index_of(name)
     maps, seeds = made.found.shape[:2]
     sizes = (made.maps == index).reshape(maps, -1).sum(axis=1)
     lines = []
     for m in np.argsort(-sizes)[:3]:
-        at = figures.centre_of(made.maps[m] == index)
-        line = [("map", figures.coloured(made.maps[m], schema, at))]
+        view = figures.view_of(made.maps[m] == index, spacing)
+        line = [("map", figures.coloured(made.maps[m], schema, view))]
         for s in range(min(seeds, _SEEDS_SHOWN)):
             only = np.where(made.found[m, s] == index, index, 0)
-            line.append((f"seed {s}", figures.outlined(made.images[m * seeds + s], only, schema, at)))
+            line.append((f"seed {s}", figures.outlined(made.images[m * seeds + s], only, schema, view)))
         lines.append(line)
     caption = (
         f"One label map a line, only the seed differs; outlined is where the segmenter finds {name}, which was "

@@ -72,12 +72,13 @@ class Privacy(Section[PrivacyResult]):
 
     def _pairs_figure(self, made: Neighbours) -> Figure:
         cells: list[figures.Picture] = []
+        view = figures.View(spacing_mm=self.subject.samples.header.about_model.spacing_mm)
         for image, training in closest_pairs(made, _PAIRS):
             row = self.search.train_rows[training]
             real = self.subject.dataset.load([row]).images[0].numpy()
             generated = self.subject.samples.image(self.subject.entries[image])
-            cells.append((f"generated, {made.distance[image]:.3f} from", figures.gray(generated)))
-            cells.append((f"training: {row.id}", figures.gray(real)))
+            cells.append((f"generated, {made.distance[image]:.3f} from", figures.gray(generated, view)))
+            cells.append((f"training: {row.id}", figures.gray(real, view)))
         caption = (
             f"The {len(cells) // 2} generated images that are nearest to a training image, each beside it; the "
             "distance is 1 - correlation of pixels under shifts of up to 2. Look: is it the same image?"
