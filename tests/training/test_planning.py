@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
+from anatogen.metrics.texture import local_noise
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.training.config import RunSettings, build_settings
-from anatogen.training.planning import Data, adopting, plan
+from anatogen.training.planning import Data, adopting, plan, typical_noise
 from anatogen.training.train import train
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -132,6 +134,40 @@ def test_the_command_line_says_what_is_planned(cli: Cli, dataset_folder: Path, t
 
 
 THICK = Data(100, (20, 128, 128), (5.0, 0.8, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("noise", "mean", "spread", "smallest"),
+    [(None, 0.0, 1.0, 0.05), (0.3, 0.0, 1.0, 0.05), (0.02, -0.956, 1.478, 0.01), (0.0, -1.649, 1.825, 0.003)],
+)
+def test_training_times_reach_down_to_the_noise_of_the_images(
+    noise: float | None, mean: float, spread: float, smallest: float
+) -> None:
+    """2.5 % of the times are below the images' noise, and 2.5 % above a ratio of 7.4, as of old."""
+    how = plan(RunSettings(), Data(4_000, noise=noise), never).settings.diffusion
+    found = (how.time_mean, how.time_spread, how.smallest_sigma)
+    assert found == pytest.approx((mean, spread, smallest), abs=0.002)
+    if noise:
+        assert how.time_mean - 2 * how.time_spread == pytest.approx(np.log(min(noise, 1 / 7.4)), abs=0.03)
+    assert how.time_mean + 2 * how.time_spread == pytest.approx(2.0, abs=0.02)
+
+
+def test_training_times_that_were_given_stay() -> None:
+    values = ["diffusion.time_mean=0.5", "diffusion.smallest_sigma=0.03"]
+    how = plan(build_settings(values=values), Data(4_000, noise=0.02), never).settings.diffusion
+    assert (how.time_mean, how.time_spread, how.smallest_sigma) == (0.5, 1.478, 0.03)
+    uniform = build_settings(values=["diffusion.times=uniform"])
+    assert plan(uniform, Data(4_000, noise=0.02), never).settings.diffusion.time_spread == 1.0
+    own = plan(RunSettings(), Data(4_000, noise=0.02), never).settings
+    assert adopting(RunSettings(), own).diffusion == own.diffusion
+    old = RunSettings.model_validate(RunSettings().model_dump(mode="json"))  # of before times were planned
+    assert adopting(RunSettings(), old).diffusion == old.diffusion
+
+
+def test_noise_is_that_of_the_training_images(dataset: PreparedDataset) -> None:
+    found = typical_noise(dataset)
+    images = dataset.load(dataset.split("train")).images.numpy()
+    assert found == pytest.approx(np.nanmedian(local_noise(images)), rel=0.1)
 
 
 def test_volumes_get_levels_that_fit_their_voxels_and_small_batches() -> None:

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anatogen.data.augment import Augment
 from anatogen.data.loader import Loader
 from anatogen.data.placement import typical_spacing
 from anatogen.data.store import PreparedDataset
 from anatogen.distributed import current_group
+from anatogen.metrics.texture import local_noise
 from anatogen.model import NetworkConfig
 from anatogen.networks.hourglass import HourglassConfig
 from anatogen.networks.levels import plan_levels, planned_channels
@@ -46,6 +49,13 @@ OF_VOLUMES: dict[str, dict[str, Any]] = {
     "diffusion": {"stratified": True},
 }
 """For volumes, of which a training sees few: many steps of small batches."""
+MOST_RATIO = 7.389
+"""Of noise to image in training: where the image cannot be seen any more. 2.5 % of the training times have more."""
+LEAST_RATIO = 1 / MOST_RATIO
+"""2.5 % of the training times have less noise than that, or than the images have themselves, if that is less."""
+SMALLEST_NOISE = 0.005
+"""Images with less are trained as if they had that much: a gray level of 8 bits is 0.008."""
+_MEASURED_FOR_NOISE = 64  # images
 _COST = 1.7  # the time of an image grows with that power of the width (measured between 32 and 64)
 _WORTH_MEASURING = 60.0  # seconds of training
 _WARM_UP, _MEASURED = 2, 5  # steps
@@ -69,6 +79,7 @@ class Data:
         spacing_mm: Along the same axes, None where unknown.
         channels: Of an image.
         parts: How many crops have as many voxels as an image.
+        noise: The median `local_noise` of the images, None where unknown.
     """
 
     images: int
@@ -76,6 +87,7 @@ class Data:
     spacing_mm: tuple[float, ...] | None = None
     channels: int = 1
     parts: float = 1.0
+    noise: float | None = None
 
     @property
     def slices(self) -> int:
@@ -97,6 +109,8 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
     settings = _with_optimizer(settings)
     if len(data.size) == 3:
         settings = _for_volumes(settings)
+    if data.noise is not None:
+        settings = _with_times(settings, data.noise)
     how, network = settings.training, settings.network
     pace = PACE[how.optimizer]
     epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images) * data.parts / pace
@@ -136,6 +150,31 @@ def _for_volumes(settings: RunSettings) -> RunSettings:
         changes = {key: value for key, value in values.items() if key not in section.model_fields_set}
         updates[name] = section.model_copy(update=changes)
     return settings.model_copy(update=updates)
+
+
+def _with_times(settings: RunSettings, noise: float) -> RunSettings:
+    """`settings` with training times that reach down to the images' own noise, where the times were not given.
+
+    A model that met less noise too rarely does not remove it, and its images keep it: flat tissue is grainy, most of
+    all where the real noise is far below the contrasts, as in CT ("Training times" in benchmarks/RESULTS.md).
+    """
+    how = settings.diffusion
+    if how.times != "logit_normal":
+        return settings
+    least = min(LEAST_RATIO, max(noise, SMALLEST_NOISE))
+    low, high = math.log(least), math.log(MOST_RATIO)
+    found = {"time_mean": (low + high) / 2, "time_spread": (high - low) / 4, "smallest_sigma": min(0.05, least / 2)}
+    changes = {key: round(value, 3) for key, value in found.items() if key not in how.model_fields_set}
+    return settings.model_copy(update={"diffusion": how.model_copy(update=changes)})
+
+
+def typical_noise(dataset: PreparedDataset) -> float | None:
+    """The median `local_noise` of training images, to two digits; None where too few pixels can be measured."""
+    rows = dataset.split("train")
+    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_MEASURED_FOR_NOISE, len(rows))).round().astype(int)]
+    found = np.concatenate([local_noise(batch.images.numpy()) for batch in dataset.batches(chosen, 8)])
+    found = found[np.isfinite(found)]
+    return float(f"{np.median(found):.2g}") if len(found) else None
 
 
 def shaped(network: HourglassConfig, data: Data) -> HourglassConfig:
@@ -191,13 +230,15 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
 
     size = settings.training.crop or dataset.size
     parts = math.prod(dataset.size) / math.prod(size)
-    data = Data(len(dataset.split("train")), size, typical_spacing(dataset), dataset.channels, parts)
+    images, noise = len(dataset.split("train")), typical_noise(dataset)
+    data = Data(images, size, typical_spacing(dataset), dataset.channels, parts, noise)
     return plan(settings, data, seconds_per_image)
 
 
 def adopting(asked: RunSettings, own: RunSettings) -> RunSettings:
     """`asked`, with what it leaves to be planned taken from the settings of the run that is resumed."""
     planned_in: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in OF_VOLUMES.items()}
+    planned_in["diffusion"] = (*planned_in["diffusion"], "time_mean", "time_spread", "smallest_sigma")
     planned_in["training"] = tuple({*planned_in["training"], *OF_THE_HOURGLASS})
     if isinstance(asked.network, HourglassConfig) and isinstance(own.network, HourglassConfig):
         planned_in["network"] = ("width", "patch", "halvings", "channels")
