@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -134,6 +136,24 @@ def test_the_same_noise_is_trained_on_every_path(path: Path) -> None:
     ratio = (path.sigma(t) / path.alpha(t)).log()
     assert ratio.mean().item() == pytest.approx(-0.5, abs=0.02)
     assert ratio.std().item() == pytest.approx(1.2, abs=0.02)
+
+
+@pytest.mark.parametrize("path", [FlowPath(), DDPMPath()])
+def test_a_share_of_the_times_is_for_texture(path: Path) -> None:
+    """Even over the logarithm of the ratio from 0.02 to 0.37; the others are normal, as without it."""
+    normal = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    t = training_times("logit_normal", normal, path, mean=0.1, spread=1.1, low_noise_share=0.2, least_noise=0.02)
+    log = (path.sigma(t.double()) / path.alpha(t.double())).log()
+    of_texture = log[torch.special.ndtr(normal) < 0.2]
+    others = log[torch.special.ndtr(normal) >= 0.2]
+    assert len(of_texture) / len(log) == pytest.approx(0.2, abs=0.005)
+    low = math.log(0.02)
+    assert low - 0.01 < of_texture.min() < low + 0.1 and of_texture.max() == pytest.approx(-1, abs=0.01)
+    assert of_texture.mean().item() == pytest.approx((low - 1) / 2, abs=0.02)
+    assert of_texture.std().item() == pytest.approx((-1 - low) / 12**0.5, abs=0.02)
+    assert others.mean().item() == pytest.approx(0.1, abs=0.02) and others.std().item() == pytest.approx(1.1, abs=0.02)
+    same = training_times("logit_normal", normal, path, mean=0.1, spread=1.1)
+    assert torch.equal(training_times("logit_normal", normal, path, mean=0.1, spread=1.1, least_noise=0.3), same)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "logit_normal"])

@@ -137,27 +137,23 @@ THICK = Data(100, (20, 128, 128), (5.0, 0.8, 0.8))
 
 
 @pytest.mark.parametrize(
-    ("noise", "mean", "spread", "smallest"),
-    [(None, 0.0, 1.0, 0.05), (0.3, 0.0, 1.0, 0.05), (0.02, -0.956, 1.478, 0.01), (0.0, -1.649, 1.825, 0.003)],
-)
+    ("noise", "share", "least", "smallest"),
+    [(None, 0.0, 0.05, 0.05), (0.3, 0.0, 0.05, 0.05), (0.12, 0.15, 0.12, 0.05), (0.02, 0.15, 0.02, 0.01),
+     (0.0, 0.15, 0.005, 0.0025)],
+)  # fmt: skip
 def test_training_times_reach_down_to_the_noise_of_the_images(
-    noise: float | None, mean: float, spread: float, smallest: float
+    noise: float | None, share: float, least: float, smallest: float
 ) -> None:
-    """2.5 % of the times are below the images' noise, and 2.5 % above a ratio of 7.4, as of old."""
     how = plan(RunSettings(), Data(4_000, noise=noise), never).settings.diffusion
-    found = (how.time_mean, how.time_spread, how.smallest_sigma)
-    assert found == pytest.approx((mean, spread, smallest), abs=0.002)
-    if noise:
-        assert how.time_mean - 2 * how.time_spread == pytest.approx(np.log(min(noise, 1 / 7.4)), abs=0.03)
-    assert how.time_mean + 2 * how.time_spread == pytest.approx(2.0, abs=0.02)
+    assert (how.low_noise_share, how.least_noise, how.smallest_sigma) == (share, least, smallest)
 
 
 def test_training_times_that_were_given_stay() -> None:
-    values = ["diffusion.time_mean=0.5", "diffusion.smallest_sigma=0.03"]
+    values = ["diffusion.low_noise_share=0.3", "diffusion.smallest_sigma=0.03"]
     how = plan(build_settings(values=values), Data(4_000, noise=0.02), never).settings.diffusion
-    assert (how.time_mean, how.time_spread, how.smallest_sigma) == (0.5, 1.478, 0.03)
+    assert (how.low_noise_share, how.least_noise, how.smallest_sigma) == (0.3, 0.02, 0.03)
     uniform = build_settings(values=["diffusion.times=uniform"])
-    assert plan(uniform, Data(4_000, noise=0.02), never).settings.diffusion.time_spread == 1.0
+    assert plan(uniform, Data(4_000, noise=0.02), never).settings.diffusion.low_noise_share == 0
     own = plan(RunSettings(), Data(4_000, noise=0.02), never).settings
     assert adopting(RunSettings(), own).diffusion == own.diffusion
     old = RunSettings.model_validate(RunSettings().model_dump(mode="json"))  # of before times were planned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -15,8 +16,19 @@ from anatogen.seeds import Draws
 TimeDistribution = Literal["uniform", "logit_normal"]
 
 
+MOST_LOW_RATIO = math.exp(-1)
+"""The largest noise-to-image ratio of the share of the training times that is for texture."""
+
+
 def training_times(
-    distribution: TimeDistribution, drawn: Tensor, path: Path, *, mean: float = 0.0, spread: float = 1.0
+    distribution: TimeDistribution,
+    drawn: Tensor,
+    path: Path,
+    *,
+    mean: float = 0.0,
+    spread: float = 1.0,
+    low_noise_share: float = 0.0,
+    least_noise: float = 0.05,
 ) -> Tensor:
     """Training times from random numbers.
 
@@ -30,13 +42,22 @@ def training_times(
         path: The path of the times.
         mean: Of log(sigma / alpha), for `logit_normal`.
         spread: Its standard deviation.
+        low_noise_share: With `logit_normal`, the share of times with little noise, evenly over the logarithm of sigma /
+            alpha from `least_noise` to 0.37: what texture finer than the normal distribution reaches is learned from.
+        least_noise: The smallest sigma / alpha of that share.
 
     Returns:
         Times (B,) in (0, 1].
     """
     if distribution == "uniform":
         return ((drawn * 1000).floor() + 1).clamp(max=1000) / 1000
-    return path.time_of((mean + spread * drawn).exp())
+    if low_noise_share == 0:
+        return path.time_of((mean + spread * drawn).exp())
+    place = torch.special.ndtr(drawn)  # uniform: the lowest are of that share, the others of the normal distribution
+    low, high = math.log(least_noise), math.log(MOST_LOW_RATIO)
+    rest = ((place - low_noise_share) / (1 - low_noise_share)).clamp(1e-6, 1 - 1e-6)
+    of_share = low + (high - low) * place / low_noise_share
+    return path.time_of(torch.where(place < low_noise_share, of_share, mean + spread * torch.special.ndtri(rest)).exp())
 
 
 def numbers_for_times(distribution: TimeDistribution, random: Draws, *, stratified: bool) -> Tensor:

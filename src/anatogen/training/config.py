@@ -68,6 +68,10 @@ class DiffusionSettings(Settings):
         times: Distribution of training times.
         time_mean: Mean of log(sigma / alpha) for `logit_normal`.
         time_spread: Its standard deviation.
+        low_noise_share: Share of the training times with little noise, down to `least_noise`, with `logit_normal`:
+            without them a model leaves the images' flat parts grainy. Planned where images have little noise of their
+            own.
+        least_noise: The smallest noise-to-image ratio of that share; planned as the images' own noise.
         stratified: Spread the training times evenly over their distribution instead of drawing them independently;
             planned for volumes, of which a batch has few.
     """
@@ -80,7 +84,19 @@ class DiffusionSettings(Settings):
     times: TimeDistribution = "logit_normal"
     time_mean: float = 0.0
     time_spread: float = Field(1.0, gt=0)
+    low_noise_share: float = Field(0.0, ge=0, lt=1)
+    least_noise: float = Field(0.05, gt=0, lt=0.36)
     stratified: bool = False
+
+    @property
+    def of_times(self) -> dict[str, float]:
+        """What `training_times` takes."""
+        return {
+            "mean": self.time_mean,
+            "spread": self.time_spread,
+            "low_noise_share": self.low_noise_share,
+            "least_noise": self.least_noise,
+        }
 
 
 class TrainingSettings(Settings):

@@ -202,7 +202,7 @@ class DenoiserTask:
         given, region = self._states(annotated, random, labels, ignored)
         vector = self._vector(batch, random)
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
-        t = training_times(how.times, drawn, path, mean=how.time_mean, spread=how.time_spread)
+        t = training_times(how.times, drawn, path, **how.of_times)
         eps = random.normal(*x0.shape[1:]).contiguous(memory_format=denoiser.memory_format)
         origins = None if batch.origins is None else batch.origins.to(self.device, non_blocking=True)
         denoise = denoiser.under(Condition.of(labels, given, region, vector, origin=origins))

@@ -49,10 +49,10 @@ OF_VOLUMES: dict[str, dict[str, Any]] = {
     "diffusion": {"stratified": True},
 }
 """For volumes, of which a training sees few: many steps of small batches."""
-MOST_RATIO = 7.389
-"""Of noise to image in training: where the image cannot be seen any more. 2.5 % of the training times have more."""
-LEAST_RATIO = 1 / MOST_RATIO
-"""2.5 % of the training times have less noise than that, or than the images have themselves, if that is less."""
+LITTLE_NOISE = 0.15
+"""Where images have less noise than that, a share of the training times is for texture: the others seldom have less."""
+LOW_NOISE_SHARE = 0.15
+"""Of the training times, for texture ("Training times" in benchmarks/RESULTS.md)."""
 SMALLEST_NOISE = 0.005
 """Images with less are trained as if they had that much: a gray level of 8 bits is 0.008."""
 _MEASURED_FOR_NOISE = 64  # images
@@ -155,16 +155,14 @@ def _for_volumes(settings: RunSettings) -> RunSettings:
 def _with_times(settings: RunSettings, noise: float) -> RunSettings:
     """`settings` with training times that reach down to the images' own noise, where the times were not given.
 
-    A model that met less noise too rarely does not remove it, and its images keep it: flat tissue is grainy, most of
-    all where the real noise is far below the contrasts, as in CT ("Training times" in benchmarks/RESULTS.md).
+    A model that met so little noise too rarely does not remove it, and its images keep it: flat tissue is grainy, most
+    of all where the real noise is far below the contrasts, as in CT.
     """
-    how = settings.diffusion
-    if how.times != "logit_normal":
+    how, least = settings.diffusion, max(noise, SMALLEST_NOISE)
+    if how.times != "logit_normal" or noise >= LITTLE_NOISE:
         return settings
-    least = min(LEAST_RATIO, max(noise, SMALLEST_NOISE))
-    low, high = math.log(least), math.log(MOST_RATIO)
-    found = {"time_mean": (low + high) / 2, "time_spread": (high - low) / 4, "smallest_sigma": min(0.05, least / 2)}
-    changes = {key: round(value, 3) for key, value in found.items() if key not in how.model_fields_set}
+    found = {"low_noise_share": LOW_NOISE_SHARE, "least_noise": least, "smallest_sigma": round(min(0.05, least / 2), 4)}
+    changes = {key: value for key, value in found.items() if key not in how.model_fields_set}
     return settings.model_copy(update={"diffusion": how.model_copy(update=changes)})
 
 
@@ -238,7 +236,7 @@ def planned(dataset: PreparedDataset, settings: RunSettings, measure: Callable[[
 def adopting(asked: RunSettings, own: RunSettings) -> RunSettings:
     """`asked`, with what it leaves to be planned taken from the settings of the run that is resumed."""
     planned_in: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in OF_VOLUMES.items()}
-    planned_in["diffusion"] = (*planned_in["diffusion"], "time_mean", "time_spread", "smallest_sigma")
+    planned_in["diffusion"] = (*planned_in["diffusion"], "low_noise_share", "least_noise", "smallest_sigma")
     planned_in["training"] = tuple({*planned_in["training"], *OF_THE_HOURGLASS})
     if isinstance(asked.network, HourglassConfig) and isinstance(own.network, HourglassConfig):
         planned_in["network"] = ("width", "patch", "halvings", "channels")

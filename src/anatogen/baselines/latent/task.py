@@ -168,7 +168,7 @@ class LatentTask:
             codes, _ = self.network.autoencoder.encode(batch.images.to(self.device, non_blocking=True))
             z0 = (codes - self.network.mean) / self.network.std
         drawn = numbers_for_times(how.times, random, stratified=how.stratified)
-        t = training_times(how.times, drawn, denoiser.path, mean=how.time_mean, spread=how.time_spread)
+        t = training_times(how.times, drawn, denoiser.path, **how.of_times)
         denoise = denoiser.under(Condition.of(batch.labels.to(self.device, non_blocking=True), given))
         losses = denoising_loss(
             denoise,
