@@ -138,7 +138,7 @@ THICK = Data(100, (20, 128, 128), (5.0, 0.8, 0.8))
 
 @pytest.mark.parametrize(
     ("noise", "share", "least", "smallest"),
-    [(None, 0.0, 0.05, 0.05), (0.3, 0.0, 0.05, 0.05), (0.12, 0.15, 0.12, 0.05), (0.02, 0.15, 0.02, 0.01),
+    [(None, 0.0, 0.05, 0.05), (0.07, 0.0, 0.05, 0.05), (0.04, 0.15, 0.04, 0.02), (0.02, 0.15, 0.02, 0.01),
      (0.0, 0.15, 0.005, 0.0025)],
 )  # fmt: skip
 def test_training_times_reach_down_to_the_noise_of_the_images(
