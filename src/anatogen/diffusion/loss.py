@@ -53,11 +53,13 @@ def training_times(
         return ((drawn * 1000).floor() + 1).clamp(max=1000) / 1000
     if low_noise_share == 0:
         return path.time_of((mean + spread * drawn).exp())
-    place = torch.special.ndtr(drawn)  # uniform: the lowest are of that share, the others of the normal distribution
+    # Uniform in [0, 1): the lowest are of that share, the others of the normal distribution. Apple GPUs have erf.
+    place = (1 + torch.erf(drawn / math.sqrt(2))) / 2
     low, high = math.log(least_noise), math.log(MOST_LOW_RATIO)
     rest = ((place - low_noise_share) / (1 - low_noise_share)).clamp(1e-6, 1 - 1e-6)
     of_share = low + (high - low) * place / low_noise_share
-    return path.time_of(torch.where(place < low_noise_share, of_share, mean + spread * torch.special.ndtri(rest)).exp())
+    others = mean + spread * math.sqrt(2) * torch.erfinv(2 * rest - 1)
+    return path.time_of(torch.where(place < low_noise_share, of_share, others).exp())
 
 
 def numbers_for_times(distribution: TimeDistribution, random: Draws, *, stratified: bool) -> Tensor:

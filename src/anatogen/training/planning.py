@@ -52,8 +52,8 @@ OF_VOLUMES: dict[str, dict[str, Any]] = {
 LITTLE_NOISE = 0.05
 """Where images have less noise than that, a share of the training times is for texture: the others seldom have less."""
 LOW_NOISE_SHARE = 0.15
-"""Of the training times, for texture. Hippocampus slices, whose noise is 0.07, do without, and follow their map a little
-more closely; head-and-neck CT, with 0.02, gains ("Training times" in benchmarks/RESULTS.md)."""
+"""Of the training times, for texture. Hippocampus slices, whose noise is 0.07, follow their map a little more closely
+without; head-and-neck CT, with 0.02, gains ("Training times" in benchmarks/RESULTS.md)."""
 SMALLEST_NOISE = 0.005
 """Images with less are trained as if they had that much: a gray level of 8 bits is 0.008."""
 _MEASURED_FOR_NOISE = 64  # images
