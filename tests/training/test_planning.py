@@ -144,7 +144,9 @@ THICK = Data(100, (20, 128, 128), (5.0, 0.8, 0.8))
 def test_training_times_reach_down_to_the_noise_of_the_images(
     noise: float | None, share: float, least: float, smallest: float
 ) -> None:
-    how = plan(RunSettings(), Data(4_000, noise=noise), never).settings.diffusion
+    found = plan(RunSettings(), Data(4_000, noise=noise), never)
+    assert any("diffusion.low_noise_share" in choice for choice in found.choices) == (share > 0)
+    how = found.settings.diffusion
     assert (how.low_noise_share, how.least_noise, how.smallest_sigma) == (share, least, smallest)
 
 

@@ -106,12 +106,13 @@ def plan(settings: RunSettings, data: Data, seconds_per_image: Callable[[], floa
     """
     if settings.preset != "fast" or settings.training.start_from is not None:
         return Planned(settings)
-    choices = []
+    choices = list[str]()
     settings = _with_optimizer(settings)
     if len(data.size) == 3:
         settings = _for_volumes(settings)
     if data.noise is not None:
-        settings = _with_times(settings, data.noise)
+        settings, told = _with_times(settings, data.noise)
+        choices += told
     how, network = settings.training, settings.network
     pace = PACE[how.optimizer]
     epochs = max(float(MOST_EPOCHS), LEAST_IMAGES / data.slices / data.images) * data.parts / pace
@@ -153,18 +154,21 @@ def _for_volumes(settings: RunSettings) -> RunSettings:
     return settings.model_copy(update=updates)
 
 
-def _with_times(settings: RunSettings, noise: float) -> RunSettings:
-    """`settings` with training times that reach down to the images' own noise, where the times were not given.
+def _with_times(settings: RunSettings, noise: float) -> tuple[RunSettings, list[str]]:
+    """`settings` with training times that reach down to the images' own noise, where the times were not given; and
+    what was chosen.
 
     A model that met so little noise too rarely does not remove it, and its images keep it: flat tissue is grainy, most
     of all where the real noise is far below the contrasts, as in CT.
     """
     how, least = settings.diffusion, max(noise, SMALLEST_NOISE)
     if how.times != "logit_normal" or noise >= LITTLE_NOISE:
-        return settings
+        return settings, []
     found = {"low_noise_share": LOW_NOISE_SHARE, "least_noise": least, "smallest_sigma": round(min(0.05, least / 2), 4)}
     changes = {key: value for key, value in found.items() if key not in how.model_fields_set}
-    return settings.model_copy(update={"diffusion": how.model_copy(update=changes)})
+    told = f"{LOW_NOISE_SHARE:.0%} of the training times with little noise: the images' own noise is {noise:g} "
+    choices = [f"{told}(diffusion.low_noise_share)"] if "low_noise_share" in changes else []
+    return settings.model_copy(update={"diffusion": how.model_copy(update=changes)}), choices
 
 
 def typical_noise(dataset: PreparedDataset) -> float | None:
