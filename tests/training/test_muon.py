@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from anatogen.data.store import PreparedDataset
 from anatogen.errors import SettingsError
 from anatogen.training.config import build_settings
 from anatogen.training.denoiser_task import DenoiserTask
-from anatogen.training.muon import Muon, orthogonal
+from anatogen.training.muon import Muon, _iterated, _iterated_by_rows, orthogonal
 from anatogen.training.train import train
 
 
@@ -28,6 +29,19 @@ def test_all_singular_values_become_one(shape: tuple[int, int]) -> None:
     assert not orthogonal(torch.zeros(shape)).any()
     together = orthogonal(torch.stack([matrix, 3 * matrix.flip(0)]))
     assert torch.allclose(together[0], made, atol=1e-4) and torch.allclose(together[1], made.flip(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-6])
+def test_wide_matrices_are_iterated_by_their_rows_with_the_same_result(smallest: float) -> None:
+    """Also where singular values differ by a million: those of the matrix of products differ by its square."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(24, 24, generator=generator))[0]
+    right = torch.linalg.qr(torch.randn(648, 24, generator=generator))[0]
+    matrix = (left * torch.logspace(0, math.log10(smallest), 24)) @ right.T
+    matrix = matrix / torch.linalg.matrix_norm(matrix)
+    made, expected = _iterated_by_rows(matrix, 5), _iterated(matrix.double(), 5).float()
+    assert torch.allclose(made, expected, atol=1e-3 * float(expected.abs().max()))
+    assert torch.equal(orthogonal(matrix.T), orthogonal(matrix).T)
 
 
 def test_other_parameters_step_as_by_adamw() -> None:

