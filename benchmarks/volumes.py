@@ -131,7 +131,7 @@ def volumes_of(run: Path, judge: Judge) -> np.ndarray:
     requests = requests_from_dataset(judge.dataset, judge.rows, judge.dataset.schema.states())
     with stage(f"sampling {run.name}", len(requests), "volumes") as bar:
         made = []
-        for _, volume in load_model(run).generate(requests, batch_size=1):
+        for _, volume in load_model(run).generate(requests, batch_size=2):  # one volume alone is slow on one thread
             made.append(volume)
             bar.advance()
     return np.stack(made)
