@@ -166,7 +166,7 @@ def _with_times(settings: RunSettings, noise: float) -> tuple[RunSettings, list[
         return settings, []
     found = {"low_noise_share": LOW_NOISE_SHARE, "least_noise": least, "smallest_sigma": round(min(0.05, least / 2), 4)}
     changes = {key: value for key, value in found.items() if key not in how.model_fields_set}
-    told = f"{LOW_NOISE_SHARE:.0%} of the training times with little noise: the images' own noise is {noise:g} "
+    told = f"{100 * LOW_NOISE_SHARE:.0f} % of the training times with little noise: the images' own noise is {noise:g} "
     choices = [f"{told}(diffusion.low_noise_share)"] if "low_noise_share" in changes else []
     return settings.model_copy(update={"diffusion": how.model_copy(update=changes)}), choices
 
