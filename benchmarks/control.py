@@ -145,8 +145,8 @@ class Control:
     def regional(self) -> list[str]:
         """The class free on one side of its own middle, for each map.
 
-        Last what no model can pass: the given images' own pixels in the other half. What their Dice loses there is the
-        segmenter's, which sees across the border.
+        Last with the given images' own pixels in the other half: what their Dice loses there is lost by what lies
+        inside, which the segmenter sees across the border.
         """
         every, free = self.schema.states(), self.schema.states(free=[self.name])
         lines = [
