@@ -42,8 +42,8 @@ def training_times(
         path: The path of the times.
         mean: Of log(sigma / alpha), for `logit_normal`.
         spread: Its standard deviation.
-        low_noise_share: With `logit_normal`, the share of times with little noise, evenly over the logarithm of sigma /
-            alpha from `least_noise` to 0.37: what texture finer than the normal distribution reaches is learned from.
+        low_noise_share: With `logit_normal`, the share of times with little noise, from which fine texture is learned:
+            log(sigma / alpha) is uniform from `least_noise` to 0.37.
         least_noise: The smallest sigma / alpha of that share.
 
     Returns:

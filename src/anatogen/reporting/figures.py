@@ -24,8 +24,6 @@ _DOTS = 160  # pixels an inch, of pictures
 _LETTERS = 16  # of 7 points, an inch
 _ALIKE = 1.1  # sides of a pixel that differ by less are drawn as equal
 
-Planes = tuple[int, int, int]
-
 
 @dataclass(frozen=True)
 class View:
@@ -36,7 +34,7 @@ class View:
         spacing_mm: Of the item's pixels, whose proportions the picture keeps; None for square pixels.
     """
 
-    at: Planes | None = None
+    at: tuple[int, int, int] | None = None
     spacing_mm: tuple[float, ...] | None = None
 
     def flat(self, values: NDArray[Any], dim: int, *, fill: float = 0) -> NDArray[Any]:

@@ -56,7 +56,7 @@ LOW_NOISE_SHARE = 0.15
 without; head-and-neck CT, with 0.02, gains ("Training times" in benchmarks/RESULTS.md)."""
 SMALLEST_NOISE = 0.005
 """Images with less are trained as if they had that much: a gray level of 8 bits is 0.008."""
-_MEASURED_FOR_NOISE = 64  # images
+_MEASURED_FOR_NOISE = 64, 2**26  # images, pixels at most
 _COST = 1.7  # the time of an image grows with that power of the width (measured between 32 and 64)
 _WORTH_MEASURING = 60.0  # seconds of training
 _WARM_UP, _MEASURED = 2, 5  # steps
@@ -174,7 +174,9 @@ def _with_times(settings: RunSettings, noise: float) -> tuple[RunSettings, list[
 def typical_noise(dataset: PreparedDataset) -> float | None:
     """The median `local_noise` of training images, to two digits; None where too few pixels can be measured."""
     rows = dataset.split("train")
-    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, min(_MEASURED_FOR_NOISE, len(rows))).round().astype(int)]
+    images, pixels = _MEASURED_FOR_NOISE
+    count = min(len(rows), images, max(1, pixels // math.prod(dataset.size)))
+    chosen = [rows[i] for i in np.linspace(0, len(rows) - 1, count).round().astype(int)]
     found = np.concatenate([local_noise(batch.images.numpy()) for batch in dataset.batches(chosen, 8)])
     found = found[np.isfinite(found)]
     return float(f"{np.median(found):.2g}") if len(found) else None

@@ -147,8 +147,9 @@ class _Real:
                     if row.id in shown:
                         drawn = np.where(np.isin(asked, np.flatnonzero(given) + 1), asked, 0)
                         spacing = Placement.of(self.dataset, row).spacing_mm
-                        shape = image[None], full[None]
-                        self._pictures.append(MapPicture(row.id, drawn, *shape, real=image, spacing_mm=spacing))
+                        self._pictures.append(
+                            MapPicture(row.id, drawn, image[None], full[None], real=image, spacing_mm=spacing)
+                        )
                     if not is_there:
                         line = self._line(row, full)
                         write_map(out / line.file, full, Placement.of(self.dataset, row))
